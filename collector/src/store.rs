@@ -1,0 +1,48 @@
+//! What a store shows to readers: pinned snapshots of its files and hot batches.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use lariat_schema::ids::StoreId;
+use lariat_schema::node_api::TableRange;
+use lariat_schema::tables::Table;
+use lariat_schema::time_range::TimeRange;
+
+/// A sealed Parquet file. It stays on disk as long as some snapshot holds it, whatever compaction or retention do.
+#[derive(Debug)]
+pub struct SealedFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its number of rows.
+    pub rows: u64,
+    /// Event times of its rows.
+    pub times: TimeRange,
+}
+
+/// One table of a store at one moment: every acknowledged row exactly once, in a file or in a batch.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The table.
+    pub table: Table,
+    /// Its sealed files.
+    pub files: Vec<Arc<SealedFile>>,
+    /// Its hot rows, with the table's whole schema.
+    pub batches: Vec<RecordBatch>,
+    /// Commit time up to which everything acknowledged is in, Unix nanoseconds.
+    pub watermark_unix_nanos: i64,
+}
+
+/// The reader's side of a store.
+pub trait ReadStore: Send + Sync + 'static {
+    /// Whose files these are.
+    fn store_id(&self) -> StoreId;
+    /// Pins a table as it is now.
+    fn snapshot(&self, table: Table) -> Snapshot;
+    /// Commit time up to which everything acknowledged is visible, Unix nanoseconds.
+    fn watermark_unix_nanos(&self) -> i64;
+    /// What each table holds.
+    fn ranges(&self) -> Vec<TableRange>;
+}

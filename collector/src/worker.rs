@@ -1,0 +1,1 @@
+//! The node's side of a query: leaf plans over its own store.

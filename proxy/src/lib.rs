@@ -1,0 +1,1 @@
+//! JSON-RPC in → decision → attempts → reply, and the record of it.

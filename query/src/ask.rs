@@ -1,0 +1,118 @@
+//! One question and one answer: what every API of the query service asks the engine, and what it gets. An answer
+//! never travels without its coverage, so it is part of the type.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use lariat_schema::coverage::{Coverage, Sampling};
+use lariat_schema::time_range::TimeRange;
+
+#[cfg(test)]
+pub(crate) mod local;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// One SQL query over the tables and views of `lariat_schema`.
+    pub sql: String,
+    /// The time that coverage is judged over. `None`: derived from the predicates on `time`, or all that is retained.
+    pub window: Option<TimeRange>,
+    /// How long to wait for nodes; `None`: the service's default.
+    pub deadline: Option<Duration>,
+    /// Below this ratio the answer is an error.
+    pub min_coverage: Option<f64>,
+}
+
+impl Question {
+    /// A question with the service's defaults.
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), window: None, deadline: None, min_coverage: None }
+    }
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub batches: Vec<RecordBatch>,
+    /// How much of the fleet it covers.
+    pub coverage: Coverage,
+    /// What sampling did to the rows behind it.
+    pub sampling: Sampling,
+    /// What it cost.
+    pub stats: Stats,
+    /// A word of advice beside the rows, as for a plain count over sampled rows.
+    pub hint: Option<String>,
+}
+
+/// What an answer cost.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct Stats {
+    /// Milliseconds from question to answer.
+    pub elapsed_ms: f64,
+    /// Rows of the answer.
+    pub rows: u64,
+    /// Bytes read from files and hot batches, over all nodes.
+    pub bytes_scanned: u64,
+    /// Files read, over all nodes.
+    pub files_scanned: u64,
+    /// True if it came from the cache.
+    pub cached: bool,
+    /// Age of the cached answer in milliseconds.
+    pub age_ms: u64,
+}
+
+/// Why there is no answer. `Display` is the client's text; what only operators may see is in the source.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The question is wrong: the client's fault, no retry.
+    #[error("{message}")]
+    BadQuestion {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The question needs more than its limits allow.
+    #[error("{message}")]
+    TooLarge {
+        /// Which limit.
+        message: String,
+        /// How to narrow it.
+        hint: Option<String>,
+    },
+    /// Coverage is lower than the caller wants.
+    #[error("coverage is {ratio:.3}, below the wanted {wanted:.3}")]
+    NotCovered {
+        /// What it is.
+        ratio: f64,
+        /// What was wanted.
+        wanted: f64,
+        /// The whole of it.
+        coverage: Box<Coverage>,
+    },
+    /// Not even a partial answer came in time.
+    #[error("no answer within {deadline:?}")]
+    Deadline {
+        /// The time allowed.
+        deadline: Duration,
+    },
+    /// A fault of ours.
+    #[error("the query failed inside the service")]
+    Internal {
+        /// What operators see in the log.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Answers questions: the distributed engine, or one process in tests.
+#[async_trait]
+pub trait Ask: Send + Sync + 'static {
+    /// Plans, distributes, merges and tells the coverage.
+    async fn ask(&self, question: Question) -> Result<Answer, AskError>;
+}

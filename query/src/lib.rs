@@ -1,0 +1,9 @@
+//! topology → scan → distribute → merge → coverage → APIs.
+
+pub mod ask;
+
+pub mod prometheus;
+
+pub mod reports;
+
+pub mod feed;

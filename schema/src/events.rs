@@ -1,0 +1,27 @@
+//! Names of events: OTLP log records with an event name, and the one event inside a span.
+
+/// One declared event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// What it tells.
+    pub doc: &'static str,
+}
+
+macro_rules! events {
+    ($($konst:ident = $name:literal, $doc:literal;)+) => {
+        $(#[doc = $doc] pub const $konst: &str = $name;)+
+        /// Every event that Lariat itself writes.
+        pub const ALL: &[Event] = &[$(Event { name: $name, doc: $doc }),+];
+    };
+}
+
+events! {
+    DECISION = "lariat.decision", "One selection: the candidates, why each was taken or passed over. Stands inside the SERVER span.";
+    CIRCUIT_TRANSITION = "lariat.circuit.transition", "A circuit breaker changed its state.";
+    PROVIDER_HEALTH = "lariat.provider.health", "A provider's health status changed.";
+    BLOCK_HEAD = "lariat.block.head", "A provider reported a new height.";
+    CONFIG_RELOAD = "lariat.config.reload", "Profiles were loaded; carries the redacted policy behind the policy hash.";
+    HEARTBEAT = "lariat.heartbeat", "Every 5 s and at a clean end: highest decision_seq and drops.";
+}

@@ -1,0 +1,54 @@
+//! What a node says of itself on its node API (port 4319), apart from rows. `GET /v1/info` answers [`NodeInfo`] and
+//! `GET /v1/live` a stream of [`crate::live::LiveEvent`] lines, both behind the cluster token; `/health` and `/ready`
+//! are open.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BootId, NodeId, Region, StoreId};
+use crate::tables::Table;
+
+/// Who a process is, made once at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeIdentity {
+    /// Current name.
+    pub node_id: NodeId,
+    /// Region.
+    pub region: Region,
+    /// New at every start.
+    pub boot_id: BootId,
+}
+
+/// Answer of `GET /v1/info`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Who it is.
+    #[serde(flatten)]
+    pub identity: NodeIdentity,
+    /// Whose files it keeps.
+    pub store_id: StoreId,
+    /// Version of the program.
+    pub version: String,
+    /// Start of this boot, Unix nanoseconds.
+    pub started_unix_nanos: i64,
+    /// The node's clock at the answer, Unix nanoseconds: the query service takes the offset from it.
+    pub now_unix_nanos: i64,
+    /// Commit time up to which everything acknowledged is visible to queries, Unix nanoseconds.
+    pub watermark_unix_nanos: i64,
+    /// Whether the node runs a proxy, whose heartbeats are then expected.
+    pub has_proxy: bool,
+    /// What each table holds.
+    pub ranges: Vec<TableRange>,
+}
+
+/// What a table of a store holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRange {
+    /// The table.
+    pub table: Table,
+    /// Event time of the oldest row, Unix nanoseconds; none where there are no rows.
+    pub from_unix_nanos: Option<i64>,
+    /// Event time of the newest row, Unix nanoseconds, included.
+    pub to_unix_nanos: Option<i64>,
+    /// Number of rows.
+    pub rows: u64,
+}
