@@ -6,4 +6,6 @@ pub mod prometheus;
 
 pub mod reports;
 
+pub mod decisions;
+
 pub mod feed;

@@ -1,0 +1,1 @@
+//! Decisions looked up over rows in memory.

@@ -1,0 +1,1 @@
+//! The feed on a paused clock and over real sockets.

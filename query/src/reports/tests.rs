@@ -1,0 +1,1 @@
+//! Reports over rows in memory, against figures counted by hand.
