@@ -7,3 +7,5 @@ pub mod prometheus;
 pub mod reports;
 
 pub mod feed;
+
+pub mod dashboard;
