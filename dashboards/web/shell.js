@@ -26,6 +26,7 @@ export function createShell(fleet, drawer) {
     const state = current();
     tabs.replaceChildren(...VIEWS.map((view) => h('a', { href: to({ view }), 'aria-current': view === state.view ? 'page' : null }, TITLES[view])));
     if (!filters.contains(document.activeElement)) filters.replaceChildren(...selects(state, fleet));
+    main.className = `is-${state.view}`;
     document.title = `Lariat · ${state.decision ? 'Decision' : TITLES[state.view]}`;
   }
 

@@ -9,3 +9,5 @@ pub mod reports;
 pub mod decisions;
 
 pub mod feed;
+
+pub mod dashboard;

@@ -4,7 +4,7 @@
 import { h, s } from '../element.js';
 import { to } from '../navigation.js';
 import { choice, createPanel } from '../panel.js';
-import { count, duration, ms } from '../pure/format.js';
+import { count, ms, tick as tickOf } from '../pure/format.js';
 import { logBounds, logPosition } from '../pure/series.js';
 import { reportParams } from '../pure/url_state.js';
 
@@ -19,7 +19,7 @@ export function latencyPanel() {
     params: (state) => reportParams(state, { by: state.by }),
     empty: 'No calls in this range, so no latency.',
     tools: (state) => choice('Latency by', KEYS, state.by, (by) => to({ by })),
-    render: (answer, state) => draw(linesOf(answer.rows, state.by)),
+    render: (answer, state) => draw(linesOf(answer.rows, state.by), KEYS.find(([key]) => key === state.by)[1]),
   });
 }
 
@@ -29,10 +29,10 @@ function linesOf(rows, key) {
     .sort((a, b) => (a.name === 'all') - (b.name === 'all') || Number(b.calls) - Number(a.calls)).slice(0, LINES);
 }
 
-function draw(rows) {
+function draw(rows, name) {
   const bounds = logBounds(rows.flatMap((row) => [row.p50_ms, row.p99_ms]));
-  const head = h('tr', null, h('th', { scope: 'col' }, 'Key'), h('th', { scope: 'col', class: 'num' }, 'Calls'),
-    h('th', { scope: 'col', class: 'axis-head' }, bounds.ticks.map((tick) => h('span', { vars: { '--x': logPosition(tick, bounds) } }, duration(tick)))),
+  const head = h('tr', null, h('th', { scope: 'col' }, name), h('th', { scope: 'col', class: 'num' }, 'Calls'),
+    h('th', { scope: 'col', class: 'axis-head' }, bounds.ticks.map((tick) => h('span', { vars: { '--x': logPosition(tick, bounds) } }, axisDuration(tick)))),
     h('th', { scope: 'col', class: 'num' }, 'p50'), h('th', { scope: 'col', class: 'num' }, 'p95'), h('th', { scope: 'col', class: 'num' }, 'p99'));
   return h('div', { class: 'scroll' }, h('table', { class: 'latency-table' }, h('caption', { class: 'hidden' }, 'Latency percentiles in milliseconds'), h('thead', null, head),
     h('tbody', null, rows.map((row) => line(row, bounds)))));
@@ -50,6 +50,8 @@ function line(row, bounds) {
   return h('tr', null, h('th', { scope: 'row' }, row.name), h('td', { class: 'num dim' }, count(row.calls)), h('td', { class: 'range-cell' }, drawing),
     h('td', { class: 'num' }, ms(row.p50_ms)), h('td', { class: 'num' }, ms(row.p95_ms)), h('td', { class: 'num' }, ms(row.p99_ms)));
 }
+
+const axisDuration = (milliseconds) => (milliseconds < 1 ? `${tickOf(milliseconds * 1000)} µs` : milliseconds < 1000 ? `${tickOf(milliseconds)} ms` : `${tickOf(milliseconds / 1000)} s`);
 
 /** Percentiles of all calls and of each region, as the read-outs want them, from an answer by region. */
 export function regionLatencies(answer) {

@@ -53,7 +53,7 @@ function lanes(coverage, state) {
   const ticks = timeTicks(window.from, window.to, 8).map((at) => h('span', { vars: { '--x': (at - window.from) / (window.to - window.from) } }, axisTime(at, window.to - window.from)));
   const present = new Set(stretches.map((gap) => gap.why));
   return [h('div', { class: 'lanes' }, coverage.nodes.map(lane)), h('div', { class: 'lane-axis', 'aria-hidden': 'true' }, ticks),
-    h('p', { class: 'keys' }, h('span', { class: 'key key-covered' }, h('i'), 'covered'), REASONS.filter(([why]) => present.has(why)).map(([why, text]) => h('span', { class: `key key-${why}` }, h('i'), `${why}: ${text}`)), h('span', { class: 'key key-open' }, h('i'), 'open: still arriving'))];
+    h('p', { class: 'keys' }, h('span', { class: 'key key-covered' }, h('i'), 'covered'), REASONS.map(([why, text]) => h('span', { class: `key key-${why} ${present.has(why) ? '' : 'is-absent'}` }, h('i'), h('span', null, `${why}: ${text}`))), h('span', { class: 'key key-open' }, h('i'), 'open: still arriving'))];
 }
 
 function table(answer) {

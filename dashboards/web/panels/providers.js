@@ -22,7 +22,7 @@ export function providersPanel() {
 function draw(lines, regions) {
   const numeric = (name, title) => h('th', { scope: 'col', class: 'num', title }, name);
   const head = h('tr', null, h('th', { scope: 'col' }, 'Provider'), h('th', { scope: 'col' }, 'Circuit'), h('th', { scope: 'col' }, 'Share'), numeric('Calls'), numeric('Success'), numeric('Errors'),
-    numeric('mean'), numeric('p50'), numeric('p95'), numeric('p99'), numeric('tail', 'p99 ÷ p50'), regions.map((region) => h('th', { scope: 'col', class: 'num region-head' }, region)), numeric('Height'), numeric('Lag', 'blocks behind'));
+    numeric('mean'), numeric('p50'), numeric('p95'), numeric('p99'), numeric('tail', 'p99 ÷ p50'), regions.map((region) => h('th', { scope: 'col', class: 'num region-head' }, region)), numeric('Head', 'height, and blocks behind the consensus'));
   const chosen = current().provider_id;
   const several = new Set(lines.map(({ row }) => `${row.profile} ${row.chain}`)).size > 1;
   return h('div', { class: 'scroll' }, h('table', { class: 'providers-table' }, h('caption', { class: 'hidden' }, 'Providers over all regions, with each region’s 95th percentile'),
@@ -43,7 +43,7 @@ function providerLine({ key, row, regions: of }, regions, chosen, several) {
     ['mean_ms', 'p50_ms', 'p95_ms', 'p99_ms'].map((name) => h('td', { class: 'num' }, ms(row[name]))),
     h('td', { class: `num tail-${grade.grade}` }, grade.ratio === null ? DASH : `${grade.ratio.toFixed(1)}×`),
     regions.map((region) => regionCell(of[region], row)),
-    h('td', { class: 'num' }, height(row.height)), h('td', { class: `num ${Number(row.lag) < 0 ? 'is-fair' : 'dim'}` }, row.lag ?? DASH));
+    h('td', { class: 'num' }, height(row.height), h('span', { class: `lag ${Number(row.lag) < 0 ? 'is-fair' : 'dim'}` }, lagText(row.lag))));
 }
 
 // More than half again the channel's own p95 makes a region stand out.
@@ -53,6 +53,8 @@ function regionCell(row, overall) {
   const poor = Number(row.calls) >= EVENTS_FOR_A_RATE && row.success_rate < 0.95;
   return h('td', { class: `num region-cell ${poor ? 'is-poor' : slow ? 'is-fair' : ''}`, title: `${row.region}: ${successRate(row.success_rate, row.calls)} success of ${count(row.calls)}, p50 ${ms(row.p50_ms)} ms` }, ms(row.p95_ms));
 }
+
+const lagText = (lag) => (lag === null || lag === undefined ? '' : Number(lag) < 0 ? `−${-Number(lag)}` : '±0');
 
 function successGrade(row) {
   if (Number(row.calls) < EVENTS_FOR_A_RATE || row.success_rate >= 0.99) return '';

@@ -6,7 +6,7 @@ import { h, s } from '../element.js';
 import { createPanel } from '../panel.js';
 import { current } from '../navigation.js';
 import { missingStretches, windowOf } from '../pure/coverage.js';
-import { count, DASH, duration, ms, percent, rate, successRate } from '../pure/format.js';
+import { count, DASH, duration, EVENTS_FOR_A_RATE, percent, rate, successRate, tick } from '../pure/format.js';
 import { aggregate, byRegion, callsPerSecond, linearTicks, linePath, rowAt, totals } from '../pure/series.js';
 import { clock } from '../pure/time.js';
 import { RANGES, reportParams } from '../pure/url_state.js';
@@ -18,7 +18,7 @@ export function trafficPanel({ onTotals }) {
   const legends = { calls: h('p', { class: 'legends', 'aria-live': 'polite' }), latency: h('p', { class: 'legends', 'aria-live': 'polite' }) };
   const content = h('div', { class: 'twin' },
     h('figure', null, h('figcaption', null, 'Calls per second', legends.calls), charts.calls.element),
-    h('figure', null, h('figcaption', null, 'Latency', legends.latency), charts.latency.element));
+    h('figure', null, h('figcaption', null, 'Latency, ms', legends.latency), charts.latency.element));
   let model = null;
 
   crosshair.subscribe(() => { if (model) tell(model, crosshair.at, legends); });
@@ -69,7 +69,7 @@ function callsChart(model) {
   const ticks = linearTicks(top, 3);
   const sum = totals(model.rows);
   return {
-    ...model, ticks, top: ticks.at(-1), format: rate,
+    ...model, ticks, top: ticks.at(-1), format: tick,
     label: `Calls per second by result: ${count(sum.calls)} calls, ${count(sum.errors)} errors. Arrow keys move the crosshair.`,
     layers: (scale) => model.rows.map((row) => column(row, model, scale)),
   };
@@ -93,7 +93,7 @@ function latencyChart(model) {
   const ticks = linearTicks(top, 3);
   const points = (key, scale) => model.rows.map((row) => ({ at: row.at, x: scale.x(row.at + model.stepMs / 2), y: row[key] === null ? null : scale.y(row[key]) }));
   return {
-    ...model, ticks, top: ticks.at(-1), format: (value) => `${ms(value)}`,
+    ...model, ticks, top: ticks.at(-1), format: tick,
     label: 'Latency in milliseconds, 50th and 95th percentile. Arrow keys move the crosshair.',
     layers: (scale) => ['p95', 'p50'].map((name) => s('path', { class: `line line-${name}`, d: linePath(points(`${name}_ms`, scale), model.stepMs * 1.5) })),
   };
@@ -112,8 +112,7 @@ export function readOutStrip() {
     const tilde = traffic?.weighted ? '~' : '';
     strip.replaceChildren(
       cell('Calls per second', 'last minute', ...t((of) => rate(of.per_second))),
-      cell('Calls', 'in range', ...t((of) => tilde + count(of.calls))),
-      cell('Success', traffic === null ? '' : `n ${tilde}${count(traffic.all.calls)}`, ...t((of) => successRate(of.success_rate, of.calls)), traffic === null || traffic.all.calls < 5 || traffic.all.success_rate >= 0.999 ? '' : traffic.all.success_rate >= 0.99 ? 'is-fair' : 'is-poor'),
+      cell('Success', traffic === null ? '' : `n ${tilde}${count(traffic.all.calls)}`, ...t((of) => successRate(of.success_rate, of.calls)), gradeOf(traffic?.all)),
       cell('Errors', traffic === null || traffic.all.calls === 0 ? '' : percent(traffic.all.errors / traffic.all.calls, 2), ...t((of) => tilde + count(of.errors))),
       cell('Median', 'p50', ...p('p50_ms')),
       cell('Tail', 'p95', ...p('p95_ms')),
@@ -124,9 +123,17 @@ export function readOutStrip() {
   return { element: strip, traffic(of) { had.traffic = of; draw(); }, latency(of) { had.latency = of; draw(); } };
 }
 
+// The same limits as in the providers' table.
+function gradeOf(all) {
+  if (!all || all.calls < EVENTS_FOR_A_RATE || all.success_rate >= 0.99) return '';
+  return all.success_rate >= 0.95 ? 'is-fair' : 'is-poor';
+}
+
 function cell(name, note, value, regions, grade = '') {
   const [number, ...unit] = value.split(' ');
+  // A region's figure drops the unit that it shares with the figure above it.
+  const tail = unit.length > 0 ? ` ${unit.join(' ')}` : '';
   return h('div', { class: `readout ${grade}` }, h('h3', null, name, h('small', null, note)),
-    h('p', { class: 'readout-value' }, number, unit.length > 0 ? h('span', null, ` ${unit.join(' ')}`) : null),
-    h('dl', null, regions.map(([region, text]) => h('div', null, h('dt', null, region), h('dd', null, text)))));
+    h('p', { class: 'readout-value' }, number, tail === '' ? null : h('span', null, tail)),
+    h('dl', null, regions.map(([region, text]) => h('div', null, h('dt', null, region), h('dd', null, text.endsWith(tail) ? text.slice(0, text.length - tail.length) : text)))));
 }

@@ -26,6 +26,9 @@ export function rate(value) {
   return n >= 10 ? n.toFixed(1) : n.toFixed(2);
 }
 
+/** A number on an axis: no digit that says nothing. */
+export const tick = (value) => (value >= 10_000 ? `${Number((value / 1000).toPrecision(3))} k` : String(Number(value.toPrecision(3))));
+
 /** A share of 0..1 in percent, cut to the digits shown. */
 export function percent(share, digits = 1) {
   if (!present(share)) return DASH;

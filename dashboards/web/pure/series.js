@@ -55,15 +55,16 @@ export function linearTicks(highest, wanted = 4) {
   return ticks;
 }
 
-/** Powers of ten around values, for a logarithmic axis; bounds stay inside five decades. */
+/** Bounds of 1, 2 or 5 times a power of ten around values, for a logarithmic axis inside five decades; ticks at the powers. */
 export function logBounds(values) {
   const usable = values.map(Number).filter((value) => value > 0);
   if (usable.length === 0) return { low: 1, high: 1000, ticks: [1, 10, 100, 1000] };
-  const high = 10 ** Math.ceil(Math.log10(Math.max(...usable)));
-  const low = Math.max(10 ** Math.floor(Math.log10(Math.min(...usable))), high / 1e5);
-  const ticks = [];
-  for (let tick = low; tick <= high * 1.0001; tick *= 10) ticks.push(tick);
-  return { low, high: high === low ? high * 10 : high, ticks };
+  const least = Math.min(...usable);
+  const steps = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((factor) => factor * 10 ** (power - 4))).flat();
+  const high = steps.find((step) => step >= Math.max(...usable) && step > least) ?? steps.at(-1);
+  const low = Math.max(steps.findLast((step) => step <= least && step < high) ?? steps[0], high / 1e5);
+  const decades = steps.filter((step) => step >= low && step <= high && Math.abs(Math.log10(step) % 1) < 1e-9);
+  return { low, high, ticks: decades.length > 1 ? decades : [low, high] };
 }
 
 /** Position 0..1 on a logarithmic axis. */

@@ -83,18 +83,20 @@ function decision(entry, compact) {
     h('time', { datetime: entry.time }, at === null ? entry.time : compact ? clock(at) : clockMillis(at)),
     h('span', { class: 'f-region' }, entry.region), compact ? null : h('span', { class: 'f-chain' }, entry.chain),
     h('span', { class: 'f-method' }, entry.method),
-    h('span', { class: 'f-provider' }, entry.provider_id ?? words(entry.answered_by), entry.transport ? h('small', null, ` ${entry.transport}`) : null),
+    compact ? null : provider(entry, compact),
     compact ? null : h('span', { class: 'f-strategy' }, words(entry.strategy ?? '')),
     h('span', { class: 'f-failovers', title: entry.failovers > 0 ? `${entry.failovers} failover` : null }, entry.failovers > 0 ? `↻${entry.failovers}` : ''),
     h('span', { class: 'f-result' }, entry.error_category ? words(entry.error_category) : compact ? '' : words(entry.result)),
     compact ? null : h('span', { class: 'f-kept' }, kept),
     h('span', { class: 'f-weight', title: heavy === '' ? null : heavy === '×?' ? 'How many calls this stands for is not known' : `Stands for ${entry.adjusted_count} calls` }, heavy),
-    compact ? null : h('span', { class: 'f-bar' }, bar),
+    compact ? provider(entry, compact) : h('span', { class: 'f-bar' }, bar),
     h('span', { class: 'f-ms' }, ms(took)),
   ];
   const link = h('a', { class: `feed-row is-${entry.result}`, href: to({ decision: entry.request_id }), data: { key: entry.key, request: entry.request_id }, 'aria-label': `${spoken(entry)}, ${duration(took)}` }, fields);
   return h('li', null, link);
 }
+
+const provider = (entry, compact) => h('span', { class: 'f-provider' }, entry.provider_id ?? words(entry.answered_by), entry.transport && !compact ? h('small', null, ` ${entry.transport}`) : null);
 
 const columns = () => h('div', { class: 'feed-row feed-head', 'aria-hidden': 'true' }, ['Time', 'Region', 'Chain', 'Method', 'Provider', 'Strategy', '', 'Result', 'Kept for', 'Weight', '', 'ms'].map((name, index) =>
   h('span', { class: index >= 9 ? 'f-ms' : null }, name)));
