@@ -5,5 +5,12 @@
 pub mod calls;
 pub mod chain;
 pub mod fleet;
+pub mod floor;
+pub mod histogram;
+mod link;
+pub mod load_otlp;
+pub mod load_rpc;
+mod pace;
 pub mod provider;
+pub mod relay;
 pub mod traffic;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -32,6 +33,8 @@ const CONNECTIONS_MAX: usize = 4_096;
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A hanging call is held for this long if its caller never gives up.
 const HANG_LIMIT: Duration = Duration::from_secs(600);
+/// Between the half of a truncated reply and the end of its connection.
+const TRUNCATION_PAUSE: Duration = Duration::from_millis(20);
 /// Pause after a failed accept, which is what a full table of open files needs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -131,7 +134,11 @@ async fn deliver(rendered: Rendered, reset: &ResetFlag) -> Result<Response<Body>
         Rendered::Truncated(body) => {
             let length = body.len();
             let half = body.slice(..length / 2);
-            let frames = futures::stream::iter([Ok(Frame::data(half)), Err(Broken)]);
+            // The pause lets hyper send the half before it learns of the break: without it nothing would leave.
+            let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(async {
+                tokio::time::sleep(TRUNCATION_PAUSE).await;
+                Err(Broken)
+            }));
             let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
             Ok(response)
