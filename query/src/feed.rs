@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -100,7 +101,7 @@ async fn subscribe(
 ) -> Result<Response, Failure> {
     let subscription = Subscription::parse(&query.unwrap_or_default())?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let joined = feed.hub.join(subscription, last).ok_or_else(|| {
+    let joined = feed.hub.join(subscription, last, Instant::now()).ok_or_else(|| {
         Failure::busy("there are too many live subscribers").with_hint("close another one or try again later")
     })?;
     let messages = stream::messages(Arc::clone(&feed.hub), &*feed.directory, joined);

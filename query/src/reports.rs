@@ -38,6 +38,8 @@ mod traffic;
 mod usage;
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 use failure::Failure;

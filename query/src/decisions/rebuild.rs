@@ -48,6 +48,16 @@ fn channel(candidate: &Value) -> String {
     format!("{}:{}", part("provider_id"), part("transport"))
 }
 
+/// `name=value` pairs joined by commas, as an object; a value that reads as a number is one.
+fn inputs(text: &Value) -> Value {
+    let Some(text) = text.as_str() else {
+        return Value::Null;
+    };
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let typed = |value: &str| value.parse::<serde_json::Number>().map_or_else(|_| json!(value), Value::Number);
+    Value::Object(pairs.map(|(name, value)| (name.trim().to_owned(), typed(value.trim()))).collect())
+}
+
 /// Selections in their order. The chosen channel is the eligible one of the best rank; none where nobody was eligible.
 fn selections(eligible: &Value, excluded: &Value) -> Vec<Value> {
     let mut selections: BTreeMap<i64, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
@@ -58,7 +68,7 @@ fn selections(eligible: &Value, excluded: &Value) -> Vec<Value> {
             "channel": channel(candidate),
             "score": candidate["score"],
             "probability": candidate["probability"],
-            "inputs": candidate["inputs"],
+            "inputs": inputs(&candidate["inputs"]),
         }));
     }
     for candidate in excluded.as_array().into_iter().flatten() {

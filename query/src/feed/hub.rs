@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat_schema::coverage::Coverage;
 use lariat_schema::live::{LiveDecision, LiveEvent, LiveTransition};
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::cursor::Cursor;
 use super::seen::Seen;
@@ -190,8 +189,7 @@ impl Hub {
     }
 
     /// Passes on what a node told.
-    pub(super) fn publish(&self, node_id: &str, event: LiveEvent) {
-        let now = Instant::now();
+    pub(super) fn publish(&self, node_id: &str, event: LiveEvent, now: Instant) {
         let mut state = self.state.lock();
         match &event {
             LiveEvent::Heartbeat => return,
@@ -213,14 +211,14 @@ impl Hub {
     }
 
     /// A node's stream broke; what it told until it is back is not known.
-    pub(super) fn node_interrupted(&self, node_id: &str) {
+    pub(super) fn node_interrupted(&self, node_id: &str, now: Instant) {
         let gap = Gap { missed: None, reason: "node_interrupted", node_id: Some(node_id.to_owned()) };
-        self.state.lock().tell_all(Instant::now(), &gap);
+        self.state.lock().tell_all(now, &gap);
     }
 
     /// Tells of a change of the topology.
-    pub(super) fn topology_changed(&self, change: TopologyChanged) {
-        let (now, change) = (Instant::now(), Arc::new(change));
+    pub(super) fn topology_changed(&self, change: TopologyChanged, now: Instant) {
+        let change = Arc::new(change);
         let mut state = self.state.lock();
         for subscriber in state.subscribers.values_mut().filter(|of| of.subscription.hears_topology()) {
             subscriber.offer(Delivery::Topology(Arc::clone(&change)), now);
@@ -228,8 +226,7 @@ impl Hub {
     }
 
     /// Takes on a subscriber, from `last` on where that is a cursor of the last five minutes; none if there are too many.
-    pub(super) fn join(&self, subscription: Subscription, last: Option<&str>) -> Option<Joined> {
-        let now = Instant::now();
+    pub(super) fn join(&self, subscription: Subscription, last: Option<&str>, now: Instant) -> Option<Joined> {
         let mut state = self.state.lock();
         if state.subscribers.len() >= MAX_SUBSCRIBERS {
             state.figures.refused_subscribers += 1;

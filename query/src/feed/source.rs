@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty};
@@ -56,7 +56,7 @@ pub(super) async fn follow(directory: Arc<dyn NodeDirectory>, hub: Arc<Hub>) {
         let now = directory.coverage();
         let changed = changes_between(&coverage, &now);
         if !changed.is_empty() {
-            hub.topology_changed(TopologyChanged { changes: changed, coverage: now.clone() });
+            hub.topology_changed(TopologyChanged { changes: changed, coverage: now.clone() }, Instant::now());
         }
         coverage = now;
         // A directory that is gone tells no more changes; its last word is then read again and again.
@@ -113,7 +113,7 @@ async fn read_forever(node: NodeAddress, client: HttpClient, directory: Arc<dyn 
             Ok(response) => {
                 pause = first;
                 let ended = read_lines(&node.node_id, response.into_body(), &hub).await;
-                hub.node_interrupted(&node.node_id);
+                hub.node_interrupted(&node.node_id, Instant::now());
                 ended
             }
             Err(ended) => ended,
@@ -170,7 +170,7 @@ fn publish_line(node_id: &str, line: &[u8], hub: &Hub) {
         return;
     }
     match serde_json::from_slice::<LiveEvent>(line) {
-        Ok(event) => hub.publish(node_id, event),
+        Ok(event) => hub.publish(node_id, event, Instant::now()),
         Err(error) => tracing::debug!(node_id, %error, "a line of a node's live stream is no known event"),
     }
 }

@@ -57,12 +57,6 @@ impl Failure {
         self.coverage = Some(Box::new(coverage));
         self
     }
-
-    /// The code of the error object.
-    #[cfg(test)]
-    pub(crate) fn code(&self) -> &'static str {
-        self.code
-    }
 }
 
 impl From<AskError> for Failure {

@@ -43,18 +43,6 @@ impl Sheet {
         let hint = (left > 0).then(|| format!("{left} further rows are left out; narrow the filters or raise `limit`"));
         Self { columns, rows: kept, hint }
     }
-
-    /// The rows.
-    #[cfg(test)]
-    pub(crate) fn rows(&self) -> &[Value] {
-        &self.rows
-    }
-
-    /// The names of the columns.
-    #[cfg(test)]
-    pub(crate) fn column_names(&self) -> Vec<&str> {
-        self.columns.iter().map(|(name, _)| name.as_str()).collect()
-    }
 }
 
 /// What came with the rows: the poorest coverage of all questions asked, the costs of all.
