@@ -4,7 +4,7 @@ import { h } from './element.js';
 import { createFeed } from './feed.js';
 import { createFleet } from './fleet.js';
 import { current, onChange } from './navigation.js';
-import { asksDifferently } from './pure/url_state.js';
+import { asksDifferently, feedsDifferently } from './pure/url_state.js';
 import { createShell, listenToKeys } from './shell.js';
 import { decisionDrawer } from './views/decision.js';
 import { feedPanel } from './views/feed.js';
@@ -39,7 +39,7 @@ function main() {
     if (state.view !== before.view || state.range !== before.range) mount(state);
     else if (asksDifferently(state, before)) view.restart();
     else if (state.decision === before.decision) view.redraw();
-    if (asksDifferently({ ...state, range: '', by: '' }, { ...before, range: '', by: '' })) feed.restart(state);
+    if (feedsDifferently(state, before)) feed.restart(state);
     if (state.decision !== before.decision) drawer.show(state.decision);
   });
 

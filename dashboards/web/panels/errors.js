@@ -4,6 +4,7 @@
 import { h } from '../element.js';
 import { createPanel } from '../panel.js';
 import { to } from '../navigation.js';
+import { incompleteRegions } from '../pure/coverage.js';
 import { count, percent, words } from '../pure/format.js';
 import { errorLines } from '../pure/matrix.js';
 import { regionsOf } from '../pure/providers.js';
@@ -18,14 +19,14 @@ export function errorsPanel() {
     note: 'by category, provider and region',
     params: (state) => reportParams(state, {}, ['result']),
     empty: 'No errors in this range.',
-    render: (answer) => draw(errorLines(answer.rows), regionsOf(answer.rows)),
+    render: (answer) => draw(errorLines(answer.rows), regionsOf(answer.rows), incompleteRegions(answer.coverage)),
   });
 }
 
-function draw(lines, regions) {
+function draw(lines, regions, incomplete) {
   const most = Math.max(...lines.flatMap((line) => Object.values(line.regions)), 1);
   const head = h('tr', null, h('th', { scope: 'col' }, 'Category'), h('th', { scope: 'col' }, 'Provider'), h('th', { scope: 'col', class: 'num' }, 'All'), h('th', { scope: 'col', class: 'num' }, 'Share'),
-    regions.map((region) => h('th', { scope: 'col', class: 'num' }, region)));
+    regions.map((region) => h('th', { scope: 'col', class: `num ${incomplete.has(region) ? 'is-incomplete' : ''}` }, region)));
   const body = lines.slice(0, LINES).map((line) => h('tr', null,
     h('th', { scope: 'row' }, words(line.category)),
     h('td', null, line.provider_id ? h('a', { href: to({ provider_id: line.provider_id }), data: { key: `error ${line.key}` } }, line.provider_id) : 'none'),

@@ -56,5 +56,5 @@ const axisDuration = (milliseconds) => (milliseconds < 1 ? `${tickOf(millisecond
 /** Percentiles of all calls and of each region, as the read-outs want them, from an answer by region. */
 export function regionLatencies(answer) {
   const all = answer.rows.find((row) => row.region === null || row.region === undefined) ?? (answer.rows.length === 1 ? answer.rows[0] : null);
-  return { all, regions: answer.rows.filter((row) => row.region) };
+  return { all, regions: answer.rows.filter((row) => row.region).sort((a, b) => a.region.localeCompare(b.region)) };
 }

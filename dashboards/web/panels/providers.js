@@ -4,6 +4,7 @@
 import { h } from '../element.js';
 import { current, to } from '../navigation.js';
 import { createPanel } from '../panel.js';
+import { incompleteRegions } from '../pure/coverage.js';
 import { count, DASH, EVENTS_FOR_A_RATE, height, ms, percent, successRate } from '../pure/format.js';
 import { channels, circuitOf, regionsOf, tail } from '../pure/providers.js';
 import { reportParams } from '../pure/url_state.js';
@@ -15,14 +16,14 @@ export function providersPanel() {
     note: 'latency in ms; a region column is its p95',
     params: (state) => reportParams(state),
     empty: 'No provider was called in this range.',
-    render: (answer) => draw(channels(answer.rows), regionsOf(answer.rows)),
+    render: (answer) => draw(channels(answer.rows), regionsOf(answer.rows), incompleteRegions(answer.coverage)),
   });
 }
 
-function draw(lines, regions) {
+function draw(lines, regions, incomplete) {
   const numeric = (name, title) => h('th', { scope: 'col', class: 'num', title }, name);
   const head = h('tr', null, h('th', { scope: 'col' }, 'Provider'), h('th', { scope: 'col' }, 'Circuit'), h('th', { scope: 'col' }, 'Share'), numeric('Calls'), numeric('Success'), numeric('Errors'),
-    numeric('mean'), numeric('p50'), numeric('p95'), numeric('p99'), numeric('tail', 'p99 ÷ p50'), regions.map((region) => h('th', { scope: 'col', class: 'num region-head' }, region)), numeric('Head', 'height, and blocks behind the consensus'));
+    numeric('mean'), numeric('p50'), numeric('p95'), numeric('p99'), numeric('tail', 'p99 ÷ p50'), regions.map((region) => h('th', { scope: 'col', class: `num region-head ${incomplete.has(region) ? 'is-incomplete' : ''}` }, region)), numeric('Head', 'height, and blocks behind the consensus'));
   const chosen = current().provider_id;
   const several = new Set(lines.map(({ row }) => `${row.profile} ${row.chain}`)).size > 1;
   return h('div', { class: 'scroll' }, h('table', { class: 'providers-table' }, h('caption', { class: 'hidden' }, 'Providers over all regions, with each region’s 95th percentile'),

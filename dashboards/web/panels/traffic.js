@@ -5,7 +5,7 @@ import { createChart, createCrosshair, legend } from '../chart.js';
 import { h, s } from '../element.js';
 import { createPanel } from '../panel.js';
 import { current } from '../navigation.js';
-import { missingStretches, windowOf } from '../pure/coverage.js';
+import { incompleteRegions, missingStretches, windowOf } from '../pure/coverage.js';
 import { count, DASH, duration, EVENTS_FOR_A_RATE, percent, rate, successRate, tick } from '../pure/format.js';
 import { aggregate, byRegion, callsPerSecond, linearTicks, linePath, rowAt, totals } from '../pure/series.js';
 import { clock } from '../pure/time.js';
@@ -52,7 +52,7 @@ function modelOf(answer, state) {
 export function readOuts(answer, state) {
   const { window, stepSeconds } = modelOf(answer, state);
   const of = (rows) => ({ ...totals(rows), per_second: callsPerSecond(rows, window, stepSeconds) });
-  return { weighted: answer.sampling?.weighted === true, all: of(aggregate(answer.rows)), regions: byRegion(answer.rows).map(({ region, rows }) => ({ region, ...of(rows) })) };
+  return { weighted: answer.sampling?.weighted === true, incomplete: incompleteRegions(answer.coverage), all: of(aggregate(answer.rows)), regions: byRegion(answer.rows).map(({ region, rows }) => ({ region, ...of(rows) })) };
 }
 
 function tell(model, at, legends) {
@@ -110,6 +110,7 @@ export function readOutStrip() {
     const p = (key) => [duration(latency?.all?.[key]), pairs(latency?.regions, (one) => duration(one[key]))];
     const t = (text) => (traffic === null ? [DASH, []] : [text(traffic.all), pairs(traffic.regions, text)]);
     const tilde = traffic?.weighted ? '~' : '';
+    const cell = (...parts) => readOut(traffic?.incomplete ?? new Set(), ...parts);
     strip.replaceChildren(
       cell('Calls per second', 'last minute', ...t((of) => rate(of.per_second))),
       cell('Success', traffic === null ? '' : `n ${tilde}${count(traffic.all.calls)}`, ...t((of) => successRate(of.success_rate, of.calls)), gradeOf(traffic?.all)),
@@ -129,11 +130,11 @@ function gradeOf(all) {
   return all.success_rate >= 0.95 ? 'is-fair' : 'is-poor';
 }
 
-function cell(name, note, value, regions, grade = '') {
+function readOut(incomplete, name, note, value, regions, grade = '') {
   const [number, ...unit] = value.split(' ');
   // A region's figure drops the unit that it shares with the figure above it.
   const tail = unit.length > 0 ? ` ${unit.join(' ')}` : '';
   return h('div', { class: `readout ${grade}` }, h('h3', null, name, h('small', null, note)),
     h('p', { class: 'readout-value' }, number, tail === '' ? null : h('span', null, tail)),
-    h('dl', null, regions.map(([region, text]) => h('div', null, h('dt', null, region), h('dd', null, text.endsWith(tail) ? text.slice(0, text.length - tail.length) : text)))));
+    h('dl', null, regions.map(([region, text]) => h('div', incomplete.has(region) ? { class: 'is-incomplete', title: `${region}: a node or some of its time is missing` } : null, h('dt', null, region), h('dd', null, text.endsWith(tail) ? text.slice(0, text.length - tail.length) : text)))));
 }

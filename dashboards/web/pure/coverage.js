@@ -41,6 +41,10 @@ function whyMissing(node) {
   return `${percent(node.ratio)} covered (${why})`;
 }
 
+/** Regions of which an answer lacks a node or some time: their figures beside the aggregate are too low. */
+export const incompleteRegions = (coverage) =>
+  new Set((coverage?.regions ?? []).filter((region) => region.answered < region.expected || region.ratio < 1).map((region) => region.region));
+
 /** One sentence for a screen reader or a tooltip. */
 export function sentence(coverage) {
   const { label, note, missing, level } = summarise(coverage);

@@ -60,5 +60,10 @@ export function streamParams(state) {
   return params;
 }
 
+const differ = (one, other, keys) => keys.some((key) => one[key] !== other[key]);
+
 /** True if the two differ in what reports are asked for. */
-export const asksDifferently = (one, other) => ['range', 'by', ...FILTERS].some((key) => one[key] !== other[key]);
+export const asksDifferently = (one, other) => differ(one, other, ['range', 'by', ...FILTERS]);
+
+/** True if the two differ in what the live feed is asked for. */
+export const feedsDifferently = (one, other) => differ(one, other, FILTERS);

@@ -61,7 +61,7 @@ export function decisionDrawer() {
 
 function missing(id, error, again) {
   const is = error.status === 404 ? absence(error.code, error.hint) : { title: 'No answer', text: error.message, hint: error.hint };
-  return h('div', { class: 'state state-failed', role: 'alert' }, h('h3', null, is.title), h('p', null, is.text),
+  return h('div', { class: `state ${error.status === 404 ? 'state-absent' : 'state-failed'}`, role: 'alert' }, h('h3', null, is.title), h('p', null, is.text),
     error.status === 404 && error.message ? h('p', { class: 'state-note' }, error.message) : null, is.hint ? h('p', { class: 'state-note' }, is.hint) : null,
     h('p', { class: 'mono' }, id), h('button', { type: 'button', on: { click: again } }, 'Ask again'));
 }
