@@ -97,11 +97,15 @@ fn records<S: Sink>(sink: &mut S, scope: Option<&InstrumentationScope>, records:
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    // The derived readers also take a list of members for an object.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is no JSON object".to_owned());
+    }
     match serde_json::from_slice(body) {
         Ok(request) => Ok(request),
         Err(error) if error.is_data() => {
             let mut value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            if !value.is_object() || !remove_nulls(&mut value) {
+            if !remove_nulls(&mut value) {
                 return Err(error.to_string());
             }
             serde_json::from_value(value).map_err(|_| error.to_string())

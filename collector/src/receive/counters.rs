@@ -24,7 +24,7 @@ pub struct Counts {
     pub requests: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
-    /// Requests not taken in, malformed ones included.
+    /// Requests not taken in, whatever the reason.
     pub refused_requests: u64,
     /// Bytes read of those, as they came.
     pub refused_bytes: u64,

@@ -36,6 +36,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("application/grpc") && !value.starts_with("application/grpc-web"));
     if !is_grpc || request.method() != Method::POST {
+        intake.counters.refused(0, false);
         let mut response = Response::new(ResponseBody::new(Full::from(
             "this port speaks OTLP over gRPC; OTLP over HTTP has a port of its own (4318 by default)\n",
         )));
@@ -43,6 +44,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         return response;
     }
     let Some(signal) = signal(request.uri().path()) else {
+        intake.counters.refused(0, false);
         let known = "the services here are opentelemetry.proto.collector.{trace,metrics,logs}.v1";
         return Status::new(Code::Unimplemented, known).into_http();
     };

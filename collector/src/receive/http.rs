@@ -29,11 +29,13 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         "/v1/metrics" => Signal::Metrics,
         "/v1/logs" => Signal::Logs,
         _ => {
+            intake.counters.refused(0, false);
             let hint = "OTLP over HTTP is posted to /v1/traces, /v1/metrics or /v1/logs\n";
             return plain(StatusCode::NOT_FOUND, hint);
         }
     };
     if request.method() != Method::POST {
+        intake.counters.refused(0, false);
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;

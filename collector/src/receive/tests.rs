@@ -20,6 +20,7 @@ use crate::decode::Decoded;
 use crate::ingest::{Committed, Refused};
 
 mod conformance;
+mod ending;
 mod over_http;
 
 /// Collects what it is given, or refuses as told.

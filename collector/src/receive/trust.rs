@@ -11,7 +11,7 @@ use http::header::AUTHORIZATION;
 
 use super::refusal::Refusal;
 
-/// Whether the sender is believed, or refused. Today whoever is let in is believed.
+/// Whether the sender is believed, or why it is refused. Whoever is let in is believed.
 pub(super) fn admit(peer: IpAddr, headers: &HeaderMap, token: Option<&str>) -> Result<bool, Refusal> {
     if peer.to_canonical().is_loopback() {
         return Ok(true);

@@ -176,3 +176,24 @@ async fn limits_that_contradict_each_other_are_refused_at_the_start() {
     let error = start(contradictory, Arc::new(Collecting::default()), None).await.unwrap_err().to_string();
     assert!(error.contains("collector.in_flight_bytes"), "{error}");
 }
+
+#[tokio::test]
+async fn http_2_is_spoken_on_the_http_port_too() {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let (receiver, ingest) = running(None).await;
+    let stream = TcpStream::connect(receiver.http_address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let serving = tokio::spawn(connection);
+    let spans = (0..2_000).map(|nth| span(nth, &"x".repeat(600))).collect();
+    let request = ::http::Request::post(format!("http://{}/v1/traces", receiver.http_address()))
+        .header("content-type", "application/x-protobuf")
+        .body(Full::new(Bytes::from(request(spans).encode_to_vec())))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    assert_eq!(ingest.rows(), 2_000);
+    serving.abort();
+}

@@ -1,0 +1,172 @@
+//! What holds for any bytes: no panic, every record accounted for, damage noticed or harmless.
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
+    let leaf = prop_oneof![
+        Just(None),
+        ".{0,8}".prop_map(|text| Some(any_value::Value::StringValue(text))),
+        any::<i64>().prop_map(|number| Some(any_value::Value::IntValue(number))),
+        // Eighths: JSON's reader may be off by the last bit of a longer fraction.
+        any::<i32>().prop_map(|number| Some(any_value::Value::DoubleValue(f64::from(number) / 8.0))),
+        any::<bool>().prop_map(|flag| Some(any_value::Value::BoolValue(flag))),
+        vec(any::<u8>(), 0..8).prop_map(|bytes| Some(any_value::Value::BytesValue(bytes))),
+    ]
+    .prop_map(|value| AnyValue { value });
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(|values| any_value::Value::ArrayValue(ArrayValue { values })),
+            vec(("[a-c.]{0,3}", inner), 0..4).prop_map(|pairs| {
+                let values = pairs.into_iter().map(|(key, value)| pair(key, Some(value))).collect();
+                any_value::Value::KvlistValue(KeyValueList { values })
+            }),
+        ]
+        .prop_map(|value| AnyValue { value: Some(value) })
+    })
+    .prop_map(Some)
+}
+
+fn pair(key: String, value: Option<AnyValue>) -> KeyValue {
+    KeyValue { key, value, ..KeyValue::default() }
+}
+
+fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
+    let keys = lariat_schema::attributes::ALL.iter().map(|attribute| attribute.key.to_owned()).collect::<Vec<_>>();
+    let key = prop_oneof![proptest::sample::select(keys), "[a-z.]{0,6}"];
+    vec((key, any_value()).prop_map(|(key, value)| pair(key, value)), 0..6)
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    let id =
+        |length| prop_oneof![4 => vec(any::<u8>(), length), 1 => vec(Just(0), length), 1 => vec(any::<u8>(), 0..20)];
+    let name = prop_oneof![Just("lariat.decision".to_owned()), "[a-z]{0,4}"];
+    let event = (any::<u64>(), name, attributes()).prop_map(|(time_unix_nano, name, attributes)| Event {
+        time_unix_nano,
+        name,
+        attributes,
+        ..Event::default()
+    });
+    let time = prop_oneof![4 => 1..2_000_000_000_000_000_000_u64, 1 => any::<u64>()];
+    (id(16), id(8), "[ -~]{0,12}", -1..9_i32, time.clone(), time, attributes(), vec(event, 0..3)).prop_map(
+        |(trace_id, span_id, name, kind, start_time_unix_nano, end_time_unix_nano, attributes, events)| Span {
+            trace_id,
+            span_id,
+            trace_state: name.clone(),
+            name,
+            kind,
+            start_time_unix_nano,
+            end_time_unix_nano,
+            attributes,
+            events,
+            ..Span::default()
+        },
+    )
+}
+
+fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
+    let scope = vec(span(), 0..4).prop_map(|spans| ScopeSpans { spans, ..ScopeSpans::default() });
+    let resource = (attributes(), vec(scope, 0..3)).prop_map(|(attributes, scope_spans)| ResourceSpans {
+        resource: Some(Resource { attributes, ..Resource::default() }),
+        scope_spans,
+        ..ResourceSpans::default()
+    });
+    vec(resource, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
+}
+
+fn records(request: &ExportTraceServiceRequest) -> u64 {
+    request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len() as u64).sum()
+}
+
+const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
+const ENCODINGS: [Encoding; 2] = [Encoding::Protobuf, Encoding::Json];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_record_of_a_request_is_a_row_or_rejected_in_both_encodings(request in request()) {
+        let protobuf = request.encode_to_vec();
+        let json = serde_json::to_vec(&request).unwrap();
+        let from_protobuf = decode(&protobuf, form(Signal::Traces, Encoding::Protobuf), NOW).unwrap().decoded;
+        let from_json = decode(&json, form(Signal::Traces, Encoding::Json), NOW).unwrap().decoded;
+        prop_assert_eq!(from_protobuf.batch.num_rows() as u64 + from_protobuf.rejected, records(&request));
+        prop_assert_eq!(from_protobuf.keys.len(), from_protobuf.batch.num_rows());
+        prop_assert_eq!(from_protobuf.contents.len(), from_protobuf.batch.num_rows());
+        prop_assert_eq!(&from_protobuf.batch, &from_json.batch);
+        prop_assert_eq!(&from_protobuf.contents, &from_json.contents);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+        for signal in SIGNALS {
+            for encoding in ENCODINGS {
+                if let Ok(decoding) = decode(&bytes, form(signal, encoding), NOW) {
+                    prop_assert_eq!(decoding.decoded.keys.len(), decoding.decoded.batch.num_rows());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_or_flipped_body_is_refused_or_still_accounts_for_all_it_holds(
+        request in request(), cut in any::<proptest::sample::Index>(), bit in 0..8_u8, flip in any::<bool>()
+    ) {
+        for (encoding, mut body) in
+            [(Encoding::Protobuf, request.encode_to_vec()), (Encoding::Json, serde_json::to_vec(&request).unwrap())]
+        {
+            if body.is_empty() {
+                continue;
+            }
+            let at = cut.index(body.len());
+            if flip { body[at] ^= 1 << bit } else { body.truncate(at) }
+            match decode(&body, form(Signal::Traces, encoding), NOW) {
+                Err(malformed) => prop_assert!(!malformed.to_string().is_empty()),
+                Ok(decoding) if encoding == Encoding::Protobuf => {
+                    let read = ExportTraceServiceRequest::decode(&body[..]);
+                    prop_assert!(read.is_ok(), "accepted what prost refuses: {:?}", read);
+                    let decoded = decoding.decoded;
+                    prop_assert_eq!(decoded.batch.num_rows() as u64 + decoded.rejected, records(&read.unwrap()));
+                }
+                Ok(_) => prop_assert!(flip, "JSON that was cut was accepted"),
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed_to_the_end_of_the_stack() {
+    let deep = format!("{}1{}", r#"{"arrayValue":{"values":["#.repeat(50_000), "]}}".repeat(50_000));
+    let json =
+        format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1","body":{deep}}}]}}]}}]}}"#);
+    assert!(decode(json.as_bytes(), form(Signal::Logs, Encoding::Json), NOW).is_err());
+    let mut value = AnyValue { value: None };
+    for _ in 0..200 {
+        value = AnyValue { value: Some(any_value::Value::ArrayValue(ArrayValue { values: vec![value] })) };
+    }
+    let spans = vec![Span { attributes: vec![pair("deep".to_owned(), Some(value))], ..Span::default() }];
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let request =
+        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
+    assert!(decode(&request.encode_to_vec(), form(Signal::Traces, Encoding::Protobuf), NOW).is_err());
+}
+
+#[test]
+fn null_stands_for_absent_and_an_empty_object_for_an_empty_request() {
+    for signal in SIGNALS {
+        let decoded = decode(b"{}", form(signal, Encoding::Json), NOW).unwrap().decoded;
+        assert_eq!((decoded.batch.num_rows(), decoded.rejected), (0, 0));
+    }
+    let request = json!({"resourceLogs": [{"resource": null, "scopeLogs": [{"logRecords": [
+        {"timeUnixNano": AT, "attributes": null, "body": {"stringValue": "x"}}]}]}]});
+    let decoded = decode(request.to_string().as_bytes(), form(Signal::Logs, Encoding::Json), NOW).unwrap().decoded;
+    assert_eq!(decoded.batch.num_rows(), 1);
+    assert!(decode(b"[]", form(Signal::Logs, Encoding::Json), NOW).is_err());
+    assert!(decode(b"null", form(Signal::Logs, Encoding::Json), NOW).is_err());
+}
