@@ -1,1 +1,199 @@
 //! JSON-RPC in → decision → attempts → reply, and the record of it.
+//!
+//! The modules stand in the order in which a call meets them. Deciding is pure (`decide`, `strategies`, `classify`,
+//! `circuit`, `policy`); acting is in `server`, `call`, `attempt` and `probe`; telling is in `record`, which no call
+//! ever waits for. A proxy needs no other node, and nothing of it is global to the process.
+
+pub mod profiles;
+
+mod admit;
+mod server;
+
+mod jsonrpc;
+mod refusal;
+
+mod call;
+mod core;
+mod policy;
+
+mod circuit;
+mod health;
+
+mod decide;
+pub mod strategies;
+
+mod attempt;
+mod classify;
+mod probe;
+
+pub mod record;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lariat_schema::node_api::NodeIdentity;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admit::Gate;
+use crate::core::Core;
+use crate::health::Book;
+use crate::record::Sources;
+use crate::server::Site;
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
+/// Requests at once; each may be a batch.
+const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
+const DEFAULT_CIRCUIT_RECOVERY_MS: u64 = 30_000;
+
+/// Section `proxy` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where calls are accepted; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Requests served at once; further ones get a 503.
+    pub max_in_flight: usize,
+    /// How long a circuit stays open the first time, in milliseconds.
+    pub circuit_recovery_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            circuit_recovery_ms: DEFAULT_CIRCUIT_RECOVERY_MS,
+        }
+    }
+}
+
+/// Everything that a proxy is started with.
+pub struct Settings {
+    /// Its section of the configuration.
+    pub config: Config,
+    /// What it routes.
+    pub profiles: Arc<profiles::Catalog>,
+    /// Who it is.
+    pub identity: NodeIdentity,
+    /// Where its record goes.
+    pub exporter: record::ExporterConfig,
+    /// Token of admin calls; without one there are none.
+    pub admin_token: Option<String>,
+}
+
+/// Why a proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operator's: the address cannot be bound.
+    #[error("cannot listen on {address}: {source}; stop what uses it, or set proxy.listen to another address")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The operator's: the exporter's settings make no sense.
+    #[error("cannot record to `{endpoint}`: {problem}")]
+    Exporter {
+        /// The configured endpoint.
+        endpoint: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The TLS library refuses its own defaults.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A running proxy.
+pub struct Proxy {
+    address: SocketAddr,
+    recording: record::Running,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    background: CancellationToken,
+    kill: CancellationToken,
+}
+
+/// Starts a proxy on the current runtime; it serves when this returns.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
+    let Settings { config, profiles: catalog, identity, exporter, admin_token } = settings;
+    let bind = |source| StartError::Bind { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let book = Arc::new(Book::new(shared_instances(&catalog), config.circuit_recovery_ms));
+    let sources = Sources { identity, catalog: catalog.clone(), book: book.clone() };
+    let recording = record::start(&exporter, sources)
+        .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
+    let boot_seed = rand::random();
+    let digest_key = admin_token.as_ref().map_or(boot_seed, |token| xxhash_rust::xxh3::xxh3_64(token.as_bytes()));
+    let upstreams = attempt::upstreams()?;
+    let core = Core { catalog, book, upstreams, recorder: recording.recorder.clone(), boot_seed, digest_key };
+    let instances = core.catalog.instances.len();
+    let site = Arc::new(Site { core, gate: Gate::new(config.max_in_flight), admin_token });
+    let (tasks, draining, background, kill) =
+        (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    tasks.spawn(probe::keep_book(site.clone(), background.clone()));
+    for instance in 0..instances {
+        tasks.spawn(probe::watch(site.clone(), instance, background.clone()));
+    }
+    tasks.spawn(server::accept(listener, site, tasks.clone(), draining.clone(), kill.clone()));
+    Ok(Proxy { address, recording, tasks, draining, background, kill })
+}
+
+/// For each instance, whether several profiles use it.
+fn shared_instances(catalog: &profiles::Catalog) -> Vec<bool> {
+    let mut users: Vec<Option<usize>> = vec![None; catalog.instances.len()];
+    let mut shared = vec![false; catalog.instances.len()];
+    for (at, profile) in catalog.profiles.iter().enumerate() {
+        for provider in profile.chains.iter().flat_map(|chain| &chain.providers) {
+            shared[provider.instance] |= users[provider.instance].is_some_and(|user| user != at);
+            users[provider.instance] = Some(at);
+        }
+    }
+    shared
+}
+
+impl Proxy {
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets calls finish, sends what is recorded and says farewell; what is not done at the deadline is
+    /// dropped. Says whether everything was done.
+    pub async fn shutdown(self, deadline: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + deadline;
+        self.draining.cancel();
+        self.background.cancel();
+        self.tasks.close();
+        let finished = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
+        if !finished {
+            tracing::warn!(connections = self.tasks.len(), "calls were still under way at the deadline");
+        }
+        self.kill.cancel();
+        let recorded = self.recording.finish(deadline).await;
+        if !recorded {
+            tracing::warn!("the record was not delivered in full before the deadline");
+        }
+        finished && recorded
+    }
+
+    /// Ends at once, as if the process were gone: no farewell, nothing flushed, sockets closed.
+    pub fn kill(self) {
+        self.recording.kill();
+        self.background.cancel();
+        self.kill.cancel();
+    }
+}

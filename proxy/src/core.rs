@@ -1,0 +1,89 @@
+//! What all requests of one proxy share: the catalog, what is known of the upstreams, the connections to them, and the
+//! recorder's queue. One value per proxy and nothing global, since several nodes may live in one process.
+
+use std::sync::Arc;
+
+use lariat_schema::ids::{ChainName, ProfileName, ProviderId};
+use lariat_schema::vocabulary::Transport;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+use crate::attempt::Upstreams;
+use crate::health::{Book, Change, Place};
+use crate::profiles::{Catalog, Chain, Provider};
+use crate::record::{ChannelEvent, Happened, Item, Recorder, now_unix_nanos};
+
+pub(crate) struct Core {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) recorder: Recorder,
+    /// What the seeds of this boot's decisions are made from.
+    pub(crate) boot_seed: u64,
+    /// Key of the digests, the same on nodes that share a token.
+    pub(crate) digest_key: u64,
+}
+
+impl Core {
+    /// The seed of a selection.
+    pub(crate) fn seed(&self, decision_seq: u64, selection: u64) -> u64 {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&decision_seq.to_be_bytes());
+        bytes[8..].copy_from_slice(&selection.to_be_bytes());
+        xxh3_64_with_seed(&bytes, self.boot_seed)
+    }
+
+    /// Digest of parameters or of a result.
+    pub(crate) fn digest(&self, bytes: &[u8]) -> u128 {
+        xxh3_128_with_seed(bytes, self.digest_key)
+    }
+
+    /// Every provider, with its place.
+    pub(crate) fn providers(&self) -> impl Iterator<Item = (Place, &ProfileName, &Chain, &Provider)> {
+        self.catalog.profiles.iter().enumerate().flat_map(|(p, profile)| {
+            profile.chains.iter().enumerate().flat_map(move |(c, chain)| {
+                chain.providers.iter().enumerate().map(move |(i, provider)| ((p, c, i), &profile.slug, chain, provider))
+            })
+        })
+    }
+
+    /// Tells of a change of an upstream, once for each provider that it stands behind.
+    pub(crate) fn tell(&self, instance: usize, transport: Transport, what: &Happened) {
+        let at_unix_nanos = now_unix_nanos();
+        for (_, profile, chain, provider) in
+            self.providers().filter(|(_, _, _, provider)| provider.instance == instance)
+        {
+            self.recorder.hand_over(Item::Event(Box::new(ChannelEvent {
+                profile: profile.clone(),
+                chain: chain.key.clone(),
+                chain_id: chain.chain_id,
+                provider_id: provider.id.clone(),
+                instance_id: self.catalog.instances[instance].id.clone(),
+                transport,
+                at_unix_nanos,
+                what: what.clone(),
+            })));
+        }
+    }
+
+    /// Tells of a circuit's transition.
+    pub(crate) fn tell_change(&self, change: Change) {
+        let Change { channel, transition } = change;
+        let instance = &self.catalog.instances[channel.instance()];
+        tracing::info!(instance = %instance.id, transport = %channel.transport(), from = %transition.from, to = %transition.to, reason = transition.reason, "circuit changed");
+        let epoch = self.book.snapshot().channel(channel).epoch;
+        self.tell(channel.instance(), channel.transport(), &Happened::Circuit { transition, epoch });
+    }
+
+    /// The place of a provider by its names.
+    pub(crate) fn find(&self, profile: &str, chain: &str, provider: &str) -> Option<(Place, &Provider)> {
+        let (p, profile) = self.catalog.profile(profile)?;
+        let (c, chain) = profile.chain(chain)?;
+        let (i, provider) = chain.providers.iter().enumerate().find(|(_, it)| it.id.as_str() == provider)?;
+        Some(((p, c, i), provider))
+    }
+
+    /// What the probes of an instance are recorded under.
+    pub(crate) fn named_by(&self, instance: usize) -> &(ProfileName, ChainName, ProviderId) {
+        &self.catalog.instances[instance].named_by
+    }
+}

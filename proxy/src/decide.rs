@@ -1,0 +1,226 @@
+//! The decision: which channels are eligible for a call, in which order, and why the others are not. A pure function of
+//! the call, the profile, one snapshot and a seed. It filters in a fixed order and notes the first reason that holds, so
+//! that "why was this provider not used" has one answer.
+
+use lariat_schema::vocabulary::{CircuitState, ExclusionReason, Strategy, Transport};
+
+use crate::health::{ChannelIndex, Place, Snapshot};
+use crate::policy::{BlockNeed, MethodPolicy};
+use crate::profiles::{Chain, Provider};
+use crate::strategies::{self, Candidate, Inputs};
+
+/// Channels that are considered at most; the rest are excluded as beyond the budget.
+const MAX_ELIGIBLE: usize = 10;
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    /// Place of the profile in the catalog.
+    pub(crate) profile: usize,
+    /// Place of the chain in the profile.
+    pub(crate) chain_at: usize,
+    pub(crate) chain: &'a Chain,
+    pub(crate) method: &'a str,
+    pub(crate) policy: &'static MethodPolicy,
+    pub(crate) strategy: Strategy,
+    /// Only this transport, if one was asked for.
+    pub(crate) transport: Option<Transport>,
+    /// Only this provider, if one was pinned: its place in the chain.
+    pub(crate) pin: Option<usize>,
+    pub(crate) need: BlockNeed,
+    /// The book's clock.
+    pub(crate) now_ms: u64,
+}
+
+/// One selection.
+#[derive(Debug, Clone)]
+pub(crate) struct Decision {
+    /// In the order in which they are to be tried.
+    pub(crate) eligible: Vec<Candidate>,
+    pub(crate) excluded: Vec<Excluded>,
+    /// True where filters were waived since they left nobody.
+    pub(crate) fail_open: bool,
+    pub(crate) snapshot: u64,
+    pub(crate) seed: u64,
+}
+
+/// A channel that was passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Excluded {
+    pub(crate) name: std::sync::Arc<str>,
+    pub(crate) reason: ExclusionReason,
+    channel: ChannelIndex,
+    provider: usize,
+}
+
+/// What `tried` holds: a channel, and whether the whole provider is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tried {
+    pub(crate) channel: ChannelIndex,
+    pub(crate) reason: ExclusionReason,
+}
+
+/// Decides.
+pub(crate) fn decide(ask: &Ask<'_>, snapshot: &Snapshot, tried: &[Tried], seed: u64) -> Decision {
+    let consensus = snapshot.consensus(ask.chain.providers.iter().map(|provider| provider.instance), ask.now_ms);
+    let (mut eligible, mut excluded) = (Vec::new(), Vec::new());
+    for (at, provider) in ask.chain.providers.iter().enumerate() {
+        for transport in [Transport::Http, Transport::Ws] {
+            let channel = ChannelIndex::new(provider.instance, transport);
+            match exclusion(ask, snapshot, tried, consensus, at, provider, channel) {
+                Verdict::Absent => {}
+                Verdict::Eligible => eligible.push(candidate(ask, snapshot, at, provider, channel)),
+                Verdict::Excluded(reason) => {
+                    excluded.push(Excluded {
+                        name: provider.channel(transport).clone(),
+                        reason,
+                        channel,
+                        provider: at,
+                    });
+                }
+            }
+        }
+    }
+    // Nobody is left: what was excluded for what it is said not to be able to do is tried all the same.
+    let fail_open = eligible.is_empty() && excluded.iter().any(|it| is_waivable(it.reason));
+    if fail_open {
+        excluded.retain(|it| {
+            if is_waivable(it.reason) {
+                eligible.push(candidate(ask, snapshot, it.provider, &ask.chain.providers[it.provider], it.channel));
+            }
+            !is_waivable(it.reason)
+        });
+    }
+    strategies::rank(ask.strategy, &mut eligible, seed);
+    for candidate in eligible.drain(MAX_ELIGIBLE.min(eligible.len())..) {
+        let Candidate { name, channel, provider, .. } = candidate;
+        excluded.push(Excluded { name, reason: ExclusionReason::Budget, channel, provider });
+    }
+    Decision { eligible, excluded, fail_open, snapshot: snapshot.number, seed }
+}
+
+const fn is_waivable(reason: ExclusionReason) -> bool {
+    matches!(
+        reason,
+        ExclusionReason::Method | ExclusionReason::Params | ExclusionReason::Lagging | ExclusionReason::Archival
+    )
+}
+
+enum Verdict {
+    /// The provider has no such channel.
+    Absent,
+    Eligible,
+    Excluded(ExclusionReason),
+}
+
+fn exclusion(
+    ask: &Ask<'_>,
+    snapshot: &Snapshot,
+    tried: &[Tried],
+    consensus: Option<u64>,
+    at: usize,
+    provider: &Provider,
+    channel: ChannelIndex,
+) -> Verdict {
+    use ExclusionReason as Why;
+    let transport = channel.transport();
+    if transport == Transport::Ws && !provider.has_ws || transport == Transport::Http && !provider.has_http {
+        return Verdict::Absent;
+    }
+    let view = snapshot.channel(channel);
+    let place: Place = (ask.profile, ask.chain_at, at);
+    let why = if ask.pin.is_some_and(|pin| pin != at) {
+        Why::PinnedElsewhere
+    } else if ask.transport.is_some_and(|wanted| wanted != transport) {
+        Why::Transport
+    } else if transport == Transport::Ws {
+        // Calls go to providers over HTTP; no WebSocket is held open for them.
+        Why::NotConnected
+    } else if let Some(tried) = tried.iter().find(|tried| tried.channel == channel) {
+        tried.reason
+    } else if view.circuit == CircuitState::Open {
+        Why::CircuitOpen
+    } else if view.trial_under_way {
+        Why::HalfOpenBusy
+    } else if snapshot.drained.contains(&place) {
+        Why::Draining
+    } else if is_lagging(ask, snapshot, consensus, provider) {
+        Why::Lagging
+    } else if !provider.archival && needs_archive(ask, consensus) {
+        Why::Archival
+    } else if lacks_method(ask, provider) {
+        Why::Method
+    } else if exceeds_limits(ask, provider, consensus) {
+        Why::Params
+    } else {
+        return Verdict::Eligible;
+    };
+    Verdict::Excluded(why)
+}
+
+fn is_lagging(ask: &Ask<'_>, snapshot: &Snapshot, consensus: Option<u64>, provider: &Provider) -> bool {
+    let (Some(max_lag), Some(consensus)) = (ask.chain.max_lag_blocks, consensus) else { return false };
+    #[allow(clippy::cast_precision_loss, reason = "a setting of at most a million blocks")]
+    let floor = -(max_lag as f64);
+    snapshot
+        .optimistic_lag(provider.instance, consensus, ask.chain.block_time_ms, ask.now_ms)
+        .is_some_and(|lag| lag < floor)
+}
+
+/// Age in blocks of the oldest state that the call needs.
+fn age(ask: &Ask<'_>, consensus: Option<u64>) -> Option<u64> {
+    match ask.need {
+        BlockNeed::Recent => None,
+        BlockNeed::Earliest => Some(consensus.unwrap_or(u64::MAX)),
+        BlockNeed::At(height) | BlockNeed::Range(height, _) => Some(consensus?.saturating_sub(height)),
+    }
+}
+
+fn needs_archive(ask: &Ask<'_>, consensus: Option<u64>) -> bool {
+    // Blocks, receipts and logs are kept by every node; state is not.
+    ask.policy.block_param.is_some() && age(ask, consensus).is_some_and(|age| age > ask.chain.archival_threshold)
+}
+
+fn lacks_method(ask: &Ask<'_>, provider: &Provider) -> bool {
+    let lacks = &provider.capabilities;
+    lacks.unsupported_categories.iter().any(|category| category == ask.policy.category)
+        || lacks.unsupported_methods.iter().any(|method| method == ask.method)
+}
+
+fn exceeds_limits(ask: &Ask<'_>, provider: &Provider, consensus: Option<u64>) -> bool {
+    let limits = &provider.capabilities;
+    if let (BlockNeed::Range(from, to), Some(span)) = (ask.need, limits.max_block_range)
+        && to.saturating_sub(from) > span
+    {
+        return true;
+    }
+    limits.max_block_age.is_some_and(|oldest| {
+        limits.block_age_methods.iter().any(|method| method == ask.method)
+            && age(ask, consensus).is_some_and(|age| age > oldest)
+    })
+}
+
+fn candidate(ask: &Ask<'_>, snapshot: &Snapshot, at: usize, provider: &Provider, channel: ChannelIndex) -> Candidate {
+    let view = snapshot.channel(channel);
+    let evidence = view.evidence.get(&(ask.profile, ask.policy.name));
+    let behind = match ask.need {
+        BlockNeed::At(height) | BlockNeed::Range(_, height) => {
+            snapshot.heights[provider.instance].is_some_and(|known| known.height < height)
+        }
+        BlockNeed::Recent | BlockNeed::Earliest => false,
+    };
+    let inputs = Inputs {
+        latency_ms: evidence.and_then(|evidence| evidence.latency_ms),
+        qualified: evidence.is_some_and(|evidence| evidence.is_qualified(ask.now_ms)),
+        prior_ms: view.prior_ms,
+        priority: provider.priority,
+        half_open: view.circuit == CircuitState::HalfOpen,
+        limited: view.limited_until_ms > ask.now_ms,
+        behind,
+    };
+    let name = provider.channel(channel.transport()).clone();
+    Candidate { name, provider: at, channel, inputs, score: 0.0, probability: 0.0, group: 0 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! The recorder thread: takes values out of the queue, makes spans, points and log records of them, encodes and hands
+//! them to the exporter. A thread of its own, so that encoding never runs on a thread that serves calls. It wakes by
+//! itself every [`TICK`]; it leaves the queue alone while too much waits for the collector, and what then finds the
+//! queue full is counted there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lariat_schema::node_api::NodeIdentity;
+use lariat_schema::{SEMCONV_SCHEMA_URL, attributes as key, metrics};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::export::{Exporter, ExporterConfig, Parcel, Signal};
+use super::points::{Points, counter};
+use super::spans::Attributes;
+use super::{Counters, Item, Recorder, events, gauges, now_unix_nanos, spans};
+use crate::health::Book;
+use crate::profiles::Catalog;
+
+/// How often the queue is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Events that wait for the collector at most; they come seldom.
+const MAX_WAITING_EVENTS: usize = 8_192;
+const SERVICE_NAME: &str = "lariat-proxy";
+
+/// What the recorder reads besides its queue.
+pub(crate) struct Sources {
+    pub(crate) identity: NodeIdentity,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) book: Arc<Book>,
+}
+
+/// A running recorder.
+pub(crate) struct Running {
+    pub(crate) recorder: Recorder,
+    finish: Arc<AtomicBool>,
+    finished: oneshot::Receiver<()>,
+    thread: std::thread::Thread,
+    exporter: Exporter,
+    resource: Resource,
+    stop: CancellationToken,
+}
+
+/// Starts the thread; its exports run on the current runtime.
+///
+/// # Errors
+/// The endpoint is no URL, or the thread cannot be started.
+pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running, String> {
+    let (queue, items) = mpsc::channel(config.queue.max(1));
+    let counters = Arc::new(Counters::default());
+    let stop = CancellationToken::new();
+    let exporter = Exporter::new(config, tokio::runtime::Handle::current(), counters.clone(), stop.clone())?;
+    let resource = resource(&sources.identity);
+    let finish = Arc::new(AtomicBool::new(false));
+    let (done, finished) = oneshot::channel();
+    let start_unix_nanos = now_unix_nanos();
+    let mut worker = Worker {
+        config: config.clone(),
+        sources,
+        items,
+        counters: counters.clone(),
+        exporter: exporter.clone(),
+        resource: resource.clone(),
+        points: Points::new(start_unix_nanos),
+        start_unix_nanos,
+        spans: Vec::new(),
+        decisions: 0,
+        logs: Vec::new(),
+    };
+    let (flag, token) = (finish.clone(), stop.clone());
+    let thread = std::thread::Builder::new()
+        .name("lariat-recorder".to_owned())
+        .spawn(move || {
+            worker.run(&flag, &token);
+            // Nobody waits for it after a kill.
+            let _nobody = done.send(());
+        })
+        .map_err(|error| format!("the recorder thread cannot be started: {error}"))?;
+    let thread = thread.thread().clone();
+    Ok(Running { recorder: Recorder { queue, counters }, finish, finished, thread, exporter, resource, stop })
+}
+
+impl Running {
+    /// Sends what was handed over, then the farewell; gives up at the deadline. True if all of it was taken.
+    pub(crate) async fn finish(self, deadline: tokio::time::Instant) -> bool {
+        self.finish.store(true, Ordering::Release);
+        self.thread.unpark();
+        let farewell = async {
+            // An error means that the thread ended before, which leaves nothing to wait for.
+            let _ended = self.finished.await;
+            self.exporter.drained().await;
+            let log = events::heartbeat(&self.recorder.counters, true);
+            self.exporter.deliver(&logs(&self.resource, vec![log])).await
+        };
+        let sent = tokio::time::timeout_at(deadline, farewell).await.unwrap_or(false);
+        self.stop.cancel();
+        sent
+    }
+
+    /// Ends at once: nothing more is sent.
+    pub(crate) fn kill(&self) {
+        self.stop.cancel();
+        self.thread.unpark();
+    }
+}
+
+struct Worker {
+    config: ExporterConfig,
+    sources: Sources,
+    items: mpsc::Receiver<Item>,
+    counters: Arc<Counters>,
+    exporter: Exporter,
+    resource: Resource,
+    points: Points,
+    start_unix_nanos: u64,
+    spans: Vec<Span>,
+    decisions: u64,
+    logs: Vec<LogRecord>,
+}
+
+/// Something that is due at intervals.
+struct Due {
+    every: Duration,
+    next: Instant,
+}
+
+impl Due {
+    fn new(every_ms: u64, first: Duration) -> Self {
+        Self { every: Duration::from_millis(every_ms.max(1)), next: Instant::now() + first }
+    }
+    fn now(&mut self) -> bool {
+        let now = Instant::now();
+        let due = now >= self.next;
+        if due {
+            self.next = now + self.every;
+        }
+        due
+    }
+}
+
+impl Worker {
+    fn run(&mut self, finish: &AtomicBool, kill: &CancellationToken) {
+        let delay = Duration::from_millis(self.config.span_delay_ms);
+        let mut heartbeat = Due::new(self.config.heartbeat_interval_ms, Duration::ZERO);
+        let mut flush = Due::new(self.config.span_delay_ms, delay);
+        let mut measure =
+            Due::new(self.config.metric_interval_ms, Duration::from_millis(self.config.metric_interval_ms));
+        self.logs.push(events::reload(&self.sources.catalog));
+        loop {
+            let last = finish.load(Ordering::Acquire);
+            if kill.is_cancelled() {
+                return;
+            }
+            if heartbeat.now() {
+                self.note(events::heartbeat(&self.counters, false));
+            }
+            self.drain(last);
+            if last || flush.now() {
+                self.send_spans();
+                self.send_logs();
+            }
+            if last || measure.now() {
+                self.send_metrics();
+            }
+            if last {
+                return;
+            }
+            std::thread::park_timeout(TICK);
+        }
+    }
+
+    /// Empties the queue, unless too much waits already; at the end whatever waits.
+    fn drain(&mut self, last: bool) {
+        while last || self.exporter.has_room() {
+            let Ok(item) = self.items.try_recv() else { return };
+            match item {
+                Item::Decision(record) => {
+                    let before = self.spans.len();
+                    spans::of_decision(&record, &self.sources.catalog.policy_hash, &mut self.spans);
+                    self.points.note_decision(&record);
+                    for (attempt, span) in record.attempts.iter().zip(&self.spans[before + 1..]) {
+                        self.points.note_attempt(&record.scope, attempt, &span.span_id);
+                    }
+                    self.decisions += 1;
+                }
+                Item::Probe(probe) => {
+                    let (scope, attempt) = *probe;
+                    self.spans.push(spans::of_attempt(&scope, &attempt, None));
+                }
+                Item::Event(event) => self.note(events::of_channel(&event)),
+            }
+            if self.spans.len() >= self.config.batch {
+                self.send_spans();
+            }
+        }
+    }
+
+    fn note(&mut self, log: LogRecord) {
+        if self.logs.len() < MAX_WAITING_EVENTS {
+            self.logs.push(log);
+        } else {
+            self.counters.events_refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send_spans(&mut self) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let scope_spans = vec![ScopeSpans {
+            scope: Some(scope()),
+            spans: std::mem::take(&mut self.spans),
+            schema_url: SEMCONV_SCHEMA_URL.to_owned(),
+        }];
+        let resource = Some(self.resource.clone());
+        let resource_spans = vec![ResourceSpans { resource, scope_spans, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
+        let bytes = Bytes::from(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+        self.exporter.send(Parcel { signal: Signal::Traces, bytes, decisions: std::mem::take(&mut self.decisions) });
+    }
+
+    fn send_logs(&mut self) {
+        if !self.logs.is_empty() && self.exporter.has_room() {
+            self.exporter.send(logs(&self.resource, std::mem::take(&mut self.logs)));
+        }
+    }
+
+    fn send_metrics(&mut self) {
+        // They are cumulative: what is skipped now is in the next ones.
+        if !self.exporter.has_room() {
+            return;
+        }
+        let now = now_unix_nanos();
+        let mut metrics: Vec<Metric> = self.points.collect(now);
+        metrics.extend(gauges::collect(&self.sources.catalog, &self.sources.book, &self.counters, now));
+        let reasons = [
+            ("queue_full", self.counters.refused.load(Ordering::Relaxed)),
+            ("not_delivered", self.counters.lost.load(Ordering::Relaxed)),
+        ];
+        metrics.push(counter(metrics::RECORDER_DROPPED, &reasons, self.start_unix_nanos, now));
+        let scope_metrics =
+            vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
+        let resource = Some(self.resource.clone());
+        let resource_metrics =
+            vec![ResourceMetrics { resource, scope_metrics, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
+        let bytes = Bytes::from(ExportMetricsServiceRequest { resource_metrics }.encode_to_vec());
+        self.exporter.send(Parcel { signal: Signal::Metrics, bytes, decisions: 0 });
+    }
+}
+
+fn logs(resource: &Resource, log_records: Vec<LogRecord>) -> Parcel {
+    let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
+    let resource = Some(resource.clone());
+    let resource_logs = vec![ResourceLogs { resource, scope_logs, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
+    let bytes = Bytes::from(ExportLogsServiceRequest { resource_logs }.encode_to_vec());
+    Parcel { signal: Signal::Logs, bytes, decisions: 0 }
+}
+
+fn scope() -> InstrumentationScope {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    InstrumentationScope { name: "lariat".to_owned(), version, ..Default::default() }
+}
+
+fn resource(identity: &NodeIdentity) -> Resource {
+    let mut out = Attributes::default();
+    out.text(key::SERVICE_NAME, SERVICE_NAME);
+    out.text(key::SERVICE_VERSION, env!("CARGO_PKG_VERSION"));
+    out.text(key::SERVICE_INSTANCE_ID, identity.node_id.as_str());
+    out.text(key::CLOUD_REGION, identity.region.as_str());
+    out.text(key::BOOT_ID, identity.boot_id.to_string());
+    Resource { attributes: out.0, ..Default::default() }
+}

@@ -1,0 +1,156 @@
+//! The listener and its connections: accept, serve, stop. Hyper is used directly, without a web framework: there are few
+//! routes, and every layer above it costs on each call. A graceful stop lets calls that are under way finish; a kill
+//! drops every connection where it stands.
+
+pub(crate) mod admin;
+pub(crate) mod routes;
+pub(crate) mod rpc;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admit::Gate;
+use crate::core::Core;
+
+/// Connections at once; further ones wait in the system's backlog.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Time in which a request's head must arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, which is mostly for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) type Reply = Response<Full<Bytes>>;
+
+/// What every request is served with.
+pub(crate) struct Site {
+    pub(crate) core: Core,
+    pub(crate) gate: Gate,
+    pub(crate) admin_token: Option<String>,
+}
+
+/// Accepts until told to stop.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    site: Arc<Site>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    kill: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = draining.cancelled() => return,
+            () = kill.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let serve = connection(stream, peer, site.clone(), draining.clone());
+                let kill = kill.clone();
+                tasks.spawn(async move {
+                    kill.run_until_cancelled_owned(serve).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, draining: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let service = service_fn(move |request| {
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(serve(&site, peer, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+async fn serve(site: &Site, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+    let mut reply = dispatch(site, peer, request).await;
+    let headers = reply.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    reply
+}
+
+async fn dispatch(site: &Site, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path().to_owned();
+    if path.starts_with("/rpc/") || path.starts_with("/ws/rpc/") {
+        if request.headers().contains_key(header::UPGRADE) || path.starts_with("/ws/") {
+            return text(
+                StatusCode::NOT_IMPLEMENTED,
+                "WebSocket clients are not served; send calls with HTTP POST to /rpc/{chain}\n",
+            );
+        }
+        return match *request.method() {
+            Method::POST => rpc::serve(site, request).await,
+            Method::OPTIONS => preflight(),
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "send JSON-RPC calls with POST\n"),
+        };
+    }
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/health") => text(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n"),
+        (&Method::GET, "/metrics") => admin::metrics(site),
+        (&Method::GET, "/v1/providers") => admin::providers(site, peer, &request),
+        (&Method::POST, path) if path.starts_with("/admin/") => admin::act(site, path, &request),
+        _ => text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"),
+    }
+}
+
+fn preflight() -> Reply {
+    let mut reply = text(StatusCode::NO_CONTENT, "");
+    let headers = reply.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, OPTIONS"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("content-type, x-lariat-provider, x-lariat-transport, x-lariat-include-meta"),
+    );
+    reply
+}
+
+/// A reply of plain text.
+pub(crate) fn text(status: StatusCode, text: &'static str) -> Reply {
+    body(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+}
+
+/// A reply of that type.
+pub(crate) fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(bytes));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}

@@ -1,0 +1,162 @@
+//! Where a request wants to go: path, headers and query as one [`Target`], with the precedence provider override, then
+//! header, then query, then path. Names are kept as text here; whether they exist is for the catalog to say.
+
+use http::{HeaderMap, Uri};
+use lariat_schema::vocabulary::{Strategy, Transport};
+
+use crate::refusal::Refusal;
+
+/// Where the metadata of a reply go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum IncludeMeta {
+    #[default]
+    None,
+    Headers,
+    Body,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Target {
+    /// The default profile unless named.
+    pub(crate) profile: Option<String>,
+    pub(crate) chain: String,
+    pub(crate) strategy: Option<Strategy>,
+    pub(crate) provider: Option<String>,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) include_meta: IncludeMeta,
+}
+
+/// Names of strategies in paths and queries.
+fn strategy(name: &str) -> Option<Strategy> {
+    match name {
+        "fastest" => Some(Strategy::Fastest),
+        "load-balanced" | "load_balanced" | "round-robin" | "round_robin" => Some(Strategy::LoadBalanced),
+        "latency-weighted" | "latency_weighted" => Some(Strategy::LatencyWeighted),
+        "priority" => Some(Strategy::Priority),
+        _ => None,
+    }
+}
+
+fn transport(name: &str) -> Result<Transport, Refusal> {
+    name.parse().map_err(|error| Refusal::BadOption(format!("{error}")))
+}
+
+fn include_meta(name: &str) -> Result<IncludeMeta, Refusal> {
+    match name {
+        "none" => Ok(IncludeMeta::None),
+        "headers" => Ok(IncludeMeta::Headers),
+        "body" => Ok(IncludeMeta::Body),
+        _ => Err(Refusal::BadOption(format!("`{name}` is no place for metadata; one of: headers, body, none"))),
+    }
+}
+
+fn path(path: &str) -> Option<Target> {
+    let rest = path.strip_prefix("/rpc/")?;
+    let segments: Vec<String> = rest
+        .split('/')
+        .map(|segment| {
+            url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B")).as_bytes())
+                .next()
+                .map(|(_, value)| value.into_owned())
+                .unwrap_or_default()
+        })
+        .collect();
+    let mut segments: &[String] = &segments;
+    let mut target = Target::default();
+    if let [profile, slug, rest @ ..] = segments
+        && profile == "profile"
+        && !rest.is_empty()
+    {
+        target.profile = Some(slug.clone());
+        segments = rest;
+    }
+    match segments {
+        [chain] => target.chain = chain.clone(),
+        [name, chain] if strategy(name).is_some() => {
+            target.strategy = strategy(name);
+            target.chain = chain.clone();
+        }
+        [chain, provider] => {
+            target.chain = chain.clone();
+            target.provider = Some(provider.clone());
+        }
+        [pin, provider, chain] if pin == "provider" => {
+            target.chain = chain.clone();
+            target.provider = Some(provider.clone());
+        }
+        _ => return None,
+    }
+    (!target.chain.is_empty()).then_some(target)
+}
+
+/// Reads a request's target; none where the path is no route.
+///
+/// # Errors
+/// An option has a value that it cannot have.
+pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, Refusal> {
+    let Some(mut target) = path(uri.path()) else { return Ok(None) };
+    for (key, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        match &*key {
+            "strategy" => {
+                let known = strategy(&value);
+                let unknown =
+                    || Refusal::BadOption(format!("`{value}` is no strategy; one of: {}", Strategy::NAMES.join(", ")));
+                target.strategy = Some(known.ok_or_else(unknown)?);
+            }
+            "provider_override" | "provider_id" => target.provider = Some(value.into_owned()),
+            "transport" => target.transport = Some(transport(&value)?),
+            "include_meta" => target.include_meta = include_meta(&value)?,
+            // Others are the client's own, such as a key for a gateway in front.
+            _ => {}
+        }
+    }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(provider) = header("x-lariat-provider") {
+        target.provider = Some(provider.to_owned());
+    }
+    if let Some(name) = header("x-lariat-transport") {
+        target.transport = Some(transport(name)?);
+    }
+    if let Some(name) = header("x-lariat-include-meta") {
+        target.include_meta = include_meta(name)?;
+    }
+    Ok(Some(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str) -> Option<Target> {
+        target(&uri.parse().unwrap(), &HeaderMap::new()).unwrap()
+    }
+
+    #[test]
+    fn every_shape_of_path_is_read() {
+        let chain = |chain: &str| Target { chain: chain.to_owned(), ..Target::default() };
+        let pinned = |provider: &str| Target { provider: Some(provider.to_owned()), ..chain("base") };
+        assert_eq!(read("/rpc/base"), Some(chain("base")));
+        assert_eq!(read("/rpc/fastest/base"), Some(Target { strategy: Some(Strategy::Fastest), ..chain("base") }));
+        assert_eq!(read("/rpc/round-robin/1"), Some(Target { strategy: Some(Strategy::LoadBalanced), ..chain("1") }));
+        assert_eq!(read("/rpc/base/alpha"), Some(pinned("alpha")));
+        assert_eq!(read("/rpc/provider/al%20pha/base"), Some(pinned("al pha")));
+        assert_eq!(
+            read("/rpc/profile/desk/base/alpha"),
+            Some(Target { profile: Some("desk".to_owned()), ..pinned("alpha") })
+        );
+        assert_eq!(read("/rpc/a/b/c/d"), None);
+        assert_eq!(read("/rpc/"), None);
+    }
+
+    #[test]
+    fn a_header_comes_before_the_query_and_the_query_before_the_path() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-lariat-provider", http::HeaderValue::from_static("h"));
+        let uri: Uri = "/rpc/fastest/base?strategy=priority&provider_id=q&include_meta=body".parse().unwrap();
+        let found = target(&uri, &headers).unwrap().unwrap();
+        assert_eq!((found.strategy, found.provider.as_deref()), (Some(Strategy::Priority), Some("h")));
+        assert_eq!(found.include_meta, IncludeMeta::Body);
+        assert!(target(&"/rpc/base?strategy=luck".parse().unwrap(), &headers).is_err());
+    }
+}

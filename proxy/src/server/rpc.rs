@@ -1,0 +1,155 @@
+//! A JSON-RPC request over HTTP, from its head to its reply: find the route, read the body, answer each call, put the
+//! replies together in order. Calls of a batch run a few at a time, each a decision of its own under the request's id.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use lariat_schema::ids::ProfileName;
+use uuid::Uuid;
+
+use super::routes::{IncludeMeta, Target, target};
+use super::{Reply, Site, body, text};
+use crate::admit;
+use crate::call::{self, Done, Position, Route};
+use crate::core::Core;
+use crate::jsonrpc::{self, Body, Call, Invalid};
+use crate::refusal::Refusal;
+
+/// Calls of one batch that run at once.
+const BATCH_AT_ONCE: usize = 4;
+/// Metadata longer than this do not go into a header.
+const MAX_META_HEADER: usize = 4_096;
+const JSON: &str = "application/json";
+
+/// Serves a POST.
+pub(super) async fn serve(site: &Site, request: Request<Incoming>) -> Reply {
+    let request_id = Uuid::now_v7();
+    let mut reply = match calls(site, request, request_id).await {
+        Ok(reply) => reply,
+        Err(refusal) => {
+            site.gate.count_refusal();
+            body(refusal.status(), JSON, Bytes::from(refusal.reply(b"null")))
+        }
+    };
+    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
+        reply.headers_mut().insert("x-lariat-request-id", id);
+    }
+    reply
+}
+
+async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Result<Reply, Refusal> {
+    let (head, incoming) = request.into_parts();
+    let Some(target) = target(&head.uri, &head.headers)? else {
+        return Ok(text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"));
+    };
+    let _inside = site.gate.enter(&head.headers)?;
+    let route = route(&site.core, &target)?;
+    let bytes = admit::body(incoming).await?;
+    match jsonrpc::read(&bytes).map_err(|_| Refusal::NotJson)? {
+        Body::Single(Ok(call)) => {
+            let position = Position { request_id, batch_index: 0, batch_size: 1 };
+            let done = call::answer(&site.core, &route, &call, position).await;
+            Ok(single(done, target.include_meta))
+        }
+        Body::Single(Err(invalid)) => Ok(body(StatusCode::OK, JSON, refused(site, &invalid).into())),
+        Body::Batch(items) if items.is_empty() => Err(Refusal::EmptyBatch),
+        Body::Batch(items) if items.len() > admit::MAX_BATCH => {
+            Err(Refusal::BatchTooLarge { found: items.len(), limit: admit::MAX_BATCH })
+        }
+        Body::Batch(items) => Ok(batch(site, &route, items, request_id, target.include_meta).await),
+    }
+}
+
+fn route<'a>(core: &'a Core, target: &'a Target) -> Result<Route<'a>, Refusal> {
+    let slug = target.profile.as_deref().unwrap_or(ProfileName::DEFAULT);
+    let (profile_at, profile) = core.catalog.profile(slug).ok_or_else(|| Refusal::UnknownProfile(slug.to_owned()))?;
+    let (chain_at, chain) = profile.chain(&target.chain).ok_or_else(|| Refusal::UnknownChain(target.chain.clone()))?;
+    Ok(Route {
+        profile_at,
+        profile,
+        chain_at,
+        chain,
+        strategy: target.strategy.unwrap_or(profile.default_strategy),
+        transport: target.transport,
+        pin: target.provider.as_deref(),
+    })
+}
+
+fn refused(site: &Site, invalid: &Invalid) -> Vec<u8> {
+    site.gate.count_refusal();
+    Refusal::InvalidRequest.reply(invalid.id.as_deref().unwrap_or(b"null"))
+}
+
+fn single(done: Done, include: IncludeMeta) -> Reply {
+    let Some(mut bytes) = done.body else { return nothing() };
+    if include == IncludeMeta::Body {
+        jsonrpc::add_member(&mut bytes, "lariat_meta", &done.meta.to_string());
+    }
+    let mut reply = body(StatusCode::OK, JSON, bytes.into());
+    if include == IncludeMeta::Headers {
+        meta_header(&mut reply, &done.meta);
+    }
+    reply
+}
+
+fn nothing() -> Reply {
+    let mut reply = text(StatusCode::NO_CONTENT, "");
+    reply.headers_mut().remove(http::header::CONTENT_TYPE);
+    reply
+}
+
+fn meta_header(reply: &mut Reply, meta: &serde_json::Value) {
+    let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(meta.to_string());
+    if encoded.len() <= MAX_META_HEADER
+        && let Ok(value) = HeaderValue::try_from(encoded)
+    {
+        reply.headers_mut().insert("x-lariat-meta", value);
+    }
+}
+
+async fn batch(
+    site: &Site,
+    route: &Route<'_>,
+    items: Vec<Result<Call, Invalid>>,
+    request_id: Uuid,
+    include: IncludeMeta,
+) -> Reply {
+    let batch_size = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    let done: Vec<(Option<Vec<u8>>, Option<serde_json::Value>)> = futures::stream::iter(items.into_iter().zip(0u32..))
+        .map(|(item, batch_index)| async move {
+            match item {
+                Ok(call) => {
+                    let position = Position { request_id, batch_index, batch_size };
+                    let done = call::answer(&site.core, route, &call, position).await;
+                    (done.body, Some(done.meta))
+                }
+                Err(invalid) => (Some(refused(site, &invalid)), None),
+            }
+        })
+        .buffered(BATCH_AT_ONCE)
+        .collect()
+        .await;
+    let mut out =
+        Vec::with_capacity(2 + done.iter().filter_map(|(body, _)| Some(body.as_ref()?.len() + 1)).sum::<usize>());
+    let mut first_meta = None;
+    for (reply, meta) in done {
+        let Some(mut reply) = reply else { continue };
+        if let (IncludeMeta::Body, Some(meta)) = (include, &meta) {
+            jsonrpc::add_member(&mut reply, "lariat_meta", &meta.to_string());
+        }
+        out.push(if out.is_empty() { b'[' } else { b',' });
+        out.extend_from_slice(&reply);
+        first_meta = first_meta.or(meta);
+    }
+    if out.is_empty() {
+        return nothing();
+    }
+    out.push(b']');
+    let mut reply = body(StatusCode::OK, JSON, out.into());
+    if let (IncludeMeta::Headers, Some(meta)) = (include, first_meta) {
+        meta_header(&mut reply, &meta);
+    }
+    reply
+}
