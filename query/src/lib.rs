@@ -6,4 +6,8 @@ pub mod prometheus;
 
 pub mod reports;
 
+pub mod decisions;
+
 pub mod feed;
+
+pub mod dashboard;

@@ -11,6 +11,7 @@ mod closed_enum;
 
 pub mod attributes;
 pub mod coverage;
+pub mod duration_text;
 pub mod events;
 pub mod ids;
 pub mod invariants;

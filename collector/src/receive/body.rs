@@ -1,0 +1,175 @@
+//! Reads a request's bytes and decompresses them, inside the limits and the budget.
+//!
+//! Nothing is allocated that was not reserved, and nothing is read beyond a limit: a bomb costs what it was allowed to
+//! be, whatever its header promises.
+
+use std::io::Read;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+use super::budget::Reservation;
+use super::refusal::{Refusal, Size};
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// What decompression asks for first; it doubles from there.
+const FIRST_BUFFER_BYTES: usize = 64 << 10;
+/// Largest window that a zstd frame may ask for, as a power of two: 8 MiB, what its level 19 uses.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+impl Compression {
+    /// By its name in `Content-Encoding` or `grpc-encoding`.
+    pub(super) fn by_name(name: Option<&str>) -> Result<Self, Refusal> {
+        match name.map(str::trim) {
+            None | Some("" | "identity") => Ok(Self::Identity),
+            Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(Self::Gzip),
+            Some(name) if name.eq_ignore_ascii_case("zstd") => Ok(Self::Zstd),
+            Some(name) => Err(Refusal::Compression { found: name.to_owned() }),
+        }
+    }
+}
+
+/// Bytes of one request, as they come in.
+#[derive(Debug)]
+pub(super) struct Reader {
+    body: Incoming,
+    buffer: BytesMut,
+    seen: usize,
+    limit: usize,
+}
+
+impl Reader {
+    pub(super) fn new(body: Incoming, limit: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), seen: 0, limit }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn seen(&self) -> usize {
+        self.seen
+    }
+
+    /// The whole body of an HTTP request.
+    pub(super) async fn whole(&mut self, reservation: &mut Reservation) -> Result<Bytes, Refusal> {
+        let mut reserved = 0;
+        if let Some(length) = self.body.size_hint().exact() {
+            reserved = self.declared(length, reservation)?;
+        }
+        while let Some(chunk) = self.next().await? {
+            let total = self.buffer.len() + chunk.len();
+            if total > self.limit {
+                return Err(Refusal::TooLarge { size: Size::OnTheWire, limit: self.limit });
+            }
+            if total > reserved {
+                reservation.grow(total - reserved)?;
+                reserved = total;
+            }
+            self.buffer.extend_from_slice(&chunk);
+        }
+        Ok(std::mem::take(&mut self.buffer).freeze())
+    }
+
+    /// The one message of a unary gRPC request: whether it is compressed, and its bytes.
+    pub(super) async fn message(&mut self, reservation: &mut Reservation) -> Result<(bool, Bytes), Refusal> {
+        const PREFIX: usize = 5;
+        let mut expected = None;
+        while let Some(chunk) = self.next().await? {
+            self.buffer.extend_from_slice(&chunk);
+            if expected.is_none() && self.buffer.len() >= PREFIX {
+                let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]);
+                expected = Some(self.declared(u64::from(length), reservation)?);
+            }
+            if expected.is_some_and(|expected| self.buffer.len() > PREFIX + expected) {
+                return Err(malformed("a unary call carries one message, and bytes follow the first"));
+            }
+        }
+        if expected.is_none_or(|expected| self.buffer.len() < PREFIX + expected) {
+            return Err(malformed("the gRPC message is cut short"));
+        }
+        let compressed = match self.buffer[0] {
+            0 => false,
+            1 => true,
+            flag => return Err(malformed(&format!("{flag} is no flag of a gRPC message"))),
+        };
+        Ok((compressed, std::mem::take(&mut self.buffer).split_off(PREFIX).freeze()))
+    }
+
+    /// Reserves what the sender says will come.
+    fn declared(&mut self, length: u64, reservation: &mut Reservation) -> Result<usize, Refusal> {
+        match usize::try_from(length) {
+            Ok(length) if length <= self.limit => {
+                reservation.grow(length)?;
+                self.buffer.reserve(length);
+                Ok(length)
+            }
+            _ => Err(Refusal::TooLarge { size: Size::OnTheWire, limit: self.limit }),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| Refusal::Interrupted { reason: error.to_string() })?;
+            if let Ok(data) = frame.into_data() {
+                self.seen += data.len();
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Decompresses; the result is reserved, and what was compressed is given back with it.
+pub(super) fn decompress(
+    compression: Compression,
+    bytes: Bytes,
+    limit: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Refusal> {
+    let failed = |error: std::io::Error| malformed(&format!("cannot decompress the body: {error}"));
+    let decompressed = match compression {
+        Compression::Identity => return Ok(bytes),
+        Compression::Gzip => fill(flate2::read::MultiGzDecoder::new(&bytes[..]), limit, reservation)?,
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(failed)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
+            fill(decoder, limit, reservation)?
+        }
+    };
+    reservation.shrink(bytes.len());
+    Ok(decompressed)
+}
+
+fn fill(mut from: impl Read, limit: usize, reservation: &mut Reservation) -> Result<Bytes, Refusal> {
+    let mut buffer = Vec::new();
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            // One byte more than allowed, to tell a body at the limit from one beyond it.
+            let size = (buffer.len() * 2).clamp(FIRST_BUFFER_BYTES, limit.max(FIRST_BUFFER_BYTES) + 1);
+            reservation.grow((size - buffer.len()).min(limit.saturating_sub(filled)))?;
+            buffer.resize(size, 0);
+        }
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(malformed(&format!("cannot decompress the body: {error}"))),
+        }
+        if filled > limit {
+            return Err(Refusal::TooLarge { size: Size::Decompressed, limit });
+        }
+    }
+    buffer.truncate(filled);
+    Ok(Bytes::from(buffer))
+}
+
+fn malformed(reason: &str) -> Refusal {
+    Refusal::Malformed { reason: reason.to_owned() }
+}

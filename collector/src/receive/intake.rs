@@ -1,0 +1,139 @@
+//! What happens to a request's bytes whatever they came over: decompress, decode, hand over, wait until it is durable.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::body::{Compression, decompress};
+use super::budget::{Budget, Reservation};
+use super::counters::Counters;
+use super::refusal::{RETRY_SOON, Refusal};
+use crate::decode::{Decoding, Form, decode};
+use crate::ingest::Ingest;
+
+/// Above this many bytes a body is decoded off the threads that serve connections: decoding takes about a
+/// millisecond per 256 KiB, and a connection should not wait a millisecond for its neighbour.
+const INLINE_BYTES: usize = 64 << 10;
+/// The same for a compressed body, which may be a thousand times its size.
+const INLINE_COMPRESSED_BYTES: usize = 4 << 10;
+/// Bodies decoded off those threads at one time. Each may overshoot the budget by what its rows take, so their number
+/// bounds the memory as well as the processors that decoding takes from routing.
+const DECODERS: usize = 2;
+/// Requests being read, decoded or waiting to be durable. Beyond it the budget would be shared by requests that
+/// each have read too little to ever finish.
+const REQUESTS_IN_PROGRESS: usize = 1_024;
+/// A request whose bytes take longer than this holds its reservation for nothing.
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The way in, shared by both listeners.
+pub(super) struct Intake {
+    pub(super) token: Option<Arc<str>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) max_request_bytes: usize,
+    budget: Arc<Budget>,
+    in_progress: Arc<Semaphore>,
+    decoders: Arc<Semaphore>,
+    ingest: Arc<dyn Ingest>,
+}
+
+/// A request's bytes as they were sent, all read.
+pub(super) struct Sent {
+    pub(super) form: Form,
+    pub(super) compression: Compression,
+    pub(super) bytes: Bytes,
+    pub(super) reservation: Reservation,
+}
+
+/// The acknowledgement: everything accepted is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Receipt {
+    pub(super) rejected: u64,
+    /// Why for rejected records, or a warning if there are none.
+    pub(super) message: Option<String>,
+}
+
+impl Intake {
+    pub(super) fn new(
+        ingest: Arc<dyn Ingest>,
+        token: Option<Arc<str>>,
+        max_request_bytes: usize,
+        in_flight_bytes: usize,
+    ) -> Self {
+        Self {
+            token,
+            counters: Arc::default(),
+            max_request_bytes,
+            budget: Budget::new(in_flight_bytes),
+            in_progress: Arc::new(Semaphore::new(REQUESTS_IN_PROGRESS)),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            ingest,
+        }
+    }
+
+    /// Bytes that requests hold at the moment.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Lets a request begin, as long as too many are not under way.
+    pub(super) fn begin(&self) -> Result<(tokio::sync::OwnedSemaphorePermit, Reservation), Refusal> {
+        let permit = Arc::clone(&self.in_progress)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::Overloaded { retry_after: RETRY_SOON })?;
+        Ok((permit, self.budget.reservation()))
+    }
+
+    /// Takes a request in. Returns once its records are durable.
+    pub(super) async fn take(&self, sent: Sent) -> Result<Receipt, Refusal> {
+        let (decoding, mut reservation) = self.decode(sent).await?;
+        let Decoding { decoded, malformed_selections } = decoding;
+        reservation.become_bytes(decoded.batch.get_array_memory_size());
+        let receipt = Receipt { rejected: decoded.rejected, message: decoded.reason.clone() };
+        let (signal, body_bytes) = (decoded.signal, decoded.body_bytes);
+        if decoded.batch.num_rows() > 0 || decoded.rejected > 0 {
+            self.ingest.ingest(decoded).await?;
+        }
+        self.counters.acknowledged(body_bytes);
+        self.counters.rejected(signal, receipt.rejected);
+        self.counters.malformed_selections(malformed_selections);
+        Ok(receipt)
+    }
+
+    async fn decode(&self, sent: Sent) -> Result<(Decoding, Reservation), Refusal> {
+        let limit = self.max_request_bytes;
+        let inline = match sent.compression {
+            Compression::Identity => sent.bytes.len() <= INLINE_BYTES,
+            Compression::Gzip | Compression::Zstd => sent.bytes.len() <= INLINE_COMPRESSED_BYTES,
+        };
+        if inline {
+            return read(sent, limit);
+        }
+        let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| Refusal::ShuttingDown)?;
+        let decoding = tokio::task::spawn_blocking(move || {
+            let decoding = read(sent, limit);
+            drop(permit);
+            decoding
+        });
+        decoding.await.map_err(|error| {
+            tracing::error!(%error, "decoding a request failed");
+            Refusal::Failed
+        })?
+    }
+}
+
+/// Decompresses and decodes. Beside the body, its rows are reserved at the body's size before they are built.
+fn read(sent: Sent, limit: usize) -> Result<(Decoding, Reservation), Refusal> {
+    let Sent { form, compression, bytes, mut reservation } = sent;
+    let body = decompress(compression, bytes, limit, &mut reservation)?;
+    reservation.grow(body.len())?;
+    let decoding =
+        decode(&body, form, now_unix_nanos()).map_err(|error| Refusal::Malformed { reason: error.to_string() })?;
+    Ok((decoding, reservation))
+}
+
+fn now_unix_nanos() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,86 @@
+//! A decision as a reader wants it, from its stored columns: the flat candidate lists become selections, each with its
+//! choice, its ranking and its exclusions; attempts are put under the decision that made them. Pure.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use serde_json::{Map, Value, json};
+
+use crate::reports::encode;
+
+/// Request id and batch index, which name a decision.
+type Name = (String, i64);
+
+/// The decisions of an answer, each with its selections and attempts, in the order in which they came.
+pub(super) fn decisions(decisions: &[RecordBatch], attempts: &[RecordBatch]) -> Vec<Value> {
+    let mut by_decision: BTreeMap<Name, Vec<Value>> = BTreeMap::new();
+    for attempt in objects(attempts) {
+        by_decision.entry(name(&attempt)).or_default().push(Value::Object(attempt));
+    }
+    objects(decisions)
+        .map(|mut decision| {
+            let attempts = by_decision.remove(&name(&decision)).unwrap_or_default();
+            let eligible = decision.shift_remove("eligible").unwrap_or_default();
+            let excluded = decision.shift_remove("excluded").unwrap_or_default();
+            let count = attempts.len();
+            // `attempts` is the count as the column and the list as the record: the list is what the contract names.
+            let counted = decision.insert("attempts".to_owned(), Value::Array(attempts)).unwrap_or_default();
+            decision.insert("attempt_count".to_owned(), counted.clone());
+            let whole = counted.as_u64().is_none_or(|counted| u64::try_from(count).is_ok_and(|count| count >= counted));
+            decision.insert("attempts_complete".to_owned(), Value::Bool(whole));
+            decision.insert("selections".to_owned(), Value::Array(selections(&eligible, &excluded)));
+            Value::Object(decision)
+        })
+        .collect()
+}
+
+fn objects(batches: &[RecordBatch]) -> impl Iterator<Item = Map<String, Value>> {
+    batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| encode::object(batch, row)))
+}
+
+fn name(record: &Map<String, Value>) -> Name {
+    let request_id = record.get("request_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    (request_id, record.get("batch_index").and_then(Value::as_i64).unwrap_or(0))
+}
+
+fn channel(candidate: &Value) -> String {
+    let part = |name: &str| candidate[name].as_str().unwrap_or_default();
+    format!("{}:{}", part("provider_id"), part("transport"))
+}
+
+/// `name=value` pairs joined by commas, as an object; a value that reads as a number is one.
+fn inputs(text: &Value) -> Value {
+    let Some(text) = text.as_str() else {
+        return Value::Null;
+    };
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let typed = |value: &str| value.parse::<serde_json::Number>().map_or_else(|_| json!(value), Value::Number);
+    Value::Object(pairs.map(|(name, value)| (name.trim().to_owned(), typed(value.trim()))).collect())
+}
+
+/// Selections in their order. The chosen channel is the eligible one of the best rank; none where nobody was eligible.
+fn selections(eligible: &Value, excluded: &Value) -> Vec<Value> {
+    let mut selections: BTreeMap<i64, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let ordinal = |candidate: &Value| candidate["selection"].as_i64().unwrap_or(1);
+    for candidate in eligible.as_array().into_iter().flatten() {
+        selections.entry(ordinal(candidate)).or_default().0.push(json!({
+            "rank": candidate["rank"],
+            "channel": channel(candidate),
+            "score": candidate["score"],
+            "probability": candidate["probability"],
+            "inputs": inputs(&candidate["inputs"]),
+        }));
+    }
+    for candidate in excluded.as_array().into_iter().flatten() {
+        let entry = json!({ "channel": channel(candidate), "reason": candidate["reason"] });
+        selections.entry(ordinal(candidate)).or_default().1.push(entry);
+    }
+    selections
+        .into_iter()
+        .map(|(selection, (mut eligible, excluded))| {
+            eligible.sort_by_key(|candidate| candidate["rank"].as_i64().unwrap_or(i64::MAX));
+            let chosen = eligible.first().map(|first| first["channel"].clone());
+            json!({ "selection": selection, "chosen": chosen, "eligible": eligible, "excluded": excluded })
+        })
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! The report `routing`: what the strategies intended against what happened, and why channels were passed over. Intended
+//! is the sum of the probabilities with which selections put a channel first; actual is the calls it answered. They part
+//! where providers fail. Counts are of all decisions, before sampling.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use lariat_schema::vocabulary::ExclusionReason;
+use serde::Serialize;
+
+use super::cells::{UNKNOWN_REGION, share};
+use super::columns::{BadAnswer, count_at, floats, integers, text_at, texts};
+use super::parameters::Parameters;
+use super::sheet::{Column, Sheet};
+use super::sql_text;
+
+pub(super) const COLUMNS: &[Column] = &[
+    ("profile", "Utf8"),
+    ("chain", "Utf8"),
+    ("strategy", "Utf8"),
+    ("provider_id", "Utf8"),
+    ("transport", "Utf8"),
+    ("region", "Utf8"),
+    ("selections", "Int64"),
+    ("intended_share", "Float64"),
+    ("actual_share", "Float64"),
+    ("calls", "Int64"),
+    ("excluded", "Map(Utf8, Int64)"),
+];
+
+const KEYS: &str = "profile, chain, strategy, provider_id, transport, region";
+
+#[derive(Debug, Clone, Default)]
+struct Sums {
+    eligible: i64,
+    probability: f64,
+    calls: i64,
+    excluded: BTreeMap<String, i64>,
+}
+
+impl Sums {
+    /// Selections that considered the channel. A waived filter is no second consideration.
+    fn selections(&self) -> i64 {
+        let waived = ExclusionReason::FailOpen.as_str();
+        let excluded = self.excluded.iter().filter(|(reason, _)| *reason != waived).map(|(_, count)| count);
+        self.eligible + excluded.sum::<i64>()
+    }
+}
+
+/// Profile, chain and strategy: what shares are of.
+type Group = [Option<String>; 3];
+/// Provider and transport.
+type Channel = [Option<String>; 2];
+type All = BTreeMap<Group, BTreeMap<Channel, BTreeMap<Option<String>, Sums>>>;
+
+#[derive(Serialize)]
+struct Row<'a> {
+    profile: &'a Option<String>,
+    chain: &'a Option<String>,
+    strategy: &'a Option<String>,
+    provider_id: &'a Option<String>,
+    transport: &'a Option<String>,
+    region: &'a Option<String>,
+    selections: i64,
+    intended_share: Option<f64>,
+    actual_share: Option<f64>,
+    calls: i64,
+    excluded: &'a BTreeMap<String, i64>,
+}
+
+/// The question for sums.
+pub(super) fn question(parameters: &Parameters) -> String {
+    format!(
+        "SELECT {KEYS}, sum(eligible_count) AS eligible, sum(probability_sum) AS probability, sum(calls) AS calls \
+         FROM rollups WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
+        sql_text::within(parameters.cell_window()),
+        parameters.conditions(),
+    )
+}
+
+/// The question for exclusions by reason.
+pub(super) fn exclusions_question(parameters: &Parameters) -> String {
+    format!(
+        "SELECT {KEYS}, e['reason'] AS reason, sum(e['count']) AS n FROM \
+         (SELECT {KEYS}, unnest(excluded) AS e FROM rollups \
+          WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{}) GROUP BY {KEYS}, e['reason']",
+        sql_text::within(parameters.cell_window()),
+        parameters.conditions(),
+    )
+}
+
+/// Calls `add` with the sums, of the region and over all, of each row.
+fn each_row(batch: &RecordBatch, all: &mut All, mut add: impl FnMut(&mut Sums, usize)) -> Result<(), BadAnswer> {
+    let names = ["profile", "chain", "strategy", "provider_id", "transport", "region"];
+    let columns = names.iter().map(|name| texts(batch, name)).collect::<Result<Vec<_>, _>>()?;
+    for row in 0..batch.num_rows() {
+        let at = |column: usize| text_at(&columns[column], row);
+        let channels = all.entry([at(0), at(1), at(2)]).or_default();
+        let regions = channels.entry([at(3), at(4)]).or_default();
+        add(regions.entry(None).or_default(), row);
+        add(regions.entry(Some(at(5).unwrap_or_else(|| UNKNOWN_REGION.to_owned()))).or_default(), row);
+    }
+    Ok(())
+}
+
+/// Rows by profile, chain, strategy and channel, each over all regions first.
+pub(super) fn sheet(sums: &[RecordBatch], exclusions: &[RecordBatch], limit: usize) -> Result<Sheet, BadAnswer> {
+    let mut all = All::new();
+    for batch in sums {
+        let (eligible, calls) = (integers(batch, "eligible")?, integers(batch, "calls")?);
+        let probability = floats(batch, "probability")?;
+        each_row(batch, &mut all, |sums, row| {
+            sums.eligible += count_at(&eligible, row);
+            sums.calls += count_at(&calls, row);
+            sums.probability += probability.value(row);
+        })?;
+    }
+    for batch in exclusions {
+        let (reasons, n) = (texts(batch, "reason")?, integers(batch, "n")?);
+        each_row(batch, &mut all, |sums, row| {
+            *sums.excluded.entry(text_at(&reasons, row).unwrap_or_default()).or_default() += count_at(&n, row);
+        })?;
+    }
+    let rows = all.iter().flat_map(|(group, channels)| {
+        let mut totals: BTreeMap<&Option<String>, (f64, i64)> = BTreeMap::new();
+        for (region, sums) in channels.values().flatten() {
+            let total = totals.entry(region).or_default();
+            total.0 += sums.probability;
+            total.1 += sums.calls;
+        }
+        let rows = channels.iter().flat_map(move |(channel, regions)| {
+            let totals = totals.clone();
+            regions.iter().map(move |(region, sums)| row(group, channel, region, sums, totals.get(region).copied()))
+        });
+        rows.collect::<Vec<_>>()
+    });
+    Ok(Sheet::new(COLUMNS.to_vec(), rows, limit))
+}
+
+fn row<'a>(
+    [profile, chain, strategy]: &'a Group,
+    [provider_id, transport]: &'a Channel,
+    region: &'a Option<String>,
+    sums: &'a Sums,
+    total: Option<(f64, i64)>,
+) -> Row<'a> {
+    let (probability, calls) = total.unwrap_or_default();
+    Row {
+        profile,
+        chain,
+        strategy,
+        provider_id,
+        transport,
+        region,
+        selections: sums.selections(),
+        intended_share: (probability > 0.0).then(|| sums.probability / probability),
+        actual_share: share(sums.calls, calls),
+        calls: sums.calls,
+        excluded: &sums.excluded,
+    }
+}
