@@ -1,5 +1,10 @@
 //! What the receiver hands a decoded request to, and gets the acknowledgement from.
 
+pub(crate) mod commit;
+pub(crate) mod spine;
+
+pub use spine::OpenError;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

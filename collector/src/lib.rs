@@ -6,8 +6,28 @@ pub mod receive;
 
 pub mod decode;
 
+mod columns;
+
 pub mod ingest;
+
+mod dedup;
+
+mod log;
+
+mod ledger;
+
+mod rollup;
+
+pub mod keep;
 
 pub mod store;
 
+mod live;
+
+mod node_status;
+
+mod node_api;
+
 pub mod worker;
+
+pub mod pipeline;

@@ -1,5 +1,15 @@
 //! What a store shows to readers: pinned snapshots of its files and hot batches.
 
+pub(crate) mod core;
+pub(crate) mod directory;
+pub(crate) mod manifest;
+pub(crate) mod seal;
+pub(crate) mod state;
+pub(crate) mod write;
+
+pub use directory::DirectoryError;
+pub use manifest::ManifestError;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,0 +1,367 @@
+//! The one thread that commits: dedup, log, state, acknowledgement, in this order for one group of requests after
+//! another.
+//!
+//! One thread, because dedup and the log have an order and a lock around them would only hide it. Many requests share
+//! one sync: while the disk works the next group gathers in the queue. A request that cannot be made durable leaves no
+//! trace, in memory or on disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use lariat_schema::tables::Table;
+use lariat_schema::time_range::NANOS_PER_SECOND;
+use lariat_schema::vocabulary::Signal;
+use tokio::sync::oneshot;
+
+use super::{Committed, Refused};
+use crate::columns::{count, signed};
+use crate::decode::Decoded;
+use crate::dedup::{Dedup, Judgement};
+use crate::keep::Policies;
+use crate::keep::spans::with_columns;
+use crate::ledger::LedgerKey;
+use crate::live::count_decisions;
+use crate::log::entry::{self, BadEntry};
+use crate::log::{Entry, Header, InForce, Log, Received};
+use crate::node_status::{self, Facts};
+use crate::rollup::rows::moments;
+use crate::store::ReadStore;
+use crate::store::core::Core;
+use crate::store::state::owner;
+
+/// Requests of one sync: more would make the first of them wait.
+const GROUP_REQUESTS: usize = 256;
+/// Bytes of rows of one sync.
+const GROUP_BYTES: usize = 16 << 20;
+/// How often the watermark moves and waiting spans are looked at while nothing comes.
+const TICK: Duration = Duration::from_millis(100);
+/// When a client may come back after the disk failed.
+pub(crate) const RETRY_DISK: Duration = Duration::from_secs(2);
+/// Nanoseconds between two flushes of the open cells.
+const ROLLUP_FLUSH_NANOS: i64 = 10 * NANOS_PER_SECOND;
+
+/// A request that waits for its commit.
+pub(crate) struct Job {
+    pub(crate) decoded: Decoded,
+    pub(crate) bytes: usize,
+    pub(crate) reply: oneshot::Sender<Result<Committed, Refused>>,
+}
+
+/// What the thread is told.
+pub(crate) enum Message {
+    Commit(Box<Job>),
+    /// Everything before this is committed, then the thread ends.
+    Stop,
+}
+
+/// What the thread owns.
+pub(crate) struct Committer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) log: Log,
+    pub(crate) dedup: Dedup,
+    pub(crate) wanted_policies: Arc<ArcSwap<Policies>>,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) in_force: InForce,
+    pub(crate) in_flight_bytes: Arc<AtomicUsize>,
+    pub(crate) killed: Arc<AtomicBool>,
+    pub(crate) next_status: i64,
+    pub(crate) next_rollup_flush: i64,
+}
+
+/// A request as it will stand in the log.
+struct Prepared {
+    header: Header,
+    batch: Option<RecordBatch>,
+    committed: Committed,
+    conflicts: u64,
+    reply: Option<oneshot::Sender<Result<Committed, Refused>>>,
+}
+
+impl Committer {
+    /// Works until told to stop, or killed.
+    pub(crate) fn run(mut self, receiver: &Receiver<Message>) {
+        self.tick();
+        while !self.killed.load(Ordering::Acquire) {
+            let stop = match receiver.recv_timeout(TICK) {
+                Ok(Message::Commit(job)) => {
+                    let (jobs, stop) = gather(job, receiver);
+                    if self.killed.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
+                    self.commit(jobs);
+                    self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                    stop
+                }
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+            };
+            if stop {
+                break;
+            }
+            self.tick();
+        }
+    }
+
+    /// What happens with time and not with requests.
+    pub(crate) fn tick(&mut self) {
+        self.follow_policies();
+        let now = self.core.now();
+        self.dedup.advance(now);
+        let shown = {
+            let mut state = self.core.state.lock();
+            // Every later commit is later than this, so everything acknowledged up to now is in.
+            state.last_commit_unix_nanos = state.last_commit_unix_nanos.max(now);
+            state.watermark_unix_nanos = state.last_commit_unix_nanos;
+            if now >= self.next_rollup_flush {
+                state.flush_rollups();
+                self.next_rollup_flush = now.saturating_add(ROLLUP_FLUSH_NANOS);
+            }
+            let now = state.last_commit_unix_nanos;
+            state.expire(now)
+        };
+        self.core.live.show(&shown);
+        if now >= self.next_status {
+            self.next_status = now.saturating_add(signed(node_status::INTERVAL_SECONDS) * NANOS_PER_SECOND);
+            self.commit_status(now);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let counters = &self.core.counters;
+        counters.dedup_keys.store(count(self.dedup.len()), Ordering::Relaxed);
+        counters.dedup_evicted_early.store(self.dedup.evicted_early(), Ordering::Relaxed);
+        self.core.dedup_floor.store(self.dedup.oldest_lsn().unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    fn follow_policies(&mut self) {
+        let wanted = self.wanted_policies.load_full();
+        if !Arc::ptr_eq(&wanted, &self.policies) {
+            // A segment says at its start which policies hold, so new ones begin a new segment.
+            self.log.rotate();
+            let shown = {
+                let mut state = self.core.state.lock();
+                self.in_force = InForce { policies: (*wanted).clone(), since_unix_nanos: state.last_commit_unix_nanos };
+                state.put_in_force(&self.in_force)
+            };
+            self.core.live.show(&shown);
+            self.policies = wanted;
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Box<Job>>) {
+        self.follow_policies();
+        let (mut lsn, mut commit) = self.next();
+        let mut frames = Vec::new();
+        let mut group = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let Job { decoded, reply, .. } = *job;
+            let bytes = decoded.body_bytes;
+            match self.prepare(decoded, lsn, commit, &mut frames) {
+                Ok(mut prepared) => {
+                    prepared.reply = Some(reply);
+                    group.push((prepared, bytes));
+                    lsn += 1;
+                    commit += 1;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a request cannot be written to the log");
+                    self.core.refused(bytes);
+                    let _ = reply.send(Err(not_durable(&error)));
+                }
+            }
+        }
+        self.core.counters.requests.fetch_add(count(group.len()), Ordering::Relaxed);
+        self.write(&frames, group);
+    }
+
+    fn next(&self) -> (u64, i64) {
+        let state = self.core.state.lock();
+        (state.next_lsn, self.core.now().max(state.last_commit_unix_nanos.saturating_add(1)))
+    }
+
+    fn prepare(&mut self, decoded: Decoded, lsn: u64, commit: i64, frames: &mut Vec<u8>) -> Result<Prepared, BadEntry> {
+        let Decoded { signal, batch, keys, contents, fingerprint, rejected, trusted, .. } = decoded;
+        let judgement = self.dedup.judge(signal, fingerprint, &keys, &contents);
+        let received = received(signal, &batch, judgement.fresh.as_ref());
+        let Judgement { fresh, deduplicated, conflicts, keys } = judgement;
+        let batch = match &fresh {
+            Some(fresh) => filter_record_batch(&batch, fresh)?,
+            None => batch,
+        };
+        let accepted = count(batch.num_rows());
+        let batch = (accepted > 0).then(|| at_commit(batch, commit)).transpose()?;
+        let decisions = batch.as_ref().filter(|_| signal == Signal::Traces).map_or(0, count_decisions);
+        let (packed, row_bytes) = batch.as_ref().map(entry::pack).transpose()?.unwrap_or_default();
+        let header = Header {
+            version: entry::VERSION,
+            lsn,
+            commit_unix_nanos: commit,
+            table: Some(table_of(signal)),
+            trusted,
+            decisions,
+            rejected,
+            received,
+            row_bytes,
+            policies: None,
+        };
+        let entry = Entry { header, keys, packed };
+        let start = frames.len();
+        if let Err(error) = entry::write(&entry, frames) {
+            frames.truncate(start);
+            return Err(error);
+        }
+        // Before the sync, so that a copy in the same group is seen; forgotten again if the sync fails.
+        if !entry.keys.is_empty() {
+            self.dedup.remember(lsn, commit, decisions, &entry.keys);
+        }
+        let committed = Committed { accepted, deduplicated };
+        Ok(Prepared { header: entry.header, batch, committed, conflicts, reply: None })
+    }
+
+    fn write(&mut self, frames: &[u8], group: Vec<(Prepared, usize)>) {
+        let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return };
+        let (first, last) = (first.header.lsn, (last.header.lsn, last.header.commit_unix_nanos));
+        if let Err(error) = self.log.append(frames, first, last, &self.in_force) {
+            tracing::error!(%error, requests = group.len(), "the log cannot be written: requests are refused");
+            self.core.counters.log_failures.fetch_add(1, Ordering::Relaxed);
+            self.dedup.forget_from(first);
+            for (prepared, bytes) in group {
+                self.core.refused(bytes);
+                if let Some(reply) = prepared.reply {
+                    let _ = reply.send(Err(not_durable(&error)));
+                }
+            }
+            return;
+        }
+        self.core.counters.groups.fetch_add(1, Ordering::Relaxed);
+        let mut answers = Vec::with_capacity(group.len());
+        let mut shown = Vec::with_capacity(group.len());
+        {
+            let mut state = self.core.state.lock();
+            for (prepared, _) in group {
+                self.core.counters.conflicts.fetch_add(prepared.conflicts, Ordering::Relaxed);
+                shown.push(state.apply(&prepared.header, prepared.batch));
+                answers.push((prepared.reply, prepared.committed));
+            }
+        }
+        for (reply, committed) in answers {
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(committed));
+            }
+        }
+        for shown in &shown {
+            self.core.live.show(shown);
+        }
+    }
+
+    fn commit_status(&mut self, now: i64) {
+        let (lsn, commit) = self.next();
+        let counters = &self.core.counters;
+        let row = {
+            let state = self.core.state.lock();
+            node_status::row(&Facts {
+                now_unix_nanos: now,
+                watermark_unix_nanos: state.watermark_unix_nanos,
+                identity: &self.core.identity,
+                store_id: self.core.store_id(),
+                refused_requests: counters.refused_requests.load(Ordering::Relaxed),
+                refused_bytes: counters.refused_bytes.load(Ordering::Relaxed),
+                ledger: &state.ledger(),
+                ranges: &state.ranges(),
+                sequences: state.sequences(),
+            })
+        };
+        let mut frames = Vec::new();
+        match row.map_err(BadEntry::from).and_then(|row| status_entry(row, lsn, commit, &mut frames)) {
+            Ok(prepared) => self.write(&frames, vec![(prepared, 0)]),
+            Err(error) => tracing::error!(%error, "cannot make the node's status"),
+        }
+    }
+}
+
+fn gather(first: Box<Job>, receiver: &Receiver<Message>) -> (Vec<Box<Job>>, bool) {
+    let mut bytes = first.bytes;
+    let mut jobs = vec![first];
+    while jobs.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
+        match receiver.try_recv() {
+            Ok(Message::Commit(job)) => {
+                bytes += job.bytes;
+                jobs.push(job);
+            }
+            Ok(Message::Stop) => return (jobs, true),
+            Err(_) => break,
+        }
+    }
+    (jobs, false)
+}
+
+fn status_entry(row: RecordBatch, lsn: u64, commit: i64, frames: &mut Vec<u8>) -> Result<Prepared, BadEntry> {
+    let batch = at_commit(row, commit)?;
+    let (packed, row_bytes) = entry::pack(&batch)?;
+    let header = Header {
+        version: entry::VERSION,
+        lsn,
+        commit_unix_nanos: commit,
+        table: Some(Table::NodeStatus),
+        trusted: true,
+        decisions: 0,
+        rejected: 0,
+        received: Vec::new(),
+        row_bytes,
+        policies: None,
+    };
+    let entry = Entry { header, keys: Vec::new(), packed };
+    entry::write(&entry, frames)?;
+    Ok(Prepared {
+        header: entry.header,
+        batch: Some(batch),
+        committed: Committed::default(),
+        conflicts: 0,
+        reply: None,
+    })
+}
+
+fn not_durable(error: &dyn std::fmt::Display) -> Refused {
+    Refused::NotDurable { reason: error.to_string(), retry_after: RETRY_DISK }
+}
+
+fn at_commit(batch: RecordBatch, commit: i64) -> Result<RecordBatch, ArrowError> {
+    let rows = batch.num_rows();
+    with_columns(batch, &[("observed_time", moments(vec![commit; rows]))])
+}
+
+/// The table of a signal's records.
+pub(crate) fn table_of(signal: Signal) -> Table {
+    match signal {
+        Signal::Traces => Table::Spans,
+        Signal::Metrics => Table::Metrics,
+        Signal::Logs => Table::Logs,
+    }
+}
+
+fn received(signal: Signal, batch: &RecordBatch, fresh: Option<&BooleanArray>) -> Vec<Received> {
+    let mut owners: BTreeMap<LedgerKey, (u64, u64)> = BTreeMap::new();
+    for row in 0..batch.num_rows() {
+        let counts = owners.entry(owner(signal, batch, row)).or_default();
+        counts.0 += 1;
+        counts.1 += u64::from(fresh.is_some_and(|fresh| fresh.is_valid(row) && !fresh.value(row)));
+    }
+    owners
+        .into_iter()
+        .map(|(key, (received, deduplicated))| Received {
+            profile: key.profile,
+            account_id: key.account_id,
+            received,
+            deduplicated,
+        })
+        .collect()
+}

@@ -1,0 +1,295 @@
+//! Opens a store and keeps it going: replays the log, then runs the thread that commits and the thread that seals.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use lariat_schema::node_api::NodeIdentity;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::commit::{Committer, Job, Message, table_of};
+use super::{Committed, Ingest, Refused};
+use crate::columns::has_schema_of;
+use crate::decode::Decoded;
+use crate::dedup::{Dedup, Window};
+use crate::keep::{Keeper, Policies};
+use crate::live::Live;
+use crate::log::{CreateSegment, InForce, Log, Schemas};
+use crate::store::core::{Clock, Core, Counters};
+use crate::store::directory::{Directory, DirectoryError};
+use crate::store::manifest::{Manifest, ManifestError, open_files};
+use crate::store::seal::HOT_BYTES_LIMIT;
+use crate::store::state::State;
+use crate::store::write::SealError;
+
+/// Requests that wait for a commit: some groups' worth.
+const QUEUE: usize = 1_024;
+/// Bytes of decoded rows between receiver and log: the design's bound for what is decoded in flight.
+const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// When a client may come back after an overload.
+const RETRY_OVERLOAD: Duration = Duration::from_secs(1);
+/// How often the sealer looks whether something is due.
+const SEAL_TICK: Duration = Duration::from_millis(250);
+/// Pause after a failed seal.
+const SEAL_RETRY: Duration = Duration::from_secs(5);
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The log cannot be read.
+    #[error("cannot read the log in {path}: {source}")]
+    Log {
+        /// Its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How a store is opened.
+pub(crate) struct SpineSettings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) window: Window,
+    pub(crate) flush_age: Duration,
+    pub(crate) policies: Policies,
+    pub(crate) clock: Clock,
+    pub(crate) create_segment: CreateSegment,
+}
+
+/// A store at work.
+pub(crate) struct Spine {
+    pub(crate) core: Arc<Core>,
+    sender: SyncSender<Message>,
+    in_flight_bytes: Arc<AtomicUsize>,
+    policies: Arc<ArcSwap<Policies>>,
+    killed: Arc<AtomicBool>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    sealer: Mutex<Option<(SyncSender<()>, JoinHandle<()>)>>,
+}
+
+impl Spine {
+    /// Opens the store, replays its log and starts its threads. Reads the disk: not for async threads.
+    pub(crate) fn open(settings: SpineSettings) -> Result<Self, OpenError> {
+        let (core, log, dedup, policies) = restore(settings)?;
+        let wanted_policies = Arc::new(ArcSwap::new(policies));
+        let in_flight_bytes = Arc::new(AtomicUsize::new(0));
+        let killed = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = sync_channel(QUEUE);
+        let committer = Committer {
+            core: Arc::clone(&core),
+            log,
+            dedup,
+            // Differs from what is wanted, so that the first commit puts the wanted ones in force.
+            policies: Arc::new(Policies::default()),
+            in_force: InForce::default(),
+            wanted_policies: Arc::clone(&wanted_policies),
+            in_flight_bytes: Arc::clone(&in_flight_bytes),
+            killed: Arc::clone(&killed),
+            next_status: i64::MIN,
+            next_rollup_flush: i64::MIN,
+        };
+        let committer = std::thread::Builder::new()
+            .name("lariat-commit".to_owned())
+            .spawn(move || committer.run(&receiver))
+            .map_err(OpenError::Thread)?;
+        let (stop, stopped) = sync_channel(1);
+        let sealing = Arc::clone(&core);
+        let sealer = std::thread::Builder::new()
+            .name("lariat-seal".to_owned())
+            .spawn(move || keep_sealing(&sealing, &stopped))
+            .map_err(OpenError::Thread)?;
+        Ok(Self {
+            core,
+            sender,
+            in_flight_bytes,
+            policies: wanted_policies,
+            killed,
+            committer: Mutex::new(Some(committer)),
+            sealer: Mutex::new(Some((stop, sealer))),
+        })
+    }
+
+    /// Sets the policies for everything that is committed from now on.
+    pub(crate) fn set_policies(&self, policies: Policies) {
+        self.policies.store(Arc::new(policies));
+    }
+
+    /// Commits what waits, seals everything, and ends. Waits for the disk: not for async threads.
+    pub(crate) fn close(&self) -> Result<(), SealError> {
+        // Fails only if the thread is gone already.
+        let _ = self.sender.send(Message::Stop);
+        self.join();
+        self.core.seal(true)
+    }
+
+    /// Ends as a crash would: what is not in the log is lost, nothing is sealed.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.join();
+    }
+
+    fn join(&self) {
+        if let Some((stop, sealer)) = self.sealer.lock().take() {
+            let _ = stop.try_send(());
+            if sealer.join().is_err() {
+                tracing::error!("the sealing thread had ended by a panic");
+            }
+        }
+        if let Some(committer) = self.committer.lock().take() {
+            if committer.join().is_err() {
+                tracing::error!("the committing thread had ended by a panic");
+            }
+        }
+    }
+
+    fn admit(&self, bytes: usize) -> Result<(), Refused> {
+        let overloaded = Refused::Overloaded { retry_after: RETRY_OVERLOAD };
+        if self.core.state.lock().figures().hot_bytes > HOT_BYTES_LIMIT {
+            return Err(overloaded);
+        }
+        let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // A request larger than the whole bound is let in when it is alone.
+        if before > 0 && before.saturating_add(bytes) > IN_FLIGHT_BYTES {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(overloaded);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ingest for Spine {
+    async fn ingest(&self, decoded: Decoded) -> Result<Committed, Refused> {
+        let body_bytes = decoded.body_bytes;
+        let refuse = |refused: Refused| {
+            self.core.refused(body_bytes);
+            refused
+        };
+        let rows = decoded.batch.num_rows();
+        if !has_schema_of(&decoded.batch, table_of(decoded.signal))
+            || decoded.keys.len() != rows
+            || decoded.contents.len() != rows
+        {
+            let reason = format!("a decoded request has not the form of the table of {}", decoded.signal);
+            tracing::error!(reason);
+            return Err(refuse(Refused::NotDurable { reason, retry_after: super::commit::RETRY_DISK }));
+        }
+        if rows == 0 && decoded.rejected == 0 {
+            return Ok(Committed::default());
+        }
+        let bytes = decoded.batch.get_array_memory_size();
+        self.admit(bytes).map_err(refuse)?;
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = self.sender.try_send(Message::Commit(Box::new(Job { decoded, bytes, reply }))) {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(refuse(match error {
+                TrySendError::Full(_) => Refused::Overloaded { retry_after: RETRY_OVERLOAD },
+                TrySendError::Disconnected(_) => Refused::ShuttingDown,
+            }));
+        }
+        answer.await.unwrap_or_else(|_| Err(refuse(Refused::ShuttingDown)))
+    }
+}
+
+impl Drop for Spine {
+    /// Without [`Self::close`] an end is a crash.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+type Restored = (Arc<Core>, Log, Dedup, Arc<Policies>);
+
+/// Rebuilds what the log and the manifest say.
+fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
+    let directory = Directory::open(&settings.data_dir)?;
+    let mut manifest = Manifest::load(&directory.root, directory.store_id)?;
+    let files = open_files(&directory.parquet(), &mut manifest);
+    let mut state = State::new(&manifest, files, Keeper::new(settings.window.age_nanos));
+    let mut dedup = Dedup::new(settings.window);
+    let live = Live::default();
+    let log_folder = directory.log();
+    let (log, damage) = Log::open(&log_folder, settings.create_segment, &mut |entry, schemas| {
+        replay(entry, schemas, &mut state, &mut dedup, &live);
+    })
+    .map_err(|source| OpenError::Log { path: log_folder, source })?;
+    let counters = Counters { torn_bytes: AtomicU64::new(damage.torn_bytes), ..Counters::default() };
+    let core = Core {
+        clock: settings.clock,
+        identity: settings.identity,
+        window: settings.window,
+        flush_age_nanos: i64::try_from(settings.flush_age.as_nanos()).unwrap_or(i64::MAX),
+        state: Mutex::new(state),
+        manifest: Mutex::new(manifest),
+        closed: log.closed(),
+        dedup_floor: AtomicU64::new(dedup.oldest_lsn().unwrap_or(u64::MAX)),
+        live,
+        counters,
+        directory,
+    };
+    Ok((Arc::new(core), log, dedup, Arc::new(settings.policies)))
+}
+
+fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup: &mut Dedup, live: &Live) {
+    let header = &entry.header;
+    if let Some(policies) = &header.policies {
+        let since_unix_nanos = header.commit_unix_nanos;
+        live.show(&state.put_in_force(&InForce { policies: policies.clone(), since_unix_nanos }));
+    }
+    let Some(table) = header.table else { return };
+    if !entry.keys.is_empty() {
+        dedup.remember(header.lsn, header.commit_unix_nanos, header.decisions, &entry.keys);
+        dedup.advance(header.commit_unix_nanos);
+    }
+    // Of what is sealed only spans matter again, for the verdicts that their descendants follow.
+    let batch = if state.is_sealed(header.lsn, table) && table != lariat_schema::tables::Table::Spans {
+        Ok(None)
+    } else {
+        schemas.rows(entry)
+    };
+    let batch = batch.unwrap_or_else(|error| {
+        tracing::error!(lsn = header.lsn, %table, %error, "rows of the log cannot be read: they are lost");
+        None
+    });
+    live.show(&state.apply(header, batch));
+}
+
+fn keep_sealing(core: &Core, stop: &Receiver<()>) {
+    let mut pause = SEAL_TICK;
+    loop {
+        match stop.recv_timeout(pause) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        pause = SEAL_TICK;
+        if core.seal_is_due() {
+            if let Err(error) = core.seal(false) {
+                tracing::error!(%error, "cannot seal: the rows stay in memory and in the log");
+                pause = SEAL_RETRY;
+            }
+        }
+        match core.compact() {
+            Ok(_) => core.sweep(),
+            Err(error) => {
+                tracing::error!(%error, "cannot merge small files");
+                pause = SEAL_RETRY;
+            }
+        }
+    }
+}

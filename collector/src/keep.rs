@@ -1,0 +1,340 @@
+//! Decides what is kept, by decision unit: the unit's root decides, its descendants follow.
+//!
+//! A verdict is a function of the log alone: rows, the policies logged before them and commit times, never of the
+//! clock or of arrival in memory, so that a restart decides again exactly as before and nothing of it must be stored.
+//! Deciding each span by itself was rejected: a kept decision whose attempts are gone explains nothing. Rows that wait
+//! for their root stay readable with weight 1. Nothing here reads or writes a file.
+
+use std::collections::{HashMap, VecDeque};
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use lariat_schema::vocabulary::KeepReason;
+
+mod pending;
+mod policy;
+pub(crate) mod spans;
+mod threshold;
+
+pub use policy::{DEFAULT_KEPT_WHOLE_PER_SECOND, DEFAULT_RATE, DEFAULT_SLOW_MS, Policies, SamplingPolicy};
+
+use lariat_schema::time_range::NANOS_PER_SECOND;
+use pending::{Pending, Waiting};
+use spans::{Mark, SpanKey, Spans};
+use threshold::{Incoming, Threshold, random_bits};
+
+/// How long a span waits for its root.
+pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
+/// Spans that may wait: beyond it the oldest are decided alone.
+pub(crate) const MAX_WAITING: usize = 50_000;
+/// Verdicts remembered for descendants that come late: beyond it the oldest are forgotten.
+const MAX_VERDICTS: usize = 500_000;
+
+/// What a unit's spans share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Verdict {
+    mark: Option<Mark>,
+}
+
+/// A change of the ledger caused by deciding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fate {
+    /// Entry that the record came with.
+    pub(crate) lsn: u64,
+    pub(crate) profile: Option<String>,
+    pub(crate) account_id: Option<String>,
+    pub(crate) kept: i64,
+    pub(crate) sampled_out: i64,
+    /// Positive when records begin to wait, negative when they are decided.
+    pub(crate) waiting: i64,
+}
+
+/// What came of spans.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Kept rows, by the entry that they came with.
+    pub(crate) kept: Vec<(u64, RecordBatch)>,
+    pub(crate) fates: Vec<Fate>,
+}
+
+/// Spans of one entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) lsn: u64,
+    pub(crate) commit_unix_nanos: i64,
+    pub(crate) trusted: bool,
+    pub(crate) batch: &'a RecordBatch,
+    /// False for rows that a sealed file has already: only their verdicts are wanted again.
+    pub(crate) wanted: bool,
+}
+
+/// The keeping stage.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    policies: Policies,
+    window_nanos: i64,
+    verdicts: HashMap<SpanKey, (i64, Verdict)>,
+    verdict_order: VecDeque<(i64, SpanKey)>,
+    pending: Pending,
+    second: i64,
+    kept_whole: HashMap<String, u64>,
+}
+
+impl Keeper {
+    /// `window_nanos` is how long a verdict is remembered.
+    pub(crate) fn new(window_nanos: i64) -> Self {
+        Self {
+            policies: Policies::default(),
+            window_nanos,
+            verdicts: HashMap::new(),
+            verdict_order: VecDeque::new(),
+            pending: Pending::default(),
+            second: i64::MIN,
+            kept_whole: HashMap::new(),
+        }
+    }
+
+    /// Sets the policies that hold for everything after.
+    pub(crate) fn set_policies(&mut self, policies: Policies) {
+        self.policies = policies;
+    }
+
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Spans that wait for their root.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The oldest entry that has undecided rows which stand in no file, with its commit time.
+    pub(crate) fn oldest_waiting(&self) -> Option<(u64, i64)> {
+        self.pending.oldest_wanted()
+    }
+
+    /// The undecided rows.
+    pub(crate) fn waiting_rows(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        self.pending.rows()
+    }
+
+    /// Decides what an entry brings, and what waited for it.
+    pub(crate) fn take(&mut self, arrival: Arrival<'_>) -> Result<Outcome, ArrowError> {
+        let mut outcome = self.expire(arrival.commit_unix_nanos)?;
+        self.forget(arrival.commit_unix_nanos);
+        let spans = Spans::of(arrival.batch);
+        let rows = arrival.batch.num_rows();
+        let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
+        for (row, verdict) in verdicts.iter_mut().enumerate() {
+            if spans.parent(row).is_none() {
+                let decided = self.decide_root(&spans, row, &arrival);
+                *verdict = Some(decided);
+                self.remember(spans.key(row), arrival.commit_unix_nanos, decided);
+            }
+        }
+        self.follow_parents(&spans, &mut verdicts, arrival.commit_unix_nanos);
+        let roots: Vec<SpanKey> = (0..rows).filter(|row| verdicts[*row].is_some()).map(|row| spans.key(row)).collect();
+        self.settle(arrival, &spans, &verdicts, &mut outcome)?;
+        self.cascade(roots, arrival.commit_unix_nanos, &mut outcome)?;
+        while self.pending.len() > MAX_WAITING {
+            self.decide_oldest_alone(arrival.commit_unix_nanos, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Rows whose parents are decided, here or before, follow them; parents may stand after their children.
+    fn follow_parents(&mut self, spans: &Spans<'_>, verdicts: &mut [Option<Verdict>], commit: i64) {
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for (row, verdict) in verdicts.iter_mut().enumerate() {
+                if verdict.is_some() {
+                    continue;
+                }
+                let known = spans.parent(row).and_then(|parent| self.verdict(parent, commit));
+                if let Some(known) = known {
+                    *verdict = Some(known);
+                    self.remember(spans.key(row), commit, known);
+                    changed = true;
+                }
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        arrival: Arrival<'_>,
+        spans: &Spans<'_>,
+        verdicts: &[Option<Verdict>],
+        outcome: &mut Outcome,
+    ) -> Result<(), ArrowError> {
+        let marks: Vec<Option<Mark>> =
+            verdicts.iter().map(|verdict| verdict.and_then(|verdict| verdict.mark)).collect();
+        if arrival.wanted && marks.iter().any(Option::is_some) {
+            outcome.kept.push((arrival.lsn, spans::marked(arrival.batch, &marks)?));
+        }
+        let mut waiting = Vec::new();
+        for (row, verdict) in verdicts.iter().enumerate() {
+            if arrival.wanted {
+                outcome.fates.push(fate(arrival.lsn, spans, row, *verdict));
+            }
+            if verdict.is_none() {
+                let parent = spans.parent(row).unwrap_or_default();
+                waiting.push(Waiting { row, key: spans.key(row), parent });
+            }
+        }
+        if !waiting.is_empty() {
+            self.pending.add(arrival, waiting);
+        }
+        Ok(())
+    }
+
+    /// Decides waiting rows whose parents are decided now, and theirs in turn.
+    fn cascade(&mut self, mut decided: Vec<SpanKey>, commit: i64, outcome: &mut Outcome) -> Result<(), ArrowError> {
+        let mut settled = Vec::new();
+        while let Some(parent) = decided.pop() {
+            let Some(verdict) = self.verdict(parent, commit) else { continue };
+            for (lsn, waiting) in self.pending.children_of(parent) {
+                self.remember(waiting.key, commit, verdict);
+                decided.push(waiting.key);
+                settled.push((lsn, waiting.row, verdict));
+            }
+        }
+        self.release(&settled, outcome)
+    }
+
+    fn release(&mut self, settled: &[(u64, usize, Verdict)], outcome: &mut Outcome) -> Result<(), ArrowError> {
+        let mut by_entry: std::collections::BTreeMap<u64, Vec<(usize, Verdict)>> = std::collections::BTreeMap::new();
+        for (lsn, row, verdict) in settled {
+            by_entry.entry(*lsn).or_default().push((*row, *verdict));
+        }
+        for (lsn, rows) in by_entry {
+            let Some((batch, wanted)) = self.pending.batch(lsn) else { continue };
+            let spans = Spans::of(&batch);
+            let mut marks = vec![None; batch.num_rows()];
+            for (row, verdict) in rows.iter().filter(|_| wanted) {
+                marks[*row] = verdict.mark;
+                let mut decided = fate(lsn, &spans, *row, Some(*verdict));
+                decided.waiting = -1;
+                outcome.fates.push(decided);
+            }
+            if marks.iter().any(Option::is_some) {
+                outcome.kept.push((lsn, spans::marked(&batch, &marks)?));
+            }
+            self.pending.done(lsn, rows.iter().map(|(row, _)| *row));
+        }
+        Ok(())
+    }
+
+    /// Decides alone what has waited long enough at `now`.
+    pub(crate) fn expire(&mut self, now_unix_nanos: i64) -> Result<Outcome, ArrowError> {
+        let mut outcome = Outcome::default();
+        while let Some((_, commit)) = self.pending.oldest() {
+            // Decided as of the moment the wait ended, so that it does not matter who noticed it when.
+            let deadline = commit.saturating_add(WAIT_NANOS);
+            if deadline > now_unix_nanos {
+                break;
+            }
+            self.decide_oldest_alone(deadline, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Decides alone everything that waits: nothing more will come.
+    pub(crate) fn expire_all(&mut self, now_unix_nanos: i64) -> Result<Outcome, ArrowError> {
+        let mut outcome = Outcome::default();
+        while self.pending.len() > 0 {
+            self.decide_oldest_alone(now_unix_nanos, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    fn decide_oldest_alone(&mut self, commit: i64, outcome: &mut Outcome) -> Result<(), ArrowError> {
+        let Some((lsn, batch, rows)) = self.pending.oldest_rows() else { return Ok(()) };
+        let spans = Spans::of(&batch);
+        let mut settled = Vec::new();
+        for waiting in rows {
+            let policy = self.policies.of(spans.profile(waiting.row));
+            let threshold = if spans.is_error(waiting.row) { Threshold::ALL } else { Threshold::of(policy.rate) };
+            let kept = threshold.keeps(random_bits(spans.trace_id(waiting.row)));
+            let verdict = Verdict { mark: kept.then_some(Mark { reason: KeepReason::Orphan, threshold }) };
+            self.remember(waiting.key, commit, verdict);
+            self.pending.forget_child(waiting.parent, lsn, waiting.row);
+            settled.push((lsn, waiting.row, verdict, waiting.key));
+        }
+        let decided = settled.iter().map(|(_, _, _, key)| *key).collect();
+        let settled: Vec<_> = settled.into_iter().map(|(lsn, row, verdict, _)| (lsn, row, verdict)).collect();
+        self.release(&settled, outcome)?;
+        self.cascade(decided, commit, outcome)
+    }
+
+    fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>) -> Verdict {
+        let policy = self.policies.of(spans.profile(row));
+        let incoming =
+            if arrival.trusted { Incoming::parse(spans.trace_state(row).unwrap_or("")) } else { Incoming::default() };
+        let upstream = incoming.threshold.unwrap_or(Threshold::ALL);
+        let random = incoming.random.unwrap_or_else(|| random_bits(spans.trace_id(row)));
+        let (ours, reason) = match spans.remarkable(row, policy.slow_ms) {
+            Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.commit_unix_nanos) => {
+                (Threshold::ALL, reason)
+            }
+            Some(_) => (Threshold::of(policy.rate), KeepReason::Budget),
+            None => (Threshold::of(policy.rate), KeepReason::Rate),
+        };
+        let threshold = ours.max(upstream);
+        let reason = if upstream > ours { KeepReason::Upstream } else { reason };
+        // What the sender kept by its threshold was drawn already: it is not drawn again by other bits.
+        let kept = ours <= upstream || ours.keeps(random);
+        Verdict { mark: kept.then_some(Mark { reason, threshold }) }
+    }
+
+    /// Takes one place of the profile's budget for the second of the commit, if there is one.
+    fn within_budget(&mut self, profile: Option<&str>, policy: &SamplingPolicy, commit: i64) -> bool {
+        let second = commit.div_euclid(NANOS_PER_SECOND);
+        if second != self.second {
+            self.second = second;
+            self.kept_whole.clear();
+        }
+        let taken = self.kept_whole.entry(profile.unwrap_or_default().to_owned()).or_insert(0);
+        *taken += 1;
+        *taken <= policy.kept_whole_per_second
+    }
+
+    fn verdict(&self, key: SpanKey, now: i64) -> Option<Verdict> {
+        let (commit, verdict) = self.verdicts.get(&key)?;
+        (now.saturating_sub(*commit) <= self.window_nanos).then_some(*verdict)
+    }
+
+    fn remember(&mut self, key: SpanKey, commit: i64, verdict: Verdict) {
+        self.verdicts.insert(key, (commit, verdict));
+        self.verdict_order.push_back((commit, key));
+    }
+
+    fn forget(&mut self, now: i64) {
+        while let Some((commit, key)) = self.verdict_order.front().copied() {
+            if now.saturating_sub(commit) <= self.window_nanos && self.verdict_order.len() <= MAX_VERDICTS {
+                break;
+            }
+            self.verdict_order.pop_front();
+            // A newer verdict of the same span has an entry of its own further back.
+            if self.verdicts.get(&key).is_some_and(|(known, _)| *known == commit) {
+                self.verdicts.remove(&key);
+            }
+        }
+    }
+}
+
+fn fate(lsn: u64, spans: &Spans<'_>, row: usize, verdict: Option<Verdict>) -> Fate {
+    let kept = verdict.is_some_and(|verdict| verdict.mark.is_some());
+    Fate {
+        lsn,
+        profile: spans.profile(row).map(str::to_owned),
+        account_id: spans.account_id(row).map(str::to_owned),
+        kept: i64::from(kept),
+        sampled_out: i64::from(verdict.is_some() && !kept),
+        waiting: i64::from(verdict.is_none()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! What the keeping stage reads of a span, and the columns that it writes.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use lariat_schema::vocabulary::{CallResult, KeepReason};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::threshold::{Threshold, with_threshold};
+use crate::columns::{ids, int, ints, long, longs, text, texts};
+
+/// A span by trace and span id, as one number.
+pub(crate) type SpanKey = u128;
+
+/// The columns of a batch of spans that decide.
+pub(crate) struct Spans<'a> {
+    trace_id: &'a FixedSizeBinaryArray,
+    span_id: &'a FixedSizeBinaryArray,
+    parent_span_id: &'a FixedSizeBinaryArray,
+    request_id: &'a FixedSizeBinaryArray,
+    trace_state: &'a StringArray,
+    span_kind: &'a StringArray,
+    status: &'a StringArray,
+    result: &'a StringArray,
+    labels: Labels<'a>,
+    duration_ns: &'a Int64Array,
+    attempts: &'a Int32Array,
+    failovers: &'a Int32Array,
+}
+
+/// Whose record a row is.
+pub(crate) struct Labels<'a> {
+    pub(crate) profile: &'a StringArray,
+    pub(crate) account_id: &'a StringArray,
+}
+
+/// Why a root is kept whole, before any budget.
+pub(crate) type Remarkable = Option<KeepReason>;
+
+impl<'a> Spans<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch) -> Self {
+        Self {
+            trace_id: ids(batch, "trace_id"),
+            span_id: ids(batch, "span_id"),
+            parent_span_id: ids(batch, "parent_span_id"),
+            request_id: ids(batch, "request_id"),
+            trace_state: texts(batch, "trace_state"),
+            span_kind: texts(batch, "span_kind"),
+            status: texts(batch, "status"),
+            result: texts(batch, "result"),
+            labels: Labels { profile: texts(batch, "profile"), account_id: texts(batch, "account_id") },
+            duration_ns: longs(batch, "duration_ns"),
+            attempts: ints(batch, "attempts"),
+            failovers: ints(batch, "failovers"),
+        }
+    }
+
+    pub(crate) fn key(&self, row: usize) -> SpanKey {
+        span_key(self.trace_id.value(row), self.span_id.value(row))
+    }
+
+    /// The parent within the unit; `None` for a root: a span without parent, a decision's SERVER span, or the entry
+    /// of a trace into a service, whose parent lives elsewhere.
+    pub(crate) fn parent(&self, row: usize) -> Option<SpanKey> {
+        let entry = matches!(self.span_kind.value(row), "server" | "consumer");
+        (self.parent_span_id.is_valid(row) && !entry)
+            .then(|| span_key(self.trace_id.value(row), self.parent_span_id.value(row)))
+    }
+
+    pub(crate) fn trace_id(&self, row: usize) -> &'a [u8] {
+        self.trace_id.value(row)
+    }
+
+    pub(crate) fn trace_state(&self, row: usize) -> Option<&'a str> {
+        text(self.trace_state, row)
+    }
+
+    pub(crate) fn profile(&self, row: usize) -> Option<&'a str> {
+        text(self.labels.profile, row)
+    }
+
+    pub(crate) fn account_id(&self, row: usize) -> Option<&'a str> {
+        text(self.labels.account_id, row)
+    }
+
+    pub(crate) fn is_error(&self, row: usize) -> bool {
+        match text(self.result, row) {
+            Some(result) => result == CallResult::Error.as_str(),
+            None => self.request_id.is_null(row) && self.status.value(row) == "error",
+        }
+    }
+
+    /// Whether the root is of a class that is kept whole.
+    pub(crate) fn remarkable(&self, row: usize, slow_ms: u64) -> Remarkable {
+        let slow_ns = i64::try_from(slow_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        if self.is_error(row) {
+            Some(KeepReason::Error)
+        } else if int(self.failovers, row).unwrap_or(0) > 0 {
+            Some(KeepReason::Failover)
+        } else if int(self.attempts, row).unwrap_or(0) > 1 {
+            Some(KeepReason::Hedge)
+        } else if long(self.duration_ns, row).unwrap_or(0) >= slow_ns {
+            Some(KeepReason::Slow)
+        } else {
+            None
+        }
+    }
+}
+
+fn span_key(trace_id: &[u8], span_id: &[u8]) -> SpanKey {
+    let mut bytes = [0; 24];
+    for (to, from) in bytes.iter_mut().zip(trace_id.iter().chain(span_id)) {
+        *to = *from;
+    }
+    xxh3_128(&bytes)
+}
+
+/// How a kept row is marked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mark {
+    pub(crate) reason: KeepReason,
+    pub(crate) threshold: Threshold,
+}
+
+/// The rows that have a mark, with what the marks say in their columns.
+pub(crate) fn marked(batch: &RecordBatch, marks: &[Option<Mark>]) -> Result<RecordBatch, ArrowError> {
+    let mask: BooleanArray = marks.iter().map(|mark| Some(mark.is_some())).collect();
+    let kept = filter_record_batch(batch, &mask)?;
+    let marks: Vec<Mark> = marks.iter().flatten().copied().collect();
+    let old = texts(&kept, "trace_state");
+    let states: StringArray = marks
+        .iter()
+        .enumerate()
+        .map(|(row, mark)| {
+            let old = text(old, row);
+            if mark.threshold == Threshold::ALL {
+                old.map(str::to_owned)
+            } else {
+                Some(with_threshold(old, mark.threshold))
+            }
+        })
+        .collect();
+    let weights: Float64Array = marks.iter().map(|mark| Some(mark.threshold.adjusted_count())).collect();
+    let reasons: StringArray = marks.iter().map(|mark| Some(mark.reason.as_str())).collect();
+    with_columns(
+        kept,
+        &[
+            ("trace_state", Arc::new(states) as ArrayRef),
+            ("adjusted_count", Arc::new(weights)),
+            ("keep_reason", Arc::new(reasons)),
+        ],
+    )
+}
+
+/// The batch with these columns in place of its own.
+pub(crate) fn with_columns(batch: RecordBatch, columns: &[(&str, ArrayRef)]) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let mut all = batch.columns().to_vec();
+    for (name, column) in columns {
+        all[schema.index_of(name)?] = Arc::clone(column);
+    }
+    RecordBatch::try_new(schema, all)
+}

@@ -1,0 +1,249 @@
+//! The form of one entry of the log: `[length u32 | crc32 u32 | payload]`, little endian.
+//!
+//! The payload is a small JSON header, the dedup keys as plain numbers, and the rows as one Arrow message under zstd.
+//! Keys stand apart from the rows, so that a restart reads the keys of rows that are sealed already without decoding
+//! those. The schema stands once per segment and not in each entry, where it would be larger than most rows.
+
+use std::collections::HashMap;
+
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter};
+use lariat_schema::tables::Table;
+use serde::{Deserialize, Serialize};
+
+use crate::keep::Policies;
+
+/// Version of this form.
+pub(crate) const VERSION: u8 = 1;
+/// No entry is longer: receivers refuse requests far below. A longer length is damage.
+pub(crate) const MAX_ENTRY_BYTES: usize = 256 << 20;
+/// Bytes before the payload.
+pub(crate) const FRAME_BYTES: usize = 8;
+/// Fast: the log is written once and mostly deleted unread.
+const ZSTD_LEVEL: i32 = 1;
+/// The smallest that Arrow allows: most entries hold few rows and many columns.
+const ALIGNMENT: usize = 8;
+
+/// What a request added to the ledger besides its fate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Received {
+    pub(crate) profile: String,
+    pub(crate) account_id: String,
+    pub(crate) received: u64,
+    pub(crate) deduplicated: u64,
+}
+
+/// What an entry says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) version: u8,
+    /// Place in the log, counted up by one.
+    pub(crate) lsn: u64,
+    pub(crate) commit_unix_nanos: i64,
+    /// Table of the rows; `None` for a segment's preamble.
+    pub(crate) table: Option<Table>,
+    pub(crate) trusted: bool,
+    /// Decisions among the rows.
+    pub(crate) decisions: u64,
+    pub(crate) rejected: u64,
+    pub(crate) received: Vec<Received>,
+    /// Length of the rows' message before compression; 0 without rows.
+    pub(crate) row_bytes: u64,
+    /// Of a preamble: the policies in force from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policies: Option<Policies>,
+}
+
+/// One entry, its rows still packed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) header: Header,
+    pub(crate) keys: Vec<(u128, u64)>,
+    pub(crate) packed: Vec<u8>,
+}
+
+/// Why an entry cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadEntry {
+    #[error("the entry ends early")]
+    Short,
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("its length of {0} bytes is beyond any entry's")]
+    Length(usize),
+    #[error("its version is {found}, this program reads {VERSION}")]
+    Version { found: u8 },
+    #[error("its header: {0}")]
+    Header(#[from] serde_json::Error),
+    #[error("its rows: {0}")]
+    Rows(#[from] ArrowError),
+    #[error("its rows: {0}")]
+    Unpack(#[from] std::io::Error),
+}
+
+/// Appends the framed entry to `out`.
+pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) -> Result<(), BadEntry> {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_BYTES]);
+    let header = serde_json::to_vec(&entry.header)?;
+    put_length(out, header.len())?;
+    out.extend_from_slice(&header);
+    put_length(out, entry.keys.len())?;
+    for (key, content) in &entry.keys {
+        out.extend_from_slice(&key.to_le_bytes());
+        out.extend_from_slice(&content.to_le_bytes());
+    }
+    out.extend_from_slice(&entry.packed);
+    let payload = &out[start + FRAME_BYTES..];
+    let length = u32::try_from(payload.len()).map_err(|_| BadEntry::Length(payload.len()))?;
+    let crc = crc32fast::hash(payload);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4..start + FRAME_BYTES].copy_from_slice(&crc.to_le_bytes());
+    Ok(())
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), BadEntry> {
+    out.extend_from_slice(&u32::try_from(length).map_err(|_| BadEntry::Length(length))?.to_le_bytes());
+    Ok(())
+}
+
+/// Reads the entry at the start of `bytes`, and says how long its frame is.
+pub(crate) fn read(bytes: &[u8]) -> Result<(Entry, usize), BadEntry> {
+    let mut frame = Cursor(bytes);
+    let length = frame.length()?;
+    let crc = u32::from_le_bytes(frame.take::<4>()?);
+    if length > MAX_ENTRY_BYTES {
+        return Err(BadEntry::Length(length));
+    }
+    let payload = frame.slice(length)?;
+    if crc32fast::hash(payload) != crc {
+        return Err(BadEntry::Checksum);
+    }
+    let mut payload = Cursor(payload);
+    let header_length = payload.length()?;
+    let header: Header = serde_json::from_slice(payload.slice(header_length)?)?;
+    if header.version != VERSION {
+        return Err(BadEntry::Version { found: header.version });
+    }
+    let count = payload.length()?;
+    let mut keys = Vec::with_capacity(count.min(payload.0.len() / 24));
+    for _ in 0..count {
+        keys.push((u128::from_le_bytes(payload.take()?), u64::from_le_bytes(payload.take()?)));
+    }
+    Ok((Entry { header, keys, packed: payload.0.to_vec() }, FRAME_BYTES + length))
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn slice(&mut self, length: usize) -> Result<&'a [u8], BadEntry> {
+        let (head, tail) = self.0.split_at_checked(length).ok_or(BadEntry::Short)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadEntry> {
+        self.slice(N)?.try_into().map_err(|_| BadEntry::Short)
+    }
+
+    fn length(&mut self) -> Result<usize, BadEntry> {
+        usize::try_from(u32::from_le_bytes(self.take()?)).map_err(|_| BadEntry::Short)
+    }
+}
+
+/// Packs rows for an entry; also says the length before compression.
+pub(crate) fn pack(batch: &RecordBatch) -> Result<(Vec<u8>, u64), BadEntry> {
+    let options = IpcWriteOptions::try_new(ALIGNMENT, false, arrow::ipc::MetadataVersion::V5)?;
+    let mut tracker = DictionaryTracker::new(false);
+    let mut context = IpcWriteContext::default();
+    let (_, message) = IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut context)?;
+    let mut plain = Vec::with_capacity(4 + message.ipc_message.len() + message.arrow_data.len());
+    put_length(&mut plain, message.ipc_message.len())?;
+    plain.extend_from_slice(&message.ipc_message);
+    plain.extend_from_slice(&message.arrow_data);
+    Ok((zstd::bulk::compress(&plain, ZSTD_LEVEL)?, crate::columns::count(plain.len())))
+}
+
+/// Schemas as they were when a segment was written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Schemas(HashMap<Table, SchemaRef>);
+
+impl Schemas {
+    /// The schemas of now, packed for a preamble.
+    pub(crate) fn pack_current() -> Result<(Vec<u8>, u64), BadEntry> {
+        let mut plain = Vec::new();
+        for table in Table::ALL {
+            let mut writer = StreamWriter::try_new(Vec::new(), &table.schema())?;
+            writer.finish()?;
+            let bytes = writer.into_inner()?;
+            put_length(&mut plain, table.as_str().len())?;
+            plain.extend_from_slice(table.as_str().as_bytes());
+            put_length(&mut plain, bytes.len())?;
+            plain.extend_from_slice(&bytes);
+        }
+        Ok((zstd::bulk::compress(&plain, ZSTD_LEVEL)?, crate::columns::count(plain.len())))
+    }
+
+    /// The schemas of a segment's preamble. Tables that this program does not know are left out.
+    pub(crate) fn unpack(entry: &Entry) -> Result<Self, BadEntry> {
+        let plain = unpack(entry)?;
+        let mut cursor = Cursor(&plain);
+        let mut schemas = HashMap::new();
+        while !cursor.0.is_empty() {
+            let length = cursor.length()?;
+            let name = String::from_utf8_lossy(cursor.slice(length)?).into_owned();
+            let length = cursor.length()?;
+            let bytes = cursor.slice(length)?;
+            if let Ok(table) = name.parse::<Table>() {
+                let reader = arrow::ipc::reader::StreamReader::try_new(bytes, None)?;
+                schemas.insert(table, reader.schema());
+            }
+        }
+        Ok(Self(schemas))
+    }
+
+    /// The rows of an entry, with the columns that the table has now.
+    pub(crate) fn rows(&self, entry: &Entry) -> Result<Option<RecordBatch>, BadEntry> {
+        let Some(table) = entry.header.table.filter(|_| entry.header.row_bytes > 0) else { return Ok(None) };
+        let written = self.0.get(&table).cloned().unwrap_or_else(|| table.schema());
+        let plain = unpack(entry)?;
+        let mut cursor = Cursor(&plain);
+        let length = cursor.length()?;
+        let message = arrow::ipc::root_as_message(cursor.slice(length)?)
+            .map_err(|error| ArrowError::IpcError(error.to_string()))?;
+        let header =
+            message.header_as_record_batch().ok_or_else(|| ArrowError::IpcError("no record batch".to_owned()))?;
+        let body = Buffer::from(cursor.0);
+        let batch =
+            arrow::ipc::reader::read_record_batch(&body, header, written, &HashMap::new(), None, &message.version())?;
+        Ok(Some(widen(batch, &table.schema())?))
+    }
+}
+
+fn unpack(entry: &Entry) -> Result<Vec<u8>, BadEntry> {
+    let length = usize::try_from(entry.header.row_bytes).map_err(|_| BadEntry::Short)?;
+    if length > MAX_ENTRY_BYTES {
+        return Err(BadEntry::Length(length));
+    }
+    Ok(zstd::bulk::decompress(&entry.packed, length)?)
+}
+
+/// Columns are only ever added: those that came later are null in older rows.
+fn widen(batch: RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    if batch.schema().fields() == wanted.fields() {
+        return RecordBatch::try_new(std::sync::Arc::clone(wanted), batch.columns().to_vec());
+    }
+    let columns = Schema::fields(wanted)
+        .iter()
+        .map(|field| {
+            batch
+                .column_by_name(field.name())
+                .cloned()
+                .unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
+        })
+        .collect();
+    RecordBatch::try_new(std::sync::Arc::clone(wanted), columns)
+}

@@ -1,0 +1,257 @@
+//! What a node answers on its own port: health for everybody; who it is, its live events and its figures for those who
+//! have the cluster token; and the worker that queries read it through.
+//!
+//! One port for HTTP and gRPC, because a node should be reachable through one hole in a firewall. Without a token only
+//! loopback may be bound.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use lariat_schema::live::LiveEvent;
+use lariat_schema::node_api::NodeInfo;
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+mod serve;
+
+pub(crate) use serve::Server;
+
+use crate::live::{RECENT, gap};
+use crate::store::ReadStore;
+use crate::store::core::Core;
+
+/// Pause after which a live stream says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The cluster token; never printed.
+#[derive(Clone)]
+struct Token(Option<Arc<str>>);
+
+impl Token {
+    /// Compares in a time that tells nothing about where the first difference is.
+    fn admits(&self, authorization: Option<&str>) -> bool {
+        let Some(token) = &self.0 else { return true };
+        let Some(given) = authorization.and_then(|text| text.strip_prefix("Bearer ")) else { return false };
+        let (given, token) = (given.as_bytes(), token.as_bytes());
+        let differences = given.iter().zip(token).fold(0, |found, (left, right)| found | (left ^ right));
+        given.len() == token.len() && differences == 0
+    }
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Node {
+    core: Arc<Core>,
+    has_proxy: bool,
+    started_unix_nanos: i64,
+    closing: CancellationToken,
+}
+
+/// The node API of one collector, before it listens.
+pub(crate) struct NodeApi {
+    router: Router,
+    closing: CancellationToken,
+    token: Token,
+}
+
+/// Why the node API cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeApiError {
+    /// Without a token others than this host would be let in.
+    #[error("`collector.node_api` is {address}, which others can reach: set `cluster.token`, or bind loopback")]
+    Open {
+        /// The configured address.
+        address: SocketAddr,
+    },
+    /// The address cannot be bound.
+    #[error(
+        "cannot listen on {address} for `collector.node_api`: {source}; choose another address, or stop what listens there"
+    )]
+    Bind {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl NodeApi {
+    pub(crate) async fn new(core: Arc<Core>, has_proxy: bool, token: Option<Arc<str>>) -> Self {
+        let closing = CancellationToken::new();
+        let token = Token(token);
+        let started_unix_nanos = core.now();
+        let node = Node { core, has_proxy, started_unix_nanos, closing: closing.clone() };
+        let closed = Router::new()
+            .route("/v1/info", get(info))
+            .route("/v1/live", get(live))
+            .route("/metrics", get(metrics))
+            .with_state(node)
+            .layer(middleware::from_fn_with_state(token.clone(), authorize));
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let open = Router::new().route("/health", get(ok)).route("/ready", get(ok));
+        let grpc = tonic::service::Routes::new(health).into_axum_router().reset_fallback();
+        Self { router: open.merge(closed).merge(grpc), closing, token }
+    }
+
+    /// Adds routes that guard themselves, such as the worker's.
+    pub(crate) fn with_routes(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes);
+        self
+    }
+
+    /// Binds and serves.
+    pub(crate) async fn listen(self, address: SocketAddr) -> Result<Server, NodeApiError> {
+        if self.token.0.is_none() && !address.ip().is_loopback() {
+            return Err(NodeApiError::Open { address });
+        }
+        Server::start(self.router, address, self.closing).await.map_err(|source| NodeApiError::Bind { address, source })
+    }
+}
+
+async fn authorize(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if token.admits(given) {
+        return next.run(request).await;
+    }
+    let body = r#"{"error":{"code":"unauthenticated","message":"the cluster token is missing or wrong","hint":"send Authorization: Bearer <CLUSTER_TOKEN>"}}"#;
+    (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, "application/json"), (header::WWW_AUTHENTICATE, "Bearer")], body)
+        .into_response()
+}
+
+/// The listener is bound after the log was replayed: who is answered at all finds the node ready.
+async fn ok() -> &'static str {
+    "ok\n"
+}
+
+async fn info(State(node): State<Node>) -> axum::Json<NodeInfo> {
+    let core = &node.core;
+    axum::Json(NodeInfo {
+        identity: core.identity.clone(),
+        store_id: core.store_id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix_nanos: node.started_unix_nanos,
+        now_unix_nanos: core.now(),
+        watermark_unix_nanos: core.watermark_unix_nanos(),
+        has_proxy: node.has_proxy,
+        ranges: core.ranges(),
+    })
+}
+
+#[derive(Deserialize)]
+struct LiveQuery {
+    /// How many of the newest decisions come first.
+    #[serde(default)]
+    recent: usize,
+}
+
+async fn live(State(node): State<Node>, Query(query): Query<LiveQuery>) -> Response {
+    let (recent, events) = node.core.live.subscribe(query.recent.min(RECENT));
+    let first = futures::stream::iter(recent.into_iter().map(|event| Ok(line(&event))));
+    let rest = futures::stream::unfold((events, node.closing), |(mut events, closing)| async move {
+        let event = tokio::select! {
+            () = closing.cancelled() => return None,
+            event = tokio::time::timeout(HEARTBEAT, events.recv()) => event,
+        };
+        let text = match event {
+            Err(_) => line(&LiveEvent::Heartbeat),
+            Ok(Ok(event)) => line(&event),
+            Ok(Err(broadcast::error::RecvError::Lagged(missed))) => line(&gap(missed)),
+            Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(text), (events, closing)))
+    });
+    let body = Body::from_stream(futures::StreamExt::chain(first, rest));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+fn line(event: &LiveEvent) -> String {
+    let mut text = serde_json::to_string(event).expect("a live event has text keys only");
+    text.push('\n');
+    text
+}
+
+async fn metrics(State(node): State<Node>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], exposition(&node.core)).into_response()
+}
+
+/// The counters in Prometheus' text format.
+fn exposition(core: &Core) -> String {
+    let counters = &core.counters;
+    let (figures, ledger, watermark) = {
+        let state = core.state.lock();
+        (state.figures(), state.ledger(), state.watermark_unix_nanos)
+    };
+    let segments = core.closed.lock().len() + 1;
+    let counts = [
+        ("requests_total", &counters.requests, "Requests committed"),
+        ("refused_requests_total", &counters.refused_requests, "Requests refused"),
+        ("refused_bytes_total", &counters.refused_bytes, "Bytes of refused requests"),
+        ("dedup_conflicts_total", &counters.conflicts, "Known keys with other content"),
+        ("dedup_keys", &counters.dedup_keys, "Keys remembered"),
+        ("dedup_evicted_early_total", &counters.dedup_evicted_early, "Requests forgotten before their window ended"),
+        ("log_groups_total", &counters.groups, "Groups synced to the log"),
+        ("log_failures_total", &counters.log_failures, "Groups that the log could not take"),
+        ("log_torn_bytes_total", &counters.torn_bytes, "Bytes cut off the log at start"),
+        ("seals_total", &counters.seals, "Seals"),
+        ("seal_failures_total", &counters.seal_failures, "Seals that failed"),
+        ("compactions_total", &counters.compactions, "Merges of small files"),
+    ];
+    let mut text = String::new();
+    for (name, value, help) in counts {
+        gauge(&mut text, name, help, &value.load(Ordering::Relaxed));
+    }
+    gauge(&mut text, "log_segments", "Segments of the log", &segments);
+    gauge(&mut text, "hot_rows", "Rows in memory", &figures.hot_rows);
+    gauge(&mut text, "hot_bytes", "Bytes of rows in memory", &figures.hot_bytes);
+    gauge(&mut text, "rollup_cells", "Open cells", &figures.cells);
+    gauge(&mut text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
+    gauge(&mut text, "sealed_files", "Sealed files", &figures.files);
+    gauge(&mut text, "watermark_unix_nanos", "Commit time up to which everything is visible", &watermark);
+    let _ = writeln!(
+        text,
+        "# HELP lariat_collector_records_total Decoded records by fate\n# TYPE lariat_collector_records_total counter"
+    );
+    for line in ledger {
+        let counts = line.counts;
+        for (fate, count) in [
+            ("received", counts.received),
+            ("stored", counts.stored),
+            ("sampled_out", counts.sampled_out),
+            ("deduplicated", counts.deduplicated),
+            ("rejected", counts.rejected),
+            ("dropped", counts.dropped),
+            ("in_flight", counts.in_flight),
+        ] {
+            let (signal, profile, account) = (line.key.signal, escape(&line.key.profile), escape(&line.key.account_id));
+            let _ = writeln!(
+                text,
+                "lariat_collector_records_total{{signal=\"{signal}\",profile=\"{profile}\",account_id=\"{account}\",fate=\"{fate}\"}} {count}"
+            );
+        }
+    }
+    text
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: &dyn std::fmt::Display) {
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+    let _ = writeln!(
+        text,
+        "# HELP lariat_collector_{name} {help}\n# TYPE lariat_collector_{name} {kind}\nlariat_collector_{name} {value}"
+    );
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

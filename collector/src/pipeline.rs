@@ -1,0 +1,136 @@
+//! Puts the stages of a collector together, and takes them apart in the order that loses nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lariat_schema::node_api::NodeIdentity;
+
+mod config;
+
+pub use config::Config;
+
+use crate::dedup::Window;
+use crate::ingest::spine::{Spine, SpineSettings};
+use crate::ingest::{Ingest, OpenError};
+use crate::keep::Policies;
+use crate::log::segment::create_on_disk;
+pub use crate::node_api::NodeApiError;
+use crate::node_api::{NodeApi, Server};
+use crate::store::ReadStore;
+use crate::store::core::system_clock;
+
+/// Everything that a collector is started with.
+pub struct Settings {
+    /// Section `collector`.
+    pub config: Config,
+    /// The store's directory.
+    pub data_dir: PathBuf,
+    /// Who this process is.
+    pub identity: NodeIdentity,
+    /// The cluster token; never printed.
+    pub token: Option<Arc<str>>,
+    /// What is kept of each profile.
+    pub policies: Policies,
+    /// Whether a proxy runs beside it, whose heartbeats are then expected.
+    pub has_proxy: bool,
+}
+
+/// Why a collector did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its node API cannot listen.
+    #[error(transparent)]
+    NodeApi(#[from] NodeApiError),
+    /// The process is ending.
+    #[error("the start was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Where a collector listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The node API.
+    pub node_api: SocketAddr,
+}
+
+/// A collector at work.
+pub struct Collector {
+    spine: Arc<Spine>,
+    node_api: Server,
+}
+
+/// Opens the store, replays its log, then listens.
+///
+/// # Errors
+/// When the directory or an address cannot be used; the text says which and what to do.
+pub async fn start(settings: Settings) -> Result<Collector, StartError> {
+    let Settings { config, data_dir, identity, token, policies, has_proxy } = settings;
+    let window = Window {
+        age_nanos: i64::try_from(config.dedup_window.as_nanos()).unwrap_or(i64::MAX),
+        decisions: config.dedup_decisions,
+        max_keys: config.dedup_max_keys,
+    };
+    let spine_settings = SpineSettings {
+        data_dir,
+        identity,
+        window,
+        flush_age: config.flush_age,
+        policies,
+        clock: system_clock(),
+        create_segment: Box::new(create_on_disk),
+    };
+    let spine = tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??;
+    let api = NodeApi::new(Arc::clone(&spine.core), has_proxy, token).await;
+    let node_api = api.listen(config.node_api).await?;
+    Ok(Collector { spine: Arc::new(spine), node_api })
+}
+
+impl Collector {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { node_api: self.node_api.address }
+    }
+
+    /// The reader's side of its store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn ReadStore> {
+        Arc::clone(&self.spine.core) as Arc<dyn ReadStore>
+    }
+
+    /// The writer's side, as the receivers use it.
+    #[must_use]
+    pub fn ingest(&self) -> Arc<dyn Ingest> {
+        Arc::clone(&self.spine) as Arc<dyn Ingest>
+    }
+
+    /// Sets what is kept of each profile from now on.
+    pub fn set_policies(&self, policies: Policies) {
+        self.spine.set_policies(policies);
+    }
+
+    /// Commits what was taken in, seals what is hot, and ends; what does not fit into `deadline` stays in the log.
+    pub async fn shutdown(self, deadline: Duration) {
+        let Self { spine, node_api } = self;
+        let ends = tokio::time::Instant::now() + deadline;
+        let closing = tokio::task::spawn_blocking(move || spine.close());
+        match tokio::time::timeout_at(ends, closing).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "cannot seal at the end: the rows stay in the log"),
+            Ok(Err(error)) => tracing::error!(%error, "the store did not close"),
+            Err(_) => tracing::warn!("the store was still sealing at the deadline: the rest stays in the log"),
+        }
+        node_api.shutdown(ends.saturating_duration_since(tokio::time::Instant::now())).await;
+    }
+
+    /// Ends at once, as a crash would: no seal, no farewell. Everything acknowledged is in the log.
+    pub fn kill(self) {
+        self.node_api.kill();
+        self.spine.kill();
+    }
+}

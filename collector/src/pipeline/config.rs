@@ -1,0 +1,97 @@
+//! Section `collector` of the configuration.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+const DEFAULT_OTLP_GRPC_PORT: u16 = 4317;
+const DEFAULT_OTLP_HTTP_PORT: u16 = 4318;
+const DEFAULT_NODE_API_PORT: u16 = 4319;
+/// Age of hot rows at which they are sealed.
+const DEFAULT_FLUSH_AGE: Duration = Duration::from_secs(60);
+/// How long a retry is recognised.
+const DEFAULT_DEDUP_WINDOW: Duration = Duration::from_secs(120);
+/// How many decisions are remembered at least.
+const DEFAULT_DEDUP_DECISIONS: u64 = 50_000;
+/// Keys of dedup at most: about 90 bytes each, so some 45 MB.
+const DEFAULT_DEDUP_MAX_KEYS: usize = 500_000;
+
+/// Settings of a collector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where OTLP over gRPC is received.
+    pub otlp_grpc: SocketAddr,
+    /// Where OTLP over HTTP is received.
+    pub otlp_http: SocketAddr,
+    /// Where the node API listens.
+    pub node_api: SocketAddr,
+    /// Age at which hot rows are sealed; text such as `60s`.
+    #[serde(deserialize_with = "duration")]
+    pub flush_age: Duration,
+    /// How long a retry is recognised; text such as `120s`.
+    #[serde(deserialize_with = "duration")]
+    pub dedup_window: Duration,
+    /// Decisions that are remembered at least, however old.
+    pub dedup_decisions: u64,
+    /// Keys that are remembered at most: beyond it the oldest leave early, which is counted.
+    pub dedup_max_keys: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            otlp_grpc: loopback(DEFAULT_OTLP_GRPC_PORT),
+            otlp_http: loopback(DEFAULT_OTLP_HTTP_PORT),
+            node_api: loopback(DEFAULT_NODE_API_PORT),
+            flush_age: DEFAULT_FLUSH_AGE,
+            dedup_window: DEFAULT_DEDUP_WINDOW,
+            dedup_decisions: DEFAULT_DEDUP_DECISIONS,
+            dedup_max_keys: DEFAULT_DEDUP_MAX_KEYS,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text)
+        .ok_or_else(|| D::Error::custom(format!("`{text}` is no duration: expected a number with ms, s, m or h")))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_their_unit_and_refused_without() {
+        assert_eq!(parse_duration("60s"), Some(Duration::from_secs(60)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7_200)));
+        for wrong in ["", "60", "s", "1.5s", "-1s", "99999999999999999999s"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_and_every_key_is_optional() {
+        let config: Config = serde_json::from_str(r#"{"flush_age": "10s"}"#).unwrap();
+        assert_eq!(config, Config { flush_age: Duration::from_secs(10), ..Config::default() });
+        assert!(serde_json::from_str::<Config>(r#"{"flush_ages": "10s"}"#).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! What the stages of one store share: the directory, the state behind its lock, the manifest and the counters.
+//! Belongs to one collector; nothing of it is global to the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lariat_schema::ids::StoreId;
+use lariat_schema::node_api::{NodeIdentity, TableRange};
+use lariat_schema::tables::Table;
+use parking_lot::Mutex;
+
+use super::directory::Directory;
+use super::manifest::Manifest;
+use super::state::State;
+use super::{ReadStore, Snapshot};
+use crate::dedup::Window;
+use crate::live::Live;
+use crate::log::Closed;
+
+/// The clock, Unix nanoseconds.
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The system's clock.
+pub(crate) fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    })
+}
+
+/// What a store counts beside its ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests: AtomicU64,
+    pub(crate) refused_requests: AtomicU64,
+    pub(crate) refused_bytes: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) dedup_keys: AtomicU64,
+    pub(crate) dedup_evicted_early: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) log_failures: AtomicU64,
+    pub(crate) seals: AtomicU64,
+    pub(crate) seal_failures: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) torn_bytes: AtomicU64,
+}
+
+/// Shared by the writer of the log, the sealer and the readers.
+pub(crate) struct Core {
+    pub(crate) directory: Directory,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) clock: Clock,
+    pub(crate) window: Window,
+    pub(crate) flush_age_nanos: i64,
+    pub(crate) state: Mutex<State>,
+    pub(crate) manifest: Mutex<Manifest>,
+    pub(crate) closed: Closed,
+    /// Oldest entry of the log that the dedup window needs.
+    pub(crate) dedup_floor: AtomicU64,
+    pub(crate) live: Live,
+    pub(crate) counters: Counters,
+}
+
+impl Core {
+    pub(crate) fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// A request was not taken in.
+    pub(crate) fn refused(&self, bytes: usize) {
+        self.counters.refused_requests.fetch_add(1, Ordering::Relaxed);
+        self.counters.refused_bytes.fetch_add(crate::columns::count(bytes), Ordering::Relaxed);
+    }
+}
+
+impl ReadStore for Core {
+    fn store_id(&self) -> StoreId {
+        self.directory.store_id
+    }
+
+    fn snapshot(&self, table: Table) -> Snapshot {
+        self.state.lock().snapshot(table)
+    }
+
+    fn watermark_unix_nanos(&self) -> i64 {
+        self.state.lock().watermark_unix_nanos
+    }
+
+    fn ranges(&self) -> Vec<TableRange> {
+        self.state.lock().ranges()
+    }
+}

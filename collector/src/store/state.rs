@@ -1,0 +1,399 @@
+//! What a store holds at one moment, and how one entry of the log changes it.
+//!
+//! Live and replayed entries take the same way through [`State::apply`], so that a restart rebuilds what the manifest
+//! does not hold, and nothing else. Everything a reader sees changes under one lock: a row moves from the hot batches
+//! into a file in one step, and is never in both or in neither.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use lariat_schema::node_api::TableRange;
+use lariat_schema::tables::Table;
+use lariat_schema::time_range::TimeRange;
+use lariat_schema::vocabulary::Signal;
+
+use super::manifest::{Cuts, FileEntry, Manifest, Pinned};
+use super::write::times_of;
+use super::{SealedFile, Snapshot};
+use crate::columns::{count, signed, text, texts};
+use crate::keep::{Arrival, Fate, Keeper, Outcome};
+use crate::ledger::{Counts, Ledger, LedgerKey, Line};
+use crate::log::{Header, InForce};
+use crate::node_status::Sequences;
+use crate::rollup::Rollup;
+
+#[derive(Debug, Clone)]
+struct HotBatch {
+    lsn: u64,
+    batch: RecordBatch,
+    times: TimeRange,
+    bytes: usize,
+}
+
+/// Rows of a seal under way, and what the manifest will say once they stand in files.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) tables: BTreeMap<Table, Vec<RecordBatch>>,
+    pub(crate) cuts: Cuts,
+    /// Commit time of the oldest entry that is not sealed with this.
+    pub(crate) cut_commit_unix_nanos: i64,
+    pub(crate) ledger: Vec<Line>,
+    pub(crate) sequences: Sequences,
+    pub(crate) last_commit_unix_nanos: i64,
+}
+
+/// Rows that became visible for good, for whoever follows live.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) spans: Vec<RecordBatch>,
+    pub(crate) logs: Vec<RecordBatch>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct State {
+    hot: HashMap<Table, Vec<HotBatch>>,
+    /// Hot batches of the seal under way: still read from here until its files are.
+    sealing: HashMap<Table, Vec<HotBatch>>,
+    hot_bytes: usize,
+    hot_rows: u64,
+    /// Commit time of the oldest hot row since the last seal.
+    hot_since: Option<i64>,
+    files: BTreeMap<Table, Vec<Pinned>>,
+    /// Replaced files that some snapshot may still hold.
+    doomed: Vec<Arc<SealedFile>>,
+    keeper: Keeper,
+    rollup: Rollup,
+    ledger: Ledger,
+    sequences: Sequences,
+    cuts: Cuts,
+    pub(crate) next_lsn: u64,
+    pub(crate) last_commit_unix_nanos: i64,
+    pub(crate) watermark_unix_nanos: i64,
+}
+
+impl State {
+    /// What the manifest says, before the log is replayed.
+    pub(crate) fn new(manifest: &Manifest, files: BTreeMap<Table, Vec<Pinned>>, keeper: Keeper) -> Self {
+        Self {
+            hot: HashMap::new(),
+            sealing: HashMap::new(),
+            hot_bytes: 0,
+            hot_rows: 0,
+            hot_since: None,
+            files,
+            doomed: Vec::new(),
+            keeper,
+            rollup: Rollup::default(),
+            ledger: Ledger::resume(&manifest.ledger, manifest.cuts.spans),
+            sequences: manifest.sequences.clone(),
+            cuts: manifest.cuts,
+            next_lsn: manifest.cuts.others.max(1),
+            last_commit_unix_nanos: manifest.last_commit_unix_nanos,
+            watermark_unix_nanos: manifest.last_commit_unix_nanos,
+        }
+    }
+
+    /// Puts policies in force; what waited long enough before that is decided by the old ones.
+    pub(crate) fn put_in_force(&mut self, in_force: &InForce) -> Shown {
+        if *self.keeper.policies() == in_force.policies {
+            return Shown::default();
+        }
+        let shown = self.expire(in_force.since_unix_nanos);
+        self.keeper.set_policies(in_force.policies.clone());
+        shown
+    }
+
+    /// True if files and manifest hold all that came of this entry.
+    pub(crate) fn is_sealed(&self, lsn: u64, table: Table) -> bool {
+        lsn < self.cuts.of(table) && lsn < self.cuts.others && lsn < self.cuts.spans
+    }
+
+    /// Takes in one entry of the log with its rows.
+    pub(crate) fn apply(&mut self, header: &Header, batch: Option<RecordBatch>) -> Shown {
+        let mut shown = Shown::default();
+        self.next_lsn = self.next_lsn.max(header.lsn + 1);
+        self.last_commit_unix_nanos = self.last_commit_unix_nanos.max(header.commit_unix_nanos);
+        self.watermark_unix_nanos = self.last_commit_unix_nanos;
+        let Some(table) = header.table else { return shown };
+        if let Some(signal) = signal_of(table) {
+            self.count_received(header, signal);
+        }
+        let Some(batch) = batch else { return shown };
+        let wanted = header.lsn >= self.cuts.of(table);
+        match table {
+            Table::Spans => self.apply_spans(header, &batch, wanted, &mut shown),
+            Table::Logs | Table::Metrics => {
+                self.count_stored(header.lsn, table, &batch);
+                if wanted {
+                    self.push(table, header.lsn, batch.clone());
+                }
+                if table == Table::Logs {
+                    shown.logs.push(batch);
+                }
+            }
+            Table::NodeStatus | Table::Rollups => {
+                if wanted {
+                    self.push(table, header.lsn, batch);
+                }
+            }
+        }
+        shown
+    }
+
+    fn apply_spans(&mut self, header: &Header, batch: &RecordBatch, wanted: bool, shown: &mut Shown) {
+        if header.lsn >= self.cuts.others {
+            self.rollup.fold(batch, header.commit_unix_nanos);
+        }
+        self.sequences.take(batch);
+        let arrival = Arrival {
+            lsn: header.lsn,
+            commit_unix_nanos: header.commit_unix_nanos,
+            trusted: header.trusted,
+            batch,
+            wanted,
+        };
+        match self.keeper.take(arrival) {
+            Ok(outcome) => self.absorb(outcome, shown),
+            Err(error) => {
+                tracing::error!(%error, lsn = header.lsn, "cannot decide what to keep of a request: its spans are dropped");
+                let dropped = Counts { dropped: signed(count(batch.num_rows())), ..Counts::default() };
+                self.ledger.add(header.lsn, LedgerKey::new(Signal::Traces, None, None), dropped);
+            }
+        }
+    }
+
+    /// Decides alone what waited for its root long enough.
+    pub(crate) fn expire(&mut self, now_unix_nanos: i64) -> Shown {
+        let mut shown = Shown::default();
+        match self.keeper.expire(now_unix_nanos) {
+            Ok(outcome) => self.absorb(outcome, &mut shown),
+            Err(error) => tracing::error!(%error, "cannot decide about spans whose root never came"),
+        }
+        shown
+    }
+
+    fn absorb(&mut self, outcome: Outcome, shown: &mut Shown) {
+        for Fate { lsn, profile, account_id, kept, sampled_out, waiting } in outcome.fates {
+            let key = LedgerKey::new(Signal::Traces, profile.as_deref(), account_id.as_deref());
+            let counts = Counts { stored: kept, sampled_out, in_flight: waiting, ..Counts::default() };
+            self.ledger.add(lsn, key, counts);
+        }
+        for (lsn, batch) in outcome.kept {
+            shown.spans.push(batch.clone());
+            self.push(Table::Spans, lsn, batch);
+        }
+    }
+
+    fn count_received(&mut self, header: &Header, signal: Signal) {
+        for line in &header.received {
+            let key = LedgerKey { signal, profile: line.profile.clone(), account_id: line.account_id.clone() };
+            let counts = Counts {
+                received: signed(line.received),
+                deduplicated: signed(line.deduplicated),
+                ..Counts::default()
+            };
+            self.ledger.add(header.lsn, key, counts);
+        }
+        let rejected = signed(header.rejected);
+        let counts = Counts { received: rejected, rejected, ..Counts::default() };
+        self.ledger.add(header.lsn, LedgerKey::new(signal, None, None), counts);
+    }
+
+    fn count_stored(&mut self, lsn: u64, table: Table, batch: &RecordBatch) {
+        let Some(signal) = signal_of(table) else { return };
+        let mut owners: BTreeMap<LedgerKey, i64> = BTreeMap::new();
+        for row in 0..batch.num_rows() {
+            *owners.entry(owner(signal, batch, row)).or_insert(0) += 1;
+        }
+        for (key, stored) in owners {
+            self.ledger.add(lsn, key, Counts { stored, ..Counts::default() });
+        }
+    }
+
+    fn push(&mut self, table: Table, lsn: u64, batch: RecordBatch) {
+        if batch.num_rows() == 0 {
+            return;
+        }
+        let bytes = batch.get_array_memory_size();
+        self.hot_bytes += bytes;
+        self.hot_rows += count(batch.num_rows());
+        self.hot_since.get_or_insert(self.last_commit_unix_nanos);
+        let times = times_of(&batch);
+        self.hot.entry(table).or_default().push(HotBatch { lsn, batch, times, bytes });
+    }
+
+    /// Puts the open cells among the hot rows.
+    pub(crate) fn flush_rollups(&mut self) {
+        match self.rollup.rows() {
+            Ok(Some(rows)) => {
+                self.rollup.clear();
+                self.push(Table::Rollups, self.next_lsn - 1, rows);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "cannot make rows of the open cells"),
+        }
+    }
+
+    /// Takes what can be sealed. With `everything`, what waits for its root is decided first.
+    pub(crate) fn begin_seal(&mut self, everything: bool) -> (Taken, Shown) {
+        let mut shown = Shown::default();
+        if everything {
+            match self.keeper.expire_all(self.last_commit_unix_nanos) {
+                Ok(outcome) => self.absorb(outcome, &mut shown),
+                Err(error) => tracing::error!(%error, "cannot decide about spans whose root never came"),
+            }
+        }
+        self.flush_rollups();
+        let oldest = self.keeper.oldest_waiting();
+        let spans = oldest.map_or(self.next_lsn, |(lsn, _)| lsn).max(self.cuts.spans);
+        let cuts = Cuts { spans, others: self.next_lsn };
+        let mut tables = BTreeMap::new();
+        for (table, batches) in &mut self.hot {
+            let cut = cuts.of(*table);
+            let (taken, left): (Vec<_>, Vec<_>) = batches.drain(..).partition(|hot| hot.lsn < cut);
+            *batches = left;
+            if !taken.is_empty() {
+                tables.insert(*table, taken.iter().map(|hot| hot.batch.clone()).collect());
+                self.sealing.insert(*table, taken);
+            }
+        }
+        let taken = Taken {
+            tables,
+            cuts,
+            cut_commit_unix_nanos: oldest.map_or(self.last_commit_unix_nanos, |(_, commit)| commit),
+            ledger: self.ledger.settled_before(cuts.spans),
+            sequences: self.sequences.clone(),
+            last_commit_unix_nanos: self.last_commit_unix_nanos,
+        };
+        (taken, shown)
+    }
+
+    /// The manifest names the files: their rows are read from there.
+    pub(crate) fn end_seal(&mut self, taken: &Taken, files: Vec<Pinned>) {
+        for file in files {
+            self.files.entry(file.entry.table).or_default().push(file);
+        }
+        for hot in self.sealing.drain().flat_map(|(_, batches)| batches) {
+            self.hot_bytes = self.hot_bytes.saturating_sub(hot.bytes);
+            self.hot_rows = self.hot_rows.saturating_sub(count(hot.batch.num_rows()));
+        }
+        self.cuts = taken.cuts;
+        self.ledger.settle(taken.cuts.spans);
+        self.hot_since = (self.hot_rows > 0).then_some(self.last_commit_unix_nanos);
+    }
+
+    /// The rows could not be sealed: they are hot as before.
+    pub(crate) fn abort_seal(&mut self) {
+        for (table, mut batches) in std::mem::take(&mut self.sealing) {
+            let hot = self.hot.entry(table).or_default();
+            batches.append(hot);
+            *hot = batches;
+        }
+    }
+
+    /// Replaces files by others with the same rows.
+    pub(crate) fn swap_files(&mut self, table: Table, old: &[FileEntry], new: Vec<Pinned>) {
+        let files = self.files.entry(table).or_default();
+        let (gone, left): (Vec<_>, Vec<_>) =
+            files.drain(..).partition(|file| old.iter().any(|entry| entry.path == file.entry.path));
+        *files = left;
+        files.extend(new);
+        self.doomed.extend(gone.into_iter().map(|file| file.file));
+    }
+
+    /// Replaced files that nobody holds any longer.
+    pub(crate) fn unpinned(&mut self) -> Vec<Arc<SealedFile>> {
+        let (free, held) = self.doomed.drain(..).partition(|file| Arc::strong_count(file) == 1);
+        self.doomed = held;
+        free
+    }
+
+    /// Pins a table.
+    pub(crate) fn snapshot(&self, table: Table) -> Snapshot {
+        let hot = [&self.sealing, &self.hot].into_iter().filter_map(|batches| batches.get(&table)).flatten();
+        let mut batches: Vec<RecordBatch> = hot.map(|hot| hot.batch.clone()).collect();
+        let open: Result<Vec<RecordBatch>, ArrowError> = match table {
+            Table::Spans => self.keeper.waiting_rows(),
+            Table::Rollups => self.rollup.rows().map(|rows| rows.into_iter().collect()),
+            Table::Metrics | Table::Logs | Table::NodeStatus => Ok(Vec::new()),
+        };
+        match open {
+            Ok(open) => batches.extend(open),
+            Err(error) => tracing::error!(%error, %table, "cannot show the open rows"),
+        }
+        let files = self.files.get(&table).into_iter().flatten().map(|file| Arc::clone(&file.file)).collect();
+        Snapshot { table, files, batches, watermark_unix_nanos: self.watermark_unix_nanos }
+    }
+
+    /// What each table holds.
+    pub(crate) fn ranges(&self) -> Vec<TableRange> {
+        Table::ALL.iter().map(|table| self.range(*table)).collect()
+    }
+
+    fn range(&self, table: Table) -> TableRange {
+        let files = self.files.get(&table).into_iter().flatten().map(|file| (file.entry.times, file.entry.rows));
+        let hot = [&self.sealing, &self.hot].into_iter().filter_map(|batches| batches.get(&table)).flatten();
+        let hot = hot.map(|hot| (hot.times, count(hot.batch.num_rows())));
+        let (mut from, mut to, mut rows) = (None, None, 0);
+        for (times, held) in files.chain(hot) {
+            from = Some(from.map_or(times.from_unix_nanos, |from: i64| from.min(times.from_unix_nanos)));
+            to = Some(to.map_or(times.to_unix_nanos - 1, |to: i64| to.max(times.to_unix_nanos - 1)));
+            rows += held;
+        }
+        TableRange { table, from_unix_nanos: from, to_unix_nanos: to, rows }
+    }
+
+    /// Figures for whoever watches the store.
+    pub(crate) fn figures(&self) -> Figures {
+        Figures {
+            hot_bytes: self.hot_bytes,
+            hot_rows: self.hot_rows,
+            hot_since: self.hot_since,
+            cells: self.rollup.len(),
+            waiting: self.keeper.waiting(),
+            files: self.files.values().map(Vec::len).sum(),
+        }
+    }
+
+    /// The ledger's lines.
+    pub(crate) fn ledger(&self) -> Vec<Line> {
+        self.ledger.lines()
+    }
+
+    /// Received stretches of `decision_seq`.
+    pub(crate) fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+}
+
+/// Sizes of a store's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) hot_bytes: usize,
+    pub(crate) hot_rows: u64,
+    pub(crate) hot_since: Option<i64>,
+    pub(crate) cells: usize,
+    pub(crate) waiting: usize,
+    pub(crate) files: usize,
+}
+
+/// The signal whose records a table holds.
+pub(crate) fn signal_of(table: Table) -> Option<Signal> {
+    match table {
+        Table::Spans => Some(Signal::Traces),
+        Table::Metrics => Some(Signal::Metrics),
+        Table::Logs => Some(Signal::Logs),
+        Table::Rollups | Table::NodeStatus => None,
+    }
+}
+
+/// Whose record a row is; metrics belong to nobody.
+pub(crate) fn owner(signal: Signal, batch: &RecordBatch, row: usize) -> LedgerKey {
+    if signal == Signal::Metrics {
+        return LedgerKey::new(signal, None, None);
+    }
+    LedgerKey::new(signal, text(texts(batch, "profile"), row), text(texts(batch, "account_id"), row))
+}
