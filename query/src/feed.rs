@@ -19,8 +19,10 @@ use lariat_schema::coverage::Coverage;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::ask::Ask;
 use crate::reports::failure::Failure;
 
+mod backfill;
 mod batch;
 mod cursor;
 mod hub;
@@ -83,9 +85,9 @@ pub fn start(directory: Arc<dyn NodeDirectory>) -> Feed {
     Feed { hub, directory, _follower: Arc::new(AbortOnDropHandle::new(follower)) }
 }
 
-/// `GET /api/v1/stream`.
-pub fn router(feed: Feed) -> Router {
-    Router::new().route("/api/v1/stream", get(subscribe)).with_state(feed)
+/// `GET /api/v1/stream`. `ask` is for what happened before this process listened.
+pub fn router(feed: Feed, ask: Arc<dyn Ask>) -> Router {
+    Router::new().route("/api/v1/stream", get(subscribe)).with_state((feed, ask))
 }
 
 impl From<BadSubscription> for Failure {
@@ -95,16 +97,17 @@ impl From<BadSubscription> for Failure {
 }
 
 async fn subscribe(
-    State(feed): State<Feed>,
+    State((feed, ask)): State<(Feed, Arc<dyn Ask>)>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let subscription = Subscription::parse(&query.unwrap_or_default())?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let joined = feed.hub.join(subscription, last, Instant::now()).ok_or_else(|| {
+    let mut joined = feed.hub.join(subscription.clone(), last, Instant::now()).ok_or_else(|| {
         Failure::busy("there are too many live subscribers").with_hint("close another one or try again later")
     })?;
-    let messages = stream::messages(Arc::clone(&feed.hub), &*feed.directory, joined);
+    backfill::backfill(&*ask, &subscription, &mut joined).await;
+    let messages = stream::messages(&*feed.directory, joined);
     // The stream holds the feed: it goes on for as long as somebody listens.
     let events = messages.map(move |message| {
         let _held = &feed;

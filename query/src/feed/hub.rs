@@ -45,6 +45,16 @@ pub(super) struct Published {
     pub(super) json: Box<RawValue>,
 }
 
+impl Published {
+    /// Request id and batch index, if it is a decision.
+    pub(super) fn decision_name(&self) -> Option<(&str, i32)> {
+        match &self.event {
+            LiveEvent::Decision(decision) => Some((&decision.request_id, decision.batch_index)),
+            _ => None,
+        }
+    }
+}
+
 /// What a subscriber finds in its buffer.
 #[derive(Debug)]
 pub(super) enum Delivery {
@@ -99,7 +109,7 @@ impl Missed {
 
 /// What a new subscriber starts with.
 pub(super) struct Joined {
-    pub(super) id: u64,
+    pub(super) membership: Membership,
     pub(super) receiver: mpsc::Receiver<Delivery>,
     pub(super) missed: Arc<Missed>,
     /// The newest decisions up to the place that is resumed from, newest first.
@@ -113,6 +123,18 @@ pub(super) struct Joined {
     pub(super) gap: Option<Gap>,
     /// True if the cursor was good.
     pub(super) resumed: bool,
+}
+
+/// A place among the subscribers, free again when this is dropped, however the connection ends.
+pub(super) struct Membership {
+    hub: Arc<Hub>,
+    id: u64,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.hub.state.lock().subscribers.remove(&self.id);
+    }
 }
 
 struct Subscriber {
@@ -140,7 +162,14 @@ impl Subscriber {
 }
 
 /// A channel on a node.
-type CircuitKey = (String, String, String, String, String);
+pub(super) type CircuitKey = (String, String, String, String, String);
+
+/// The channel and node of a transition.
+pub(super) fn circuit_key(event: &LiveTransition) -> CircuitKey {
+    let channel = (&event.profile, &event.chain, &event.provider_id, &event.transport);
+    let (profile, chain, provider_id, transport) = channel;
+    (event.node_id.clone(), profile.clone(), chain.clone(), provider_id.clone(), transport.clone())
+}
 
 /// Figures of the feed, for the service's own metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -226,7 +255,12 @@ impl Hub {
     }
 
     /// Takes on a subscriber, from `last` on where that is a cursor of the last five minutes; none if there are too many.
-    pub(super) fn join(&self, subscription: Subscription, last: Option<&str>, now: Instant) -> Option<Joined> {
+    pub(super) fn join(
+        self: &Arc<Self>,
+        subscription: Subscription,
+        last: Option<&str>,
+        now: Instant,
+    ) -> Option<Joined> {
         let mut state = self.state.lock();
         if state.subscribers.len() >= MAX_SUBSCRIBERS {
             state.figures.refused_subscribers += 1;
@@ -244,7 +278,7 @@ impl Hub {
         let id = state.next_subscriber;
         state.next_subscriber += 1;
         let joined = Joined {
-            id,
+            membership: Membership { hub: Arc::clone(self), id },
             receiver,
             missed: Arc::clone(&missed),
             decisions: state.newest_decisions(&subscription, from),
@@ -256,11 +290,6 @@ impl Hub {
         };
         state.subscribers.insert(id, Subscriber { subscription, sender, missed, second_began: now, in_second: 0 });
         Some(joined)
-    }
-
-    /// Forgets a subscriber.
-    pub(super) fn leave(&self, id: u64) {
-        self.state.lock().subscribers.remove(&id);
     }
 
     /// Figures of now.
@@ -295,13 +324,7 @@ impl State {
     }
 
     fn note_circuit(&mut self, event: &LiveTransition) {
-        let key = (
-            event.node_id.clone(),
-            event.profile.clone(),
-            event.chain.clone(),
-            event.provider_id.clone(),
-            event.transport.clone(),
-        );
+        let key = circuit_key(event);
         if self.circuits.len() < MAX_CIRCUITS || self.circuits.contains_key(&key) {
             self.circuits.insert(key, event.clone());
         }

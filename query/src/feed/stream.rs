@@ -2,7 +2,7 @@
 //! what else there is to tell. It is pulled by the client's connection: a client that does not read stops the pulling, its
 //! buffer at the hub fills up, and the refusals are told as a gap when it reads again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::NodeDirectory;
 use super::batch::Pending;
 use super::cursor::Cursor;
-use super::hub::{Delivery, Hub, Joined, Missed};
+use super::hub::{Delivery, Joined, Membership, Missed};
 use crate::reports::now_unix_nanos;
 use crate::reports::parameters::rfc3339;
 
@@ -57,18 +57,6 @@ struct BatchData<'a> {
     events: Vec<&'a RawValue>,
 }
 
-/// Leaves the hub when the connection ends, however it ends.
-struct Membership {
-    hub: Arc<Hub>,
-    id: u64,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.hub.leave(self.id);
-    }
-}
-
 struct Session {
     _membership: Membership,
     receiver: mpsc::Receiver<Delivery>,
@@ -76,23 +64,22 @@ struct Session {
     pending: Pending,
     out: VecDeque<Message>,
     epoch: u64,
+    /// Decisions of the snapshot, which may have been recorded before they were heard of live.
+    shown: HashSet<(String, i32)>,
     flush: Interval,
     heartbeat: Interval,
 }
 
-/// The messages of a subscriber that has joined; ends when the hub is gone.
-pub(super) fn messages(
-    hub: Arc<Hub>,
-    directory: &dyn NodeDirectory,
-    joined: Joined,
-) -> impl Stream<Item = Message> + use<> {
+/// The messages of a subscriber that has joined; ends when its sender is gone.
+pub(super) fn messages(directory: &dyn NodeDirectory, joined: Joined) -> impl Stream<Item = Message> + use<> {
     let mut session = Session {
-        _membership: Membership { hub, id: joined.id },
+        _membership: joined.membership,
         receiver: joined.receiver,
         missed: joined.missed,
         pending: Pending::default(),
         out: VecDeque::new(),
         epoch: joined.cursor.epoch,
+        shown: joined.decisions.iter().map(|of| (of.request_id.clone(), of.batch_index)).collect(),
         flush: every(BATCH_INTERVAL),
         heartbeat: every(HEARTBEAT_INTERVAL),
     };
@@ -147,6 +134,10 @@ impl Session {
     fn take(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Event { topics, event } => {
+                let name = event.decision_name().map(|(request_id, index)| (request_id.to_owned(), index));
+                if name.is_some_and(|name| self.shown.remove(&name)) {
+                    return;
+                }
                 if self.pending.push(topics, event) {
                     self.flush();
                     self.flush.reset();

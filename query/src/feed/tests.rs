@@ -10,10 +10,16 @@ use axum::routing::get;
 use futures::{Stream, StreamExt as _};
 use lariat_schema::coverage::{Coverage, NodeCoverage, NodeState, Window};
 use lariat_schema::live::{LiveBlock, LiveDecision, LiveEvent, LiveTransition};
+use lariat_schema::tables::Table;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
+
+use crate::ask::Ask;
+use crate::reports::fixture::{batch, engine};
+use crate::reports::now_unix_nanos;
+use crate::reports::parameters::rfc3339;
 
 use super::hub::{Hub, Joined, MAX_BUFFERED, MAX_PER_SECOND, MAX_SUBSCRIBERS, RESUME_FOR};
 use super::stream::{BATCH_INTERVAL, Message, messages};
@@ -49,7 +55,7 @@ fn hub() -> Arc<Hub> {
     Arc::new(Hub::new(7))
 }
 
-fn join(hub: &Hub, last: Option<&str>, now: Instant) -> Joined {
+fn join(hub: &Arc<Hub>, last: Option<&str>, now: Instant) -> Joined {
     hub.join(Subscription::parse("").unwrap(), last, now).unwrap()
 }
 
@@ -114,8 +120,8 @@ impl NodeDirectory for Directory {
     }
 }
 
-fn stream(hub: &Arc<Hub>, joined: Joined) -> std::pin::Pin<Box<dyn Stream<Item = Message> + Send>> {
-    Box::pin(messages(Arc::clone(hub), &*Directory::of(Vec::new()), joined))
+fn stream(joined: Joined) -> std::pin::Pin<Box<dyn Stream<Item = Message> + Send>> {
+    Box::pin(messages(&*Directory::of(Vec::new()), joined))
 }
 
 async fn next(stream: &mut (impl Stream<Item = Message> + Unpin)) -> (Message, Value) {
@@ -132,7 +138,7 @@ async fn a_subscriber_gets_the_newest_hundred_first_and_then_what_comes() {
         hub.publish("n1", decision(request), now);
     }
     hub.publish("n1", transition("n1", "open"), now);
-    let mut stream = stream(&hub, join(&hub, None, now));
+    let mut stream = stream(join(&hub, None, now));
     hub.publish("n1", decision(150), now);
     let (first, snapshot) = next(&mut stream).await;
     assert_eq!(first.event, "snapshot");
@@ -150,7 +156,7 @@ async fn a_subscriber_gets_the_newest_hundred_first_and_then_what_comes() {
 async fn a_hundred_events_leave_at_once_and_fewer_after_the_interval() {
     let hub = hub();
     let now = Instant::now();
-    let mut stream = stream(&hub, join(&hub, None, now));
+    let mut stream = stream(join(&hub, None, now));
     next(&mut stream).await;
     for request in 0..101 {
         hub.publish("n1", decision(request), now);
@@ -167,7 +173,7 @@ async fn a_hundred_events_leave_at_once_and_fewer_after_the_interval() {
 async fn topics_leave_together_and_only_the_last_batch_carries_the_cursor() {
     let hub = hub();
     let now = Instant::now();
-    let mut stream = stream(&hub, join(&hub, None, now));
+    let mut stream = stream(join(&hub, None, now));
     next(&mut stream).await;
     hub.publish("n1", decision(1), now);
     hub.publish("n1", block(100), now);
@@ -181,7 +187,7 @@ async fn topics_leave_together_and_only_the_last_batch_carries_the_cursor() {
 async fn one_call_told_by_two_nodes_is_shown_once() {
     let hub = hub();
     let now = Instant::now();
-    let mut stream = stream(&hub, join(&hub, None, now));
+    let mut stream = stream(join(&hub, None, now));
     next(&mut stream).await;
     hub.publish("n1", decision(1), now);
     hub.publish("n2", decision(1), now);
@@ -201,7 +207,7 @@ async fn a_subscriber_over_its_rate_is_told_how_many_it_missed() {
         hub.publish("n1", decision(request), now);
     }
     hub.publish("n1", decision(usize::MAX), now + Duration::from_secs(1));
-    let mut stream = stream(&hub, joined);
+    let mut stream = stream(joined);
     let (mut events, mut gap) = (0, None);
     while gap.is_none() || events < 1_001 {
         let (message, data) = next(&mut stream).await;
@@ -233,13 +239,13 @@ fn a_subscriber_that_does_not_read_fills_its_buffer_and_no_more() {
 async fn a_cursor_goes_on_where_it_stopped_without_loss_or_repetition() {
     let hub = hub();
     let now = Instant::now();
-    let mut first = stream(&hub, join(&hub, None, now));
+    let mut first = stream(join(&hub, None, now));
     next(&mut first).await;
     hub.publish("n1", decision(1), now);
     let (seen, _) = next(&mut first).await;
     drop(first);
     hub.publish("n1", decision(2), now);
-    let mut resumed = stream(&hub, join(&hub, seen.id.as_deref(), now));
+    let mut resumed = stream(join(&hub, seen.id.as_deref(), now));
     let (_, snapshot) = next(&mut resumed).await;
     assert_eq!(snapshot["resumed"], true);
     assert_eq!(snapshot["decisions"].as_array().unwrap().len(), 1, "the snapshot is as of the cursor");
@@ -262,7 +268,7 @@ fn a_cursor_older_than_five_minutes_or_of_another_process_becomes_a_gap() {
     assert_eq!((late.resumed, late.replay.len()), (false, 0));
     let gap = late.gap.unwrap();
     assert_eq!((gap.missed, gap.reason), (Some(9), "resume_expired"));
-    let foreign = join(&Hub::new(8), Some(&cursor), start);
+    let foreign = join(&Arc::new(Hub::new(8)), Some(&cursor), start);
     assert_eq!(foreign.gap.map(|gap| (gap.missed, gap.reason)), Some((None, "resume_expired")));
 }
 
@@ -270,10 +276,10 @@ fn a_cursor_older_than_five_minutes_or_of_another_process_becomes_a_gap() {
 fn subscribers_are_bounded_and_a_place_is_free_again_when_one_leaves() {
     let hub = hub();
     let now = Instant::now();
-    let joined: Vec<Joined> = (0..MAX_SUBSCRIBERS).map(|_| join(&hub, None, now)).collect();
+    let mut joined: Vec<Joined> = (0..MAX_SUBSCRIBERS).map(|_| join(&hub, None, now)).collect();
     assert!(hub.join(Subscription::parse("").unwrap(), None, now).is_none());
     assert_eq!(hub.figures().refused_subscribers, 1);
-    hub.leave(joined[0].id);
+    joined.pop();
     assert!(hub.join(Subscription::parse("").unwrap(), None, now).is_some());
 }
 
@@ -306,6 +312,10 @@ async fn serve(router: Router) -> String {
 
 fn address(node_id: &str, base_url: String) -> NodeAddress {
     NodeAddress { node_id: node_id.to_owned(), region: "us-east".to_owned(), base_url }
+}
+
+async fn nothing_recorded() -> Arc<dyn Ask> {
+    engine(Vec::new()).await
 }
 
 /// The parsed events of a server-sent stream as they come.
@@ -357,7 +367,7 @@ async fn a_decision_travels_from_a_node_to_a_browser_over_real_sockets() {
     let (second, second_sender) = node().await;
     let directory = Directory::of(vec![address("n1", first)]);
     let feed = start(Arc::clone(&directory) as Arc<dyn NodeDirectory>);
-    let base = serve(router(feed.clone())).await;
+    let base = serve(router(feed.clone(), nothing_recorded().await)).await;
     let mut client = Client::connect(&base).await;
     assert_eq!(client.next("snapshot").await["coverage"]["expected"], 1);
     listened_to(&first_sender).await;
@@ -378,7 +388,7 @@ async fn a_node_whose_stream_breaks_is_told_as_a_gap_and_listened_to_again() {
     let (base_url, sender) = node().await;
     let directory = Directory::of(vec![address("n1", base_url)]);
     let feed = start(Arc::clone(&directory) as Arc<dyn NodeDirectory>);
-    let mut client = Client::connect(&serve(router(feed)).await).await;
+    let mut client = Client::connect(&serve(router(feed, nothing_recorded().await)).await).await;
     listened_to(&sender).await;
     // More at once than the node holds for a listener: its stream ends with an error.
     for request in 0..200 {
@@ -395,7 +405,50 @@ async fn a_node_whose_stream_breaks_is_told_as_a_gap_and_listened_to_again() {
 #[tokio::test]
 async fn a_misspelt_topic_is_a_400_that_names_the_forms() {
     let feed = start(Directory::of(Vec::new()));
-    let (status, body) = crate::reports::fixture::get(router(feed), "/api/v1/stream?topic=routing").await;
+    let (status, body) =
+        crate::reports::fixture::get(router(feed, nothing_recorded().await), "/api/v1/stream?topic=routing").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body["error"]["message"].as_str().unwrap().contains("routing:decisions:{profile}"), "{body}");
+}
+
+#[tokio::test]
+async fn a_snapshot_shows_what_was_recorded_before_the_service_listened_and_shows_it_once() {
+    let id = uuid::Uuid::now_v7();
+    let now = now_unix_nanos();
+    let recorded = serde_json::json!({
+        "time": rfc3339(now), "span_kind": "server", "request_id": id.simple().to_string(), "batch_index": 0,
+        "profile": "public", "chain": "ethereum", "method": "eth_call", "node_id": "n1", "region": "us-east",
+        "result": "success", "attempts": 1, "failovers": 0, "duration_ns": 5, "keep_reason": "rate", "adjusted_count": 1.0,
+    });
+    let opened = |to: &str, ago: i64| {
+        serde_json::json!({
+            "time": rfc3339(now - ago), "event_name": "lariat.circuit.transition", "node_id": "n1", "region": "us-east",
+            "profile": "public", "chain": "ethereum", "provider_id": "a", "transport": "http", "keep_reason": "transition",
+            "attributes": { "lariat.circuit.from": "", "lariat.circuit.to": to, "lariat.circuit.reason": "failures" },
+        })
+    };
+    let logs = batch(Table::Logs, &[opened("open", 2_000), opened("half_open", 1_000)]);
+    let ask = engine(vec![batch(Table::Spans, &[recorded]), logs]).await;
+    let hub = hub();
+    let subscription = Subscription::parse("chain=ethereum").unwrap();
+    let mut joined = hub.join(subscription.clone(), None, Instant::now()).unwrap();
+    super::backfill::backfill(&*ask, &subscription, &mut joined).await;
+    let heard_too = LiveDecision {
+        request_id: id.to_string(),
+        profile: "public".into(),
+        chain: "ethereum".into(),
+        ..LiveDecision::default()
+    };
+    hub.publish("n1", LiveEvent::Decision(Box::new(heard_too)), Instant::now());
+    hub.publish("n1", decision(2), Instant::now());
+    let mut stream = stream(joined);
+    let (_, snapshot) = next(&mut stream).await;
+    assert_eq!(snapshot["decisions"][0]["request_id"], id.to_string());
+    assert_eq!(
+        (&snapshot["circuits"][0]["to"], snapshot["circuits"].as_array().unwrap().len()),
+        (&"half_open".into(), 1)
+    );
+    let (_, batch) = next(&mut stream).await;
+    let shown: Vec<_> = batch["events"].as_array().unwrap().iter().map(|event| event["request_id"].clone()).collect();
+    assert_eq!(shown, ["request-2"]);
 }

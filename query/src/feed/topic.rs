@@ -10,6 +10,8 @@ use lariat_schema::live::LiveEvent;
 use lariat_schema::vocabulary::CallResult;
 use url::form_urlencoded;
 
+use crate::reports::sql_text;
+
 /// Most topics of one subscription, so that matching an event costs little.
 const MAX_TOPICS: usize = 64;
 
@@ -189,6 +191,49 @@ impl Subscription {
             return Topic::of(event).map(|topic| Arc::from(topic.to_string())).into_iter().collect();
         }
         self.topics.iter().filter(|(topic, _)| topic.carries(event)).map(|(_, text)| Arc::clone(text)).collect()
+    }
+
+    /// The profiles that it is about.
+    pub(super) fn profiles(&self) -> Vec<String> {
+        if self.topics.is_empty() {
+            return self.filters.profile.iter().cloned().collect();
+        }
+        let mut profiles: Vec<String> =
+            self.topics.iter().filter_map(|(topic, _)| topic.profile().map(str::to_owned)).collect();
+        profiles.sort();
+        profiles.dedup();
+        profiles
+    }
+
+    /// Conditions on columns, each beginning with ` AND `, that everything it gets fulfils; `result` is a column of
+    /// decisions only.
+    pub(super) fn conditions(&self, of_decisions: bool) -> String {
+        let Filters { profile, chain, provider_id, result, region } = &self.filters;
+        let result = result.as_ref().filter(|_| of_decisions);
+        let filters = [
+            ("profile", profile.as_ref()),
+            ("chain", chain.as_ref()),
+            ("provider_id", provider_id.as_ref()),
+            ("result", result),
+            ("region", region.as_ref()),
+        ];
+        let of_accounts: Option<Vec<String>> = self
+            .topics
+            .iter()
+            .map(|(topic, _)| topic)
+            .filter(|topic| matches!(topic, Topic::Decisions { .. } | Topic::AccountDecisions { .. }))
+            .map(|topic| match topic {
+                Topic::AccountDecisions { account_id, .. } => Some(account_id.clone()),
+                _ => None,
+            })
+            .collect();
+        // Where every topic is of an account, so are the newest decisions that are asked for.
+        let account = of_accounts.filter(|accounts| of_decisions && !accounts.is_empty());
+        let account = account.map(|accounts| format!(" AND {}", sql_text::any_of("account_id", &accounts)));
+        let filters = filters.into_iter().filter_map(|(column, value)| Some((column, value?)));
+        let conditions =
+            filters.map(|(column, value)| format!(" AND {}", sql_text::any_of(column, std::slice::from_ref(value))));
+        conditions.chain(account).collect()
     }
 
     /// True if it hears of changes of the topology.
