@@ -205,6 +205,9 @@ impl Relay {
             self.counters.cut.fetch_add(1, Ordering::Relaxed);
             // They fail only on sockets that are already gone.
             let _ = (client_write.as_ref().set_zero_linger(), target_write.as_ref().set_zero_linger());
+            // A half that is dropped closes its direction cleanly, and the peer would see an end instead of a reset.
+            client_write.forget();
+            target_write.forget();
         }
     }
 }
@@ -322,7 +325,8 @@ mod tests {
     async fn a_cut_lets_exactly_so_many_bytes_pass() {
         let (relay, mut stream) = relay().await;
         relay.set_faults(RelayFaults { cut_after_bytes: Some(3), ..RelayFaults::default() });
-        assert!(round_trip(&mut stream, b"hello").await.is_err());
+        let error = round_trip(&mut stream, b"hello").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert_eq!((relay.counts().bytes_up, relay.counts().cut), (3, 1));
     }
 

@@ -138,6 +138,38 @@ async fn each_fault_looks_on_the_wire_like_what_it_is_called() {
 }
 
 #[tokio::test]
+async fn over_websocket_a_reset_ends_the_socket_and_a_server_error_is_a_reply() {
+    let provider = Provider::start(ProviderSettings::new("p", chain())).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::connect_async(provider.ws_url()).await.unwrap();
+    provider.set_behaviour(Behaviour::always(Fault::RpcInternalError));
+    socket.send(Frame::text(block_number("1"))).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains("-32603"));
+    provider.set_behaviour(Behaviour::always(Fault::Reset));
+    socket.send(Frame::text(block_number("2"))).await.unwrap();
+    assert!(!matches!(socket.next().await, Some(Ok(_))));
+}
+
+#[tokio::test]
+async fn an_ended_subscription_sends_nothing_more() {
+    let chain = chain();
+    let provider = Provider::start(ProviderSettings::new("p", Arc::clone(&chain))).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::connect_async(provider.ws_url()).await.unwrap();
+    let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["logs",{"address":"0xaa"}]}"#;
+    socket.send(Frame::text(subscribe)).await.unwrap();
+    let subscribed: Value = serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
+    chain.advance(1);
+    let log: Value = serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
+    assert_eq!(log["params"]["result"]["address"], "0xaa");
+    let name = &subscribed["result"];
+    let end = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"eth_unsubscribe","params":[{name}]}}"#);
+    socket.send(Frame::text(end)).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""result":true"#));
+    chain.advance(1);
+    socket.send(Frame::text(block_number("3"))).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""id":3"#));
+}
+
+#[tokio::test]
 async fn a_truncated_reply_ends_before_the_length_it_promised() {
     let provider = Provider::start(ProviderSettings::new("p", chain()).behaving(Behaviour::always(Fault::Truncated)))
         .await
