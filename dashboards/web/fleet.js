@@ -1,4 +1,5 @@
-// What the page knows of the fleet, whatever is open: the newest coverage, from the feed or from asking, and the names
+// What the page knows of the fleet, whatever is open: the coverage of the last minute, asked for now and then and at
+// once when the feed tells of a change, and the names
 // that filters offer. The pill at the bottom left is drawn from it.
 
 import { ask } from './api.js';
@@ -8,11 +9,11 @@ import { startPoller } from './poller.js';
 import { sentence, STALE_AFTER_MS, summarise } from './pure/coverage.js';
 import { span } from './pure/format.js';
 
-const NODES_MS = 5_000;
+const COVERAGE_MS = 5_000;
 const NAMES_MS = 60_000;
 const AGE_CHECK_MS = 5_000;
 
-/** `{pill, coverage(of), regions, rows}`; `onNames` is called when the filters' names may have changed. */
+/** `{pill, coverage(of), askAgain, regions, rows}`; `onNames` is called when the filters' names may have changed. */
 export function createFleet(onNames) {
   const link = h('a', { class: 'pill', href: to({ view: 'nodes' }) });
   const aloud = h('span', { class: 'hidden', 'aria-live': 'polite' });
@@ -40,10 +41,11 @@ export function createFleet(onNames) {
     if (regions.join() !== fleet.regions.join()) { fleet.regions = regions; onNames(fleet); }
     draw();
   };
-  startPoller(async (signal) => {
-    const answer = await ask('nodes', new URLSearchParams({ from: '-5m' }), signal).catch(() => null);
+  const poller = startPoller(async (signal) => {
+    const answer = await ask('coverage', new URLSearchParams({ from: '-1m' }), signal).catch(() => null);
     if (answer?.coverage) fleet.coverage(answer.coverage);
-  }, NODES_MS);
+  }, COVERAGE_MS);
+  fleet.askAgain = poller.restart;
   startPoller(async (signal) => {
     const answer = await ask('providers', new URLSearchParams({ from: '-1h' }), signal).catch(() => null);
     if (answer !== null) { fleet.rows = answer.rows; onNames(fleet); }

@@ -21,7 +21,7 @@ const open = { overview, feed: feedView, nodes: nodesView };
 function main() {
   let shell = null;
   const fleet = createFleet(() => shell?.update());
-  const feed = createFeed((coverage) => fleet.coverage(coverage));
+  const feed = createFeed((coverage) => { fleet.coverage(coverage); fleet.askAgain(); });
   const drawer = decisionDrawer();
   shell = createShell(fleet, drawer);
   document.getElementById('app').replaceChildren(...shell.element);

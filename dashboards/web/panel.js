@@ -13,7 +13,8 @@ const REFRESH_LONG_MS = 30_000;
 
 /**
  * A panel that reads one report. `definition`: `{report, title, note, path, params(state), render(answer, state), empty,
- * isEmpty(answer), tools(state), onAnswer(answer)}`. `render` returns nodes. Returns `{element, restart, stop, redraw}`.
+ * isEmpty(answer), tools(state), onAnswer(answer), judge(coverage), ignores}`. `ignores` names filters that the report does not
+ * have, which a mark tells when they are set. `render` returns nodes. Returns `{element, restart, stop, redraw}`.
  */
 export function createPanel(definition) {
   const marks = h('span', { class: 'marks' });
@@ -27,7 +28,7 @@ export function createPanel(definition) {
   function draw() {
     const state = current();
     if (definition.tools) replaceKeepingFocus(tools, definition.tools(state));
-    marks.replaceChildren(...marksOf(had));
+    marks.replaceChildren(...marksOf(had, definition, state));
     if (had.answer === null) {
       if (had.error) body.replaceChildren(failed(had.error, poller.restart));
       return;
@@ -63,12 +64,13 @@ export function createPanel(definition) {
   };
 }
 
-function marksOf({ answer, at, error }) {
-  const marks = [];
-  const coverage = summarise(answer?.coverage);
+function marksOf({ answer, at, error }, { judge, ignores }, state) {
+  const marks = (ignores ?? []).filter((key) => state[key] !== '').map((key) => h('span', { class: 'mark', title: `This report is not told apart by ${key}` }, `every ${key}`));
+  const judged = answer?.coverage && judge ? judge(answer.coverage) : answer?.coverage;
+  const coverage = summarise(judged);
   if (answer !== null && coverage.level !== 'complete') {
-    const share = coverage.note === '' || answer.coverage.answered < answer.coverage.expected ? coverage.label : coverage.note;
-    marks.push(h('span', { class: `mark mark-${coverage.level}`, title: sentence(answer.coverage) }, share, h('span', { class: 'hidden' }, `. ${sentence(answer.coverage)}`)));
+    const share = coverage.note === '' || judged.answered < judged.expected ? coverage.label : coverage.note;
+    marks.push(h('span', { class: `mark mark-${coverage.level}`, title: sentence(judged) }, share, h('span', { class: 'hidden' }, `. ${sentence(judged)}`)));
   }
   if (answer?.sampling?.weighted) {
     marks.push(h('span', { class: 'mark', title: `Rows stand for more than themselves; lowest probability of being kept: ${answer.sampling.min_probability}` }, 'weighted'));

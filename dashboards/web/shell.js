@@ -36,7 +36,8 @@ export function createShell(fleet, drawer) {
 function selects(state, fleet) {
   const names = (key) => options(fleet.rows, key, state[key]);
   const regions = [...new Set([...fleet.regions, ...(state.region ? [state.region] : [])])];
-  const chosen = state.provider_id === '' ? [] : [h('a', { class: 'unfilter', href: to({ provider_id: '' }), 'aria-label': `Show all providers, not only ${state.provider_id}` }, state.provider_id, h('span', { 'aria-hidden': 'true' }, ' ×'))];
+  const chosen = ['provider_id', 'result'].filter((key) => state[key] !== '').map((key) =>
+    h('a', { class: 'unfilter', href: to({ [key]: '' }), 'aria-label': `Show all, not only ${state[key]}` }, state[key].replaceAll('_', ' '), h('span', { 'aria-hidden': 'true' }, ' ×')));
   return [...chosen, select('profile', 'all profiles', names('profile'), state), select('chain', 'all chains', names('chain'), state), select('region', 'all regions', regions, state), select('range', null, Object.keys(RANGES), state)];
 }
 

@@ -120,9 +120,9 @@ export class MockFleet {
 
   remember(event, ranked, excluded, at) {
     const ms = event.duration_ns / 1e6;
-    const candidate = (of, index) => ({ rank: index + 1, channel: `${of.provider_id}/${of.transport}`, score: Number((of.base * 1.07).toFixed(2)), probability: event.strategy === 'fastest' ? (index === 0 ? 0.93 : 0.07 / (ranked.length - 1)) : 1 / ranked.length, inputs: JSON.stringify({ ewma_ms: of.base * 1.031, samples: 212 + index * 31, lag_blocks: -index }) });
+    const candidate = (of, index) => ({ rank: index + 1, channel: `${of.provider_id}:${of.transport}`, score: Number((of.base * 1.07).toFixed(2)), probability: event.strategy === 'fastest' ? (index === 0 ? 0.93 : 0.07 / (ranked.length - 1)) : 1 / ranked.length, inputs: { ewma_ms: of.base * 1.031, samples: 212 + index * 31, lag_blocks: -index } });
     const eligible = ranked.map(candidate);
-    const selections = [{ chosen: eligible[0]?.channel ?? null, eligible, excluded: excluded.map((of) => ({ channel: `${of.provider_id}/${of.transport}`, reason: of.base > 100 ? 'lagging' : 'circuit_open' })) }];
+    const selections = [{ chosen: eligible[0]?.channel ?? null, eligible, excluded: excluded.map((of) => ({ channel: `${of.provider_id}:${of.transport}`, reason: of.base > 100 ? 'lagging' : 'circuit_open' })) }];
     const attempt = (ordinal, of, offset, length, outcome, status) => ({ time: iso(Math.round(at + offset)), trace_id: event.trace_id, span_id: event.trace_id.slice(0, 16), ordinal, kind: ordinal === 1 ? 'primary' : 'failover', outcome, provider_id: of.provider_id, transport: of.transport, circuit_state: 'closed', http_status: status, status_code: outcome === 'success' ? null : '-32000', error_category: outcome === 'success' ? null : 'server_error', duration_ns: Math.round(length * 1e6), dispatched: 'dispatched', server_address: `${of.provider_id}.example:443` });
     const attempts = [];
     if (event.failovers > 0) {

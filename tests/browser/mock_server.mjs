@@ -63,10 +63,24 @@ async function answer(mock, request, response) {
   if (demo) return nodeSwitch(mock, Number(demo[1]), demo[2], response);
   if (api === 'stream') return stream(mock, request, response);
   if (api.startsWith('decisions/')) return decision(mock, decodeURIComponent(api.slice(10)), response);
+  if (api === 'coverage') return coverage(mock, url.searchParams, response);
   if (reports[api] === undefined) return refuse(response, 404, 'not_found', `no report ${api}`);
+  const unknown = [...url.searchParams.keys()].filter((key) => !accepted(api).includes(key));
+  if (unknown.length > 0) return refuse(response, 400, 'bad_request', `\`${unknown[0]}\` is no parameter of this report`);
   if (mock.fail.has(api)) return refuse(response, 503, 'deadline', 'no answer within 10s', 'ask for a shorter range');
   if (mock.slow_ms > 0) await new Promise((resolve) => setTimeout(resolve, mock.slow_ms));
   return report(mock, api, url.searchParams, response);
+}
+
+// As the query service: an unknown parameter is refused, so that a filter is never silently ignored.
+function accepted(report) {
+  const own = { traffic: ['step', 'result'], latency: ['by', 'result'], errors: ['result'] }[report] ?? [];
+  return report === 'nodes' ? [] : ['from', 'to', 'limit', 'profile', 'chain', 'provider_id', 'region', ...own];
+}
+
+function coverage(mock, params, response) {
+  const to = Date.now();
+  json(response, 200, { coverage: mock.fleet.coverage(to - milliseconds((params.get('from') ?? '-15m').slice(1)), to) });
 }
 
 function report(mock, name, params, response) {

@@ -15,6 +15,7 @@ export function circuitsPanel() {
     title: 'Circuits',
     note: 'transitions, newest first, UTC',
     params: (state) => reportParams(state, { limit: '100' }, ['result']),
+    ignores: ['result'],
     empty: 'No circuit changed its state in this range.',
     render: (answer) => draw(answer.rows),
   });

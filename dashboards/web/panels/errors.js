@@ -1,5 +1,5 @@
 // The report `errors`: what failed down, where it failed across. Only what lowers the success rate is here; a revert is
-// the caller's own fault and is not.
+// the caller's own fault and is here only when the filter asks for it.
 
 import { h } from '../element.js';
 import { createPanel } from '../panel.js';
@@ -17,7 +17,7 @@ export function errorsPanel() {
     report: 'errors',
     title: 'Errors',
     note: 'by category, provider and region',
-    params: (state) => reportParams(state, {}, ['result']),
+    params: (state) => reportParams(state, { result: state.result === 'application_error' ? state.result : 'error' }, ['result']),
     empty: 'No errors in this range.',
     render: (answer) => draw(errorLines(answer.rows), regionsOf(answer.rows), incompleteRegions(answer.coverage)),
   });

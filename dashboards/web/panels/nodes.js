@@ -3,7 +3,7 @@
 
 import { h, s } from '../element.js';
 import { createPanel } from '../panel.js';
-import { missingStretches, windowOf } from '../pure/coverage.js';
+import { missingStretches, ofNow, windowOf } from '../pure/coverage.js';
 import { count, DASH, percent, shortNode, span, words } from '../pure/format.js';
 import { axisTime, clock, dateClock, parseTime, timeTicks } from '../pure/time.js';
 import { RANGES } from '../pure/url_state.js';
@@ -11,23 +11,24 @@ import { RANGES } from '../pure/url_state.js';
 const REASONS = [['down', 'no heartbeat'], ['unreachable', 'did not answer'], ['late', 'not committed yet'], ['lost', 'a hole in the sequence'], ['expired', 'past retention'], ['unknown', 'cannot be shown']];
 const CLOCK_SUSPECT_MS = 1000;
 
-export function nodesPanel({ onAnswer }) {
+export function nodesPanel() {
   return createPanel({
     report: 'nodes',
     title: 'Nodes',
     note: 'now',
-    params: (state) => new URLSearchParams({ from: `-${state.range}` }),
+    params: () => new URLSearchParams(),
     empty: 'No node is known yet.',
-    onAnswer,
-    render: (answer) => [table(answer), regions(answer.coverage)],
+    judge: ofNow,
+    render: (answer) => table(answer),
   });
 }
 
-/** The lanes, drawn from the same answer; a panel of its own for its height. */
+/** The lanes: the coverage of the chosen range, as any other question about it would get it. */
 export function coveragePanel() {
   return createPanel({
     report: 'nodes',
     id: 'coverage',
+    path: 'coverage',
     title: 'Coverage',
     note: 'node-time of the range, 10 s slices',
     params: (state) => new URLSearchParams({ from: `-${state.range}` }),
@@ -53,29 +54,48 @@ function lanes(coverage, state) {
   const ticks = timeTicks(window.from, window.to, 8).map((at) => h('span', { vars: { '--x': (at - window.from) / (window.to - window.from) } }, axisTime(at, window.to - window.from)));
   const present = new Set(stretches.map((gap) => gap.why));
   return [h('div', { class: 'lanes' }, coverage.nodes.map(lane)), h('div', { class: 'lane-axis', 'aria-hidden': 'true' }, ticks),
-    h('p', { class: 'keys' }, h('span', { class: 'key key-covered' }, h('i'), 'covered'), REASONS.map(([why, text]) => h('span', { class: `key key-${why} ${present.has(why) ? '' : 'is-absent'}` }, h('i'), h('span', null, `${why}: ${text}`))), h('span', { class: 'key key-open' }, h('i'), 'open: still arriving'))];
+    h('p', { class: 'keys' }, h('span', { class: 'key key-covered' }, h('i'), 'covered'), REASONS.map(([why, text]) => h('span', { class: `key key-${why} ${present.has(why) ? '' : 'is-absent'}` }, h('i'), h('span', null, `${why}: ${text}`))), h('span', { class: 'key key-open' }, h('i'), 'open: still arriving')), regions(coverage)];
 }
+
+const td = (...children) => h('td', null, children);
+const num = (text, title, grade) => h('td', { class: `num ${grade ?? ''}`, title }, text);
+
+// A column is left out where the service does not tell what it `needs`.
+const COLUMNS = [
+  { name: 'Node', cell: (row) => h('th', { scope: 'row' }, row.node_id ?? row.address ?? DASH) },
+  { name: 'Region', cell: (row) => td(row.region ?? DASH) },
+  { name: 'State', cell: (row) => td(h('span', { class: `chip chip-${row.state}` }, words(row.state))) },
+  { name: 'Answered', cell: (_, of) => td(of === undefined ? DASH : of.answered ? `${of.source ?? 'yes'}, ${Number(of.elapsed_ms).toFixed(1)} ms` : h('span', { class: 'is-poor' }, 'no')) },
+  { name: 'Watermark', kind: 'num', cell: (row) => num(row.watermark ? `${ago(row.watermark)} ago` : DASH, titled(row.watermark)) },
+  { name: 'Clock', kind: 'num', cell: (row) => num(offset(row.clock_offset_ms), null, Math.abs(Number(row.clock_offset_ms ?? 0)) > CLOCK_SUSPECT_MS ? 'is-poor' : '') },
+  { name: 'Rows', kind: 'num', needs: 'rows', cell: (row) => num(count(row.rows)) },
+  { name: 'Up', kind: 'num', needs: 'started', cell: (row) => num(ago(row.started), titled(row.started)) },
+  { name: 'Version', cell: (row) => td(row.version ?? DASH) },
+  { name: 'Store', cell: (row) => id(row.store_id) },
+  { name: 'Boot', cell: (row) => id(row.boot_id) },
+  { name: 'Address', needs: 'address', cell: (row) => h('td', { class: 'mono' }, row.address ?? DASH) },
+  { name: 'Error', cell: (row) => h('td', { class: 'is-poor' }, row.error ?? '') },
+];
+
+function ago(text) {
+  const at = parseTime(text);
+  return at === null ? DASH : span(Date.now() - at);
+}
+
+function titled(text) {
+  const at = parseTime(text);
+  return at === null ? null : dateClock(at);
+}
+
+const offset = (ms) => (ms === null || ms === undefined ? DASH : `${Number(ms) > 0 ? '+' : ''}${Number(ms).toFixed(1)} ms`);
 
 function table(answer) {
-  const names = [['Node'], ['Region'], ['State'], ['Answered'], ['Watermark', 'num'], ['Clock', 'num'], ['Rows', 'num'], ['Up', 'num'], ['Version'], ['Store'], ['Boot'], ['Error']];
+  const told = new Set(answer.rows.flatMap((row) => Object.keys(row)));
+  const columns = COLUMNS.filter(({ needs }) => needs === undefined || told.has(needs));
   const answered = new Map((answer.coverage.nodes ?? []).map((node) => [node.node_id, node]));
   return h('div', { class: 'scroll' }, h('table', { class: 'nodes-table' }, h('caption', { class: 'hidden' }, 'Nodes as the query service knows them'),
-    h('thead', null, h('tr', null, names.map(([name, kind]) => h('th', { scope: 'col', class: kind }, name)))),
-    h('tbody', null, answer.rows.map((row) => line(row, answered.get(row.node_id))))));
-}
-
-function line(row, coverage) {
-  const now = Date.now();
-  const ago = (text) => { const at = parseTime(text); return at === null ? DASH : span(now - at); };
-  const skewed = Math.abs(Number(row.clock_offset_ms ?? 0)) > CLOCK_SUSPECT_MS;
-  const titled = (text) => { const at = parseTime(text); return at === null ? null : dateClock(at); };
-  return h('tr', null, h('th', { scope: 'row' }, row.node_id), h('td', null, row.region ?? DASH),
-    h('td', null, h('span', { class: `chip chip-${row.state}` }, words(row.state))),
-    h('td', null, coverage === undefined ? DASH : coverage.answered ? `${coverage.source ?? 'yes'}, ${Number(coverage.elapsed_ms).toFixed(1)} ms` : h('span', { class: 'is-poor' }, 'no')),
-    h('td', { class: 'num', title: titled(row.watermark) }, row.watermark ? `${ago(row.watermark)} ago` : DASH),
-    h('td', { class: `num ${skewed ? 'is-poor' : ''}` }, row.clock_offset_ms === null || row.clock_offset_ms === undefined ? DASH : `${Number(row.clock_offset_ms) > 0 ? '+' : ''}${Number(row.clock_offset_ms).toFixed(1)} ms`),
-    h('td', { class: 'num' }, count(row.rows)), h('td', { class: 'num', title: titled(row.started) }, ago(row.started)),
-    h('td', null, row.version ?? DASH), id(row.store_id), id(row.boot_id), h('td', { class: 'is-poor' }, row.error ?? ''));
+    h('thead', null, h('tr', null, columns.map(({ name, kind }) => h('th', { scope: 'col', class: kind }, name)))),
+    h('tbody', null, answer.rows.map((row) => h('tr', null, columns.map(({ cell }) => cell(row, answered.get(row.node_id))))))));
 }
 
 const id = (text) => h('td', { class: 'mono', title: text ?? null }, text ? String(text).slice(-8) : DASH);

@@ -14,7 +14,8 @@ export function providersPanel() {
     report: 'providers',
     title: 'Providers',
     note: 'latency in ms; a region column is its p95',
-    params: (state) => reportParams(state),
+    params: (state) => reportParams(state, {}, ['result']),
+    ignores: ['result'],
     empty: 'No provider was called in this range.',
     render: (answer) => draw(channels(answer.rows), regionsOf(answer.rows), incompleteRegions(answer.coverage)),
   });

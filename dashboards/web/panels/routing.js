@@ -14,7 +14,8 @@ export function routingPanel() {
     report: 'routing',
     title: 'Routing',
     note: 'bar: actual share, tick: intended',
-    params: (state) => reportParams(state),
+    params: (state) => reportParams(state, {}, ['result']),
+    ignores: ['result'],
     empty: 'No selection was made in this range.',
     render: (answer) => h('div', { class: 'scroll' }, h('table', { class: 'routing-table' }, h('caption', { class: 'hidden' }, 'Intended and actual share of each channel'), head(), routingGroups(answer.rows).map(group))),
   });

@@ -41,6 +41,9 @@ function whyMissing(node) {
   return `${percent(node.ratio)} covered (${why})`;
 }
 
+/** A coverage judged by its counts of nodes, which are of now, whatever time was missing before. */
+export const ofNow = (coverage) => ({ ...coverage, ratio: 1, complete: coverage.answered === coverage.expected, nodes: (coverage.nodes ?? []).map((node) => (node.answered ? { ...node, ratio: 1 } : node)) });
+
 /** Regions of which an answer lacks a node or some time: their figures beside the aggregate are too low. */
 export const incompleteRegions = (coverage) =>
   new Set((coverage?.regions ?? []).filter((region) => region.answered < region.expected || region.ratio < 1).map((region) => region.region));

@@ -65,7 +65,7 @@ function excludedPhrase(excluded) {
 
 function ending(decision) {
   const took = duration(Number(decision.duration_ns) / 1e6);
-  const n = Number(decision.attempts_count ?? (Array.isArray(decision.attempts) ? decision.attempts.length : decision.attempts) ?? 0);
+  const n = Number(decision.attempt_count ?? (Array.isArray(decision.attempts) ? decision.attempts.length : decision.attempts) ?? 0);
   const after = n === 0 ? 'without an attempt' : n === 1 ? 'after one attempt' : `after ${n} attempts`;
   if (decision.result === 'success') return `Answered in ${took} ${after}.`;
   const category = decision.error_category ? `: ${words(decision.error_category)}` : '';

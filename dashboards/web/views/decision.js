@@ -91,8 +91,9 @@ function timing(decision) {
 
 function attempts(decision) {
   const { items } = lanes(decision);
-  if (items.length === 0) return h('section', { 'aria-label': 'Attempts' }, h('h4', null, 'Attempts'), h('p', { class: 'dim' }, `None: answered by ${words(decision.answered_by)}.`));
-  return h('section', { 'aria-label': 'Attempts' }, h('h4', null, 'Attempts', h('small', null, ' from the decision’s start to its end')), h('ol', { class: 'waterfall' }, items.map(({ attempt, offset_ms, length_ms, left, width }) =>
+  const lost = decision.attempts_complete === false ? h('p', { class: 'note note-partial' }, `Records of ${items.length} of ${decision.attempt_count} attempts are here.`) : null;
+  if (items.length === 0 && lost === null) return h('section', { 'aria-label': 'Attempts' }, h('h4', null, 'Attempts'), h('p', { class: 'dim' }, `None: answered by ${words(decision.answered_by)}.`));
+  return h('section', { 'aria-label': 'Attempts' }, h('h4', null, 'Attempts', h('small', null, ' from the decision’s start to its end')), lost, h('ol', { class: 'waterfall' }, items.map(({ attempt, offset_ms, length_ms, left, width }) =>
     h('li', null,
       h('div', { class: 'fall-name' }, h('b', null, `${attempt.ordinal}`), ` ${attempt.provider_id}`, h('small', null, ` ${attempt.transport} · ${words(attempt.kind)}`)),
       s('svg', { class: 'fall', width: '100%', height: 14, 'aria-hidden': 'true' }, s('line', { x1: 0, x2: '100%', y1: 7, y2: 7 }), s('rect', { class: `fall-${attempt.outcome}`, x: `${(left * 100).toFixed(2)}%`, y: 2, height: 10, width: `max(2px, ${(width * 100).toFixed(2)}%)` })),

@@ -21,7 +21,9 @@ export function feedPanel(feed, { compact }) {
   const tools = h('span', { class: 'tools' });
   const aloud = h('p', { class: 'hidden', 'aria-live': 'polite' });
   const state = h('p', { class: 'state state-reading' });
-  const heading = h('h2', { id: 'panel-feed' }, 'Decisions', h('small', null, 'live, UTC, ms'));
+  // Without a chosen profile the service sends its default one, and that is said.
+  const profile = h('small');
+  const heading = h('h2', { id: 'panel-feed' }, 'Decisions', profile);
   const element = h('section', { class: `panel panel-feed ${compact ? 'is-compact' : 'is-wide'}`, 'aria-labelledby': 'panel-feed' },
     h('header', null, heading, status, tools), compact ? null : columns(), h('div', { class: 'feed-scroll' }, state, list), aloud);
   const rows = new Map();
@@ -40,7 +42,7 @@ export function feedPanel(feed, { compact }) {
   }
 
   const pause = h('button', { type: 'button', class: 'quiet', title: 'Space holds the list', on: { click: () => feed.pause(!feed.paused) } }, 'Hold');
-  const filters = () => tools.replaceChildren(...(compact ? [] : [choice('Result', RESULTS, current().result, (result) => to({ result }))]), pause);
+  const filters = () => { profile.textContent = `live, ${current().profile || 'profile public'}`; tools.replaceChildren(...(compact ? [] : [choice('Result', RESULTS, current().result, (result) => to({ result }))]), pause); };
   const stops = [feed.subscribe(draw), onChange(() => { filters(); refreshLinks(rows); mark(rows); })];
   element.addEventListener('keydown', (event) => walk(event, list));
   filters();

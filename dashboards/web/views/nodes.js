@@ -4,7 +4,7 @@ import { h } from '../element.js';
 import { coveragePanel, nodesPanel } from '../panels/nodes.js';
 
 export function nodesView() {
-  const panels = [coveragePanel(), nodesPanel({})];
+  const panels = [coveragePanel(), nodesPanel()];
   return {
     element: h('div', { class: 'view view-nodes' }, panels.map((panel) => panel.element)),
     restart: () => panels.forEach((panel) => panel.restart()),
