@@ -1,9 +1,27 @@
 //! topology → scan → distribute → merge → coverage → APIs.
 
+pub mod membership;
+
+pub mod topology;
+
+mod scan;
+
+mod distribute;
+
+mod coverage;
+
+pub mod engine;
+
 pub mod ask;
+
+pub mod answer;
+
+pub mod api;
 
 pub mod prometheus;
 
 pub mod reports;
 
 pub mod feed;
+
+pub mod server;

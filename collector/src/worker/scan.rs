@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result, exec_err, internal_err};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -83,7 +83,7 @@ impl StoreScan {
     /// When the leaf names another store than the one kept here.
     pub(crate) fn try_at_home(spec: ScanSpec, book: &Arc<PinBook>) -> Result<Self> {
         if spec.store_id != book.store_id() {
-            return exec_err!("this node keeps store {}, not {}", book.store_id(), spec.store_id);
+            return Err(unread(format!("this node keeps store {}, not {}", book.store_id(), spec.store_id)));
         }
         Self::build(spec, Some(Arc::clone(book)))
     }
@@ -169,17 +169,23 @@ impl ExecutionPlan for StoreScan {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let ScanSpec { store_id, query_id, table, .. } = &self.spec;
         let Some(book) = &self.book else {
-            return exec_err!("store {store_id} is read by the node that keeps it and by nobody else");
+            return Err(unread(format!("store {store_id} is read by the node that keeps it and by nobody else")));
         };
         let Some(pin) = book.get(*query_id) else {
-            return exec_err!("store {store_id} holds no snapshot for query {query_id}: it ended or was never pinned");
+            let message = format!("store {store_id} holds no snapshot for query {query_id}: it ended or was never pinned");
+            return Err(unread(message));
         };
         let Some(snapshot) = pin.snapshot(*table) else {
-            return exec_err!("query {query_id} did not pin table {table} of store {store_id}");
+            return Err(unread(format!("query {query_id} did not pin table {table} of store {store_id}")));
         };
         read::partition(&self.spec, snapshot, Arc::clone(&pin), partition, context)
             .map_err(|error| in_store(*store_id, error))
     }
+}
+
+/// A leaf that cannot be read here: the node's fault and not the question's, which is told apart by the error's kind.
+fn unread(message: String) -> DataFusionError {
+    DataFusionError::External(message.into())
 }
 
 /// Names the store that an error comes from.
