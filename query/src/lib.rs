@@ -1,6 +1,22 @@
 //! topology → scan → distribute → merge → coverage → APIs.
 
+pub mod membership;
+
+pub mod topology;
+
+mod scan;
+
+mod distribute;
+
+mod coverage;
+
+pub mod engine;
+
 pub mod ask;
+
+pub mod answer;
+
+pub mod api;
 
 pub mod prometheus;
 
@@ -11,3 +27,5 @@ pub mod decisions;
 pub mod feed;
 
 pub mod dashboard;
+
+pub mod server;

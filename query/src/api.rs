@@ -1,0 +1,84 @@
+//! What all HTTP endpoints share: one table from errors to replies, and the header that carries coverage.
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use lariat_schema::coverage::Coverage;
+use serde_json::json;
+
+use crate::ask::AskError;
+
+pub mod coverage;
+pub mod nodes;
+pub mod sql;
+
+/// Header of coverage, where the body has no place for it.
+pub const COVERAGE_HEADER: HeaderName = HeaderName::from_static("x-lariat-coverage");
+
+/// Above this the header leaves out the nodes: proxies cut long headers off, or refuse them.
+const MAX_HEADER_BYTES: usize = 4_096;
+
+/// An error as a reply.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    hint: Option<String>,
+    coverage: Option<Box<Coverage>>,
+}
+
+impl ApiError {
+    /// The request itself is wrong.
+    pub fn bad_request(message: impl Into<String>, hint: Option<&str>) -> Self {
+        let hint = hint.map(str::to_owned);
+        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into(), hint, coverage: None }
+    }
+}
+
+impl From<AskError> for ApiError {
+    /// The table from errors to the wire.
+    fn from(error: AskError) -> Self {
+        let message = error.to_string();
+        let reply = |status, code, hint| Self { status, code, message, hint, coverage: None };
+        match error {
+            AskError::BadQuestion { hint, .. } => reply(StatusCode::BAD_REQUEST, "bad_question", hint),
+            AskError::TooLarge { hint, .. } => reply(StatusCode::UNPROCESSABLE_ENTITY, "too_large", hint),
+            AskError::NotCovered { coverage, .. } => {
+                let hint = Some("lower min_coverage, or try again when the missing nodes are back".to_owned());
+                Self { coverage: Some(coverage), ..reply(StatusCode::SERVICE_UNAVAILABLE, "not_covered", hint) }
+            }
+            AskError::Deadline { .. } => {
+                let hint = Some("narrow the question or raise `deadline`".to_owned());
+                reply(StatusCode::GATEWAY_TIMEOUT, "deadline", hint)
+            }
+            AskError::Internal { source } => {
+                tracing::error!(error = %source, detail = ?source, "a question could not be answered");
+                reply(StatusCode::INTERNAL_SERVER_ERROR, "internal", None)
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut body = json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}});
+        let mut headers = HeaderMap::new();
+        if let Some(coverage) = &self.coverage {
+            headers.extend(coverage_header(coverage));
+            body["coverage"] = json!(coverage);
+        }
+        (self.status, headers, Json(body)).into_response()
+    }
+}
+
+/// Coverage as a header: compact JSON, without the nodes where it would be too long.
+pub(crate) fn coverage_header(coverage: &Coverage) -> Option<(HeaderName, HeaderValue)> {
+    let mut text = serde_json::to_string(coverage).ok()?;
+    if text.len() > MAX_HEADER_BYTES {
+        text = serde_json::to_string(&Coverage { nodes: Vec::new(), ..coverage.clone() }).ok()?;
+    }
+    // Node names may hold any character; a header may not.
+    let ascii: String = text.chars().map(|character| if character.is_ascii() { character } else { '?' }).collect();
+    Some((COVERAGE_HEADER, HeaderValue::from_str(&ascii).ok()?))
+}

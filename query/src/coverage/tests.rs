@@ -1,0 +1,96 @@
+//! Coverage of fleets that are whole, late, broken, young, and not there at all.
+
+use super::*;
+
+/// A moment that is the start of a slice.
+const T0: i64 = 1_800_000_000_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+fn node(name: &str, region: &str, watermark: Option<i64>) -> NodeFacts {
+    NodeFacts {
+        node_id: name.to_owned(),
+        region: Some(region.to_owned()),
+        state: if watermark.is_some() { NodeState::Ready } else { NodeState::Disconnected },
+        since_unix_nanos: Some(T0),
+        clock_offset_nanos: 0,
+        answered: watermark.map(|watermark_unix_nanos| Part { watermark_unix_nanos, rows: 7, elapsed_ms: 1.0 }),
+        error: watermark.is_none().then(|| "the node's address refuses connections".to_owned()),
+    }
+}
+
+fn judge(nodes: &[NodeFacts], expected: u32, now: i64) -> Coverage {
+    coverage("q".to_owned(), Some(TimeRange::new(T0, now)), now, nodes, expected)
+}
+
+#[test]
+fn three_nodes_that_are_up_to_date_are_complete() {
+    let now = T0 + 100 * SECOND;
+    let nodes = [node("a", "us", Some(now)), node("b", "eu", Some(now)), node("c", "ap", Some(now))];
+    let coverage = judge(&nodes, 3, now);
+    assert!(coverage.complete, "{coverage:?}");
+    assert_eq!((coverage.expected, coverage.answered, coverage.responding), (3, 3, 3));
+    assert!((coverage.ratio - 1.0).abs() < f64::EPSILON);
+    assert_eq!(coverage.window.open_from.as_deref(), Some(rfc3339(T0 + 80 * SECOND).as_str()));
+}
+
+#[test]
+fn a_dead_node_lowers_the_ratio_and_is_named_with_its_region_and_the_time_that_is_missing() {
+    let now = T0 + 100 * SECOND;
+    let nodes = [node("a", "us", Some(now)), node("b", "eu", None), node("c", "ap", Some(now))];
+    let coverage = judge(&nodes, 3, now);
+    assert!(!coverage.complete);
+    assert!((coverage.ratio - 2.0 / 3.0).abs() < 1e-9, "{}", coverage.ratio);
+    let dead = coverage.nodes.iter().find(|node| !node.answered).unwrap();
+    assert_eq!((dead.node_id.as_str(), dead.region.as_str()), ("b", "eu"));
+    let missing = Missing { from: rfc3339(T0), to: rfc3339(T0 + 80 * SECOND), why: Why::Unreachable };
+    assert_eq!(dead.missing, [missing]);
+    let eu = coverage.regions.iter().find(|region| region.region == "eu").unwrap();
+    assert_eq!((eu.expected, eu.answered), (1, 0));
+}
+
+#[test]
+fn slices_after_the_watermark_are_late_and_open_slices_are_not() {
+    let now = T0 + 100 * SECOND;
+    let late = judge(&[node("a", "us", Some(T0 + 55 * SECOND))], 1, now);
+    assert!(!late.complete);
+    assert!((late.ratio - 5.0 / 8.0).abs() < 1e-9, "{}", late.ratio);
+    assert_eq!(late.nodes[0].missing[0].why, Why::Late);
+    let open = judge(&[node("a", "us", Some(T0 + 81 * SECOND))], 1, now);
+    assert!(open.complete, "{open:?}");
+}
+
+#[test]
+fn expected_nodes_that_nobody_has_met_are_listed_as_never_seen() {
+    let now = T0 + 100 * SECOND;
+    let coverage = judge(&[node("a", "us", Some(now))], 3, now);
+    assert_eq!((coverage.expected, coverage.answered), (3, 1));
+    assert_eq!(coverage.nodes.iter().filter(|node| node.state == NodeState::NeverSeen).count(), 2);
+}
+
+#[test]
+fn without_any_data_the_ratio_counts_nodes_and_nothing_is_never_complete() {
+    let none = coverage("q".to_owned(), None, T0, &[], 1);
+    assert!(!none.complete);
+    assert_eq!((none.expected, none.answered, none.window.from), (1, 0, None));
+    let fresh = coverage("q".to_owned(), None, T0, &[node("a", "us", Some(T0)), node("b", "eu", None)], 2);
+    assert!((fresh.ratio - 0.5).abs() < f64::EPSILON && !fresh.complete);
+}
+
+#[test]
+fn a_node_that_joined_later_is_expected_from_then_on() {
+    let now = T0 + 100 * SECOND;
+    let mut late_joiner = node("b", "eu", None);
+    late_joiner.since_unix_nanos = Some(T0 + 40 * SECOND);
+    let coverage = judge(&[node("a", "us", Some(now)), late_joiner], 2, now);
+    assert!((coverage.ratio - 8.0 / 12.0).abs() < 1e-9, "{}", coverage.ratio);
+}
+
+#[test]
+fn a_node_whose_clock_is_off_makes_the_answer_incomplete() {
+    let now = T0 + 100 * SECOND;
+    let mut off = node("a", "us", Some(now));
+    off.clock_offset_nanos = 3 * SECOND;
+    let coverage = judge(&[off], 1, now);
+    assert!(!coverage.complete);
+    assert!(coverage.nodes[0].error.as_deref().unwrap().contains("clock_suspect"));
+}

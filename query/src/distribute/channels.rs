@@ -1,0 +1,208 @@
+//! Connections to workers, and what each of them did in one query.
+//!
+//! The engine's own resolver has no token, no timeouts and keeps no account; and it reports a failed stage as one
+//! error, without the node. Here every call goes through a channel that knows its store, so that an answer can name who
+//! failed or never finished.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
+use datafusion_distributed::{
+    ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse,
+    SetPlanRequest, WorkerChannel, WorkerToCoordinatorMsg,
+};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use http::{HeaderMap, HeaderValue, header};
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceBuilder;
+use url::Url;
+
+/// How long a connection may take to come about: nodes are near or not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often an open connection is asked for a sign of life while a query waits on it.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the sign may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections kept open, far above any fleet's size: beyond it all are closed and made anew.
+const MAX_CHANNELS: usize = 4_096;
+
+/// The connections of a query service, one per address.
+#[derive(Clone)]
+pub(crate) struct Channels {
+    open: Arc<Mutex<HashMap<Url, Channel>>>,
+    authorization: Option<HeaderValue>,
+}
+
+impl Channels {
+    /// No connections yet. The token goes with every call; one that cannot stand in a header is left out, and the
+    /// nodes then refuse.
+    pub(crate) fn new(token: Option<&str>) -> Self {
+        let authorization = token.and_then(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { open: Arc::default(), authorization }
+    }
+
+    fn channel(&self, url: &Url) -> Result<Channel> {
+        let mut open = self.open.lock();
+        if let Some(channel) = open.get(url) {
+            return Ok(channel.clone());
+        }
+        let endpoint =
+            Endpoint::from_shared(url.to_string()).map_err(|error| DataFusionError::External(error.into()))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .connect_lazy();
+        if open.len() >= MAX_CHANNELS {
+            open.clear();
+        }
+        open.insert(url.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    fn client(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
+        let authorization = self.authorization.clone();
+        let service = ServiceBuilder::new()
+            .map_request(move |mut request: http::Request<tonic::body::Body>| {
+                if let Some(value) = &authorization {
+                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+                }
+                request
+            })
+            .service(self.channel(url)?);
+        Ok(create_worker_client(BoxCloneSyncChannel::new(service)))
+    }
+}
+
+/// What one address did in one query.
+#[derive(Debug, Default)]
+pub(crate) struct Conduct {
+    accepted: AtomicBool,
+    started: AtomicUsize,
+    finished: AtomicUsize,
+    failure: Mutex<Option<Arc<DataFusionError>>>,
+}
+
+impl Conduct {
+    /// The first error that came from it.
+    pub(crate) fn failure(&self) -> Option<Arc<DataFusionError>> {
+        self.failure.lock().clone()
+    }
+
+    /// True once it has taken a plan: it is alive.
+    pub(crate) fn accepted(&self) -> bool {
+        self.accepted.load(Ordering::Acquire)
+    }
+
+    /// True once every stream that was asked for has come to its end.
+    pub(crate) fn finished(&self) -> bool {
+        let started = self.started.load(Ordering::Acquire);
+        started > 0 && self.finished.load(Ordering::Acquire) >= started
+    }
+
+    fn failed(&self, error: DataFusionError) -> DataFusionError {
+        let error = Arc::new(error);
+        self.failure.lock().get_or_insert_with(|| Arc::clone(&error));
+        DataFusionError::Shared(error)
+    }
+}
+
+/// The connections as one query uses them.
+#[derive(Clone)]
+pub(crate) struct QueryChannels {
+    channels: Channels,
+    conduct: Arc<HashMap<Url, Arc<Conduct>>>,
+}
+
+impl QueryChannels {
+    /// For a query over these addresses.
+    pub(crate) fn new(channels: Channels, urls: impl IntoIterator<Item = Url>) -> Self {
+        let conduct = urls.into_iter().map(|url| (url, Arc::default())).collect();
+        Self { channels, conduct: Arc::new(conduct) }
+    }
+
+    /// What an address did so far.
+    pub(crate) fn conduct(&self, url: &Url) -> Option<&Arc<Conduct>> {
+        self.conduct.get(url)
+    }
+}
+
+#[async_trait]
+impl ChannelResolver for QueryChannels {
+    async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
+        let conduct = self.conduct.get(url).cloned().unwrap_or_default();
+        Ok(Box::new(Watched { inner: self.channels.client(url)?, conduct }))
+    }
+}
+
+/// A worker's channel under observation.
+struct Watched {
+    inner: Box<dyn WorkerChannel>,
+    conduct: Arc<Conduct>,
+}
+
+#[async_trait]
+impl WorkerChannel for Watched {
+    async fn coordinator_channel(
+        &mut self,
+        headers: HeaderMap,
+        set_plan_request: SetPlanRequest,
+        c2w_stream: BoxStream<'static, CoordinatorToWorkerMsg>,
+        metrics: ExecutionPlanMetricsSet,
+        task_ctx: &Arc<TaskContext>,
+    ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
+        let opened = self.inner.coordinator_channel(headers, set_plan_request, c2w_stream, metrics, task_ctx).await;
+        let stream = opened.map_err(|error| self.conduct.failed(error))?;
+        self.conduct.accepted.store(true, Ordering::Release);
+        let conduct = Arc::clone(&self.conduct);
+        Ok(stream.map_err(move |error| conduct.failed(error)).boxed())
+    }
+
+    async fn execute_task(
+        &mut self,
+        headers: HeaderMap,
+        request: ExecuteTaskRequest,
+        metrics: ExecutionPlanMetricsSet,
+        task_ctx: &Arc<TaskContext>,
+    ) -> Result<Vec<BoxStream<'static, Result<RecordBatch>>>> {
+        let opened = self.inner.execute_task(headers, request, metrics, task_ctx).await;
+        let streams = opened.map_err(|error| self.conduct.failed(error))?;
+        self.conduct.started.fetch_add(streams.len(), Ordering::AcqRel);
+        Ok(streams.into_iter().map(|stream| self.watch(stream)).collect())
+    }
+
+    async fn get_worker_info(&mut self, request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {
+        self.inner.get_worker_info(request).await
+    }
+}
+
+impl Watched {
+    fn watch(&self, stream: BoxStream<'static, Result<RecordBatch>>) -> BoxStream<'static, Result<RecordBatch>> {
+        let (conduct, at_end) = (Arc::clone(&self.conduct), Arc::clone(&self.conduct));
+        let end = futures::stream::once(async move {
+            at_end.finished.fetch_add(1, Ordering::AcqRel);
+            None
+        });
+        stream
+            .map_err(move |error| conduct.failed(error))
+            .map(Some)
+            .chain(end)
+            .filter_map(futures::future::ready)
+            .boxed()
+    }
+}

@@ -1,0 +1,54 @@
+//! What the query service itself knows, as tables: the nodes as they are now and the members as they are remembered.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use datafusion::error::Result;
+
+use crate::topology::View;
+
+/// Name of the table of nodes.
+pub(crate) const NODES: &str = "nodes";
+/// Name of the table of members.
+pub(crate) const MEMBERSHIP: &str = "membership";
+
+/// A row per known address.
+pub(crate) fn nodes(view: &View) -> Result<RecordBatch> {
+    let text = |of: &dyn Fn(&crate::topology::Known) -> Option<String>| -> ArrayRef {
+        Arc::new(view.known.iter().map(of).collect::<StringArray>())
+    };
+    let watermarks = view.known.iter().map(|node| node.info.as_ref().map(|info| info.watermark_unix_nanos));
+    #[allow(clippy::cast_precision_loss, reason = "an offset in milliseconds is shown, not computed with")]
+    let offsets = view.known.iter().map(|node| node.info.as_ref().map(|_| node.clock_offset_nanos as f64 / 1e6));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("node_id", text(&|node| node.info.as_ref().map(|info| info.identity.node_id.to_string())), true),
+        ("region", text(&|node| node.info.as_ref().map(|info| info.identity.region.to_string())), true),
+        ("state", text(&|node| Some(node.progress.state.to_string())), true),
+        ("address", text(&|node| Some(node.address.clone())), true),
+        ("store_id", text(&|node| node.info.as_ref().map(|info| info.store_id.to_string())), true),
+        ("boot_id", text(&|node| node.info.as_ref().map(|info| info.identity.boot_id.to_string())), true),
+        ("version", text(&|node| node.info.as_ref().map(|info| info.version.clone())), true),
+        ("watermark", moments(watermarks), true),
+        ("clock_offset_ms", Arc::new(offsets.collect::<Float64Array>()), true),
+        ("error", text(&|node| node.error.clone()), true),
+    ])?)
+}
+
+/// A row per member.
+pub(crate) fn membership(view: &View) -> Result<RecordBatch> {
+    let text = |of: &dyn Fn(&crate::membership::Member) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(view.members.iter().map(of)))
+    };
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("store_id", text(&|member| member.store_id.to_string()), true),
+        ("node_id", text(&|member| member.node_id.to_string()), true),
+        ("region", text(&|member| member.region.to_string()), true),
+        ("address", text(&|member| member.address.clone()), true),
+        ("since", moments(view.members.iter().map(|member| Some(member.since_unix_nanos))), true),
+        ("last_seen", moments(view.members.iter().map(|member| Some(member.last_seen_unix_nanos))), true),
+    ])?)
+}
+
+fn moments(unix_nanos: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(unix_nanos.collect::<TimestampNanosecondArray>().with_timezone("UTC"))
+}

@@ -1,0 +1,201 @@
+//! The query service: configuration, the listener, and the routes of all APIs on it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::ask::Ask;
+use crate::engine::{Engine, EngineError};
+use crate::membership::MembershipError;
+use crate::topology::{ClusterConfig, Topology, poll};
+
+/// Section `query` of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// HTTP: dashboard and APIs.
+    pub http: SocketAddr,
+    /// Flight SQL.
+    pub flight_sql: SocketAddr,
+    /// The Postgres protocol.
+    pub postgres: SocketAddr,
+    /// How long a question may take that does not say it, as `10s`.
+    #[serde(deserialize_with = "duration")]
+    pub deadline: Duration,
+    /// Whether addresses beyond loopback may be bound although nobody is asked for a key.
+    pub allow_open_access: bool,
+}
+
+/// Default deadline of a question.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            http: loopback(4_040),
+            flight_sql: loopback(4_041),
+            postgres: loopback(4_042),
+            deadline: DEFAULT_DEADLINE,
+            allow_open_access: false,
+        }
+    }
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    api::sql::parse_duration(&text).map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration, as 10s")))
+}
+
+/// What the service is made of.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// Section `query`.
+    pub config: Config,
+    /// Section `cluster`.
+    pub cluster: ClusterConfig,
+    /// Where members are remembered; none: they are not.
+    pub data_dir: Option<PathBuf>,
+    /// Further routes, as the demo's.
+    pub extra: Option<Router>,
+}
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Binding beyond loopback would open the system to everybody.
+    #[error("{address} is not loopback, and nobody would be asked for a key: set query.allow_open_access to bind it")]
+    Open {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The members cannot be remembered.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The engine cannot start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A running query service.
+pub struct Query {
+    address: SocketAddr,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    polling: JoinHandle<()>,
+}
+
+/// Starts the service; it accepts requests when this returns.
+///
+/// # Errors
+/// When the address cannot be bound, or the data directory cannot be used.
+pub async fn start(settings: Settings) -> Result<Query, StartError> {
+    let Settings { config, cluster, data_dir, extra } = settings;
+    if !config.http.ip().is_loopback() && !config.allow_open_access {
+        return Err(StartError::Open { address: config.http });
+    }
+    let topology = Topology::open(&cluster, data_dir)?;
+    let token = cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
+    let engine = Arc::new(Engine::start(Arc::clone(&topology), token.as_deref(), config.deadline)?);
+    let bind = |source| StartError::Bind { address: config.http, source };
+    let listener = TcpListener::bind(config.http).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let stop = CancellationToken::new();
+    let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
+    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, extra);
+    let ended = stop.clone().cancelled_owned();
+    let listener = listener.tap_io(|connection| {
+        // Small answers must not wait for a full packet; without it they are slower, and right all the same.
+        connection.set_nodelay(true).ok();
+    });
+    let serving = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(ended).await {
+            tracing::error!(%error, "the query service stopped serving");
+        }
+    });
+    Ok(Query { address, engine, stop, serving, polling })
+}
+
+impl Query {
+    /// The address of HTTP, with the port that the system chose.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine, for other protocols.
+    #[must_use]
+    pub fn engine(&self) -> Arc<dyn Ask> {
+        Arc::clone(&self.engine) as Arc<dyn Ask>
+    }
+
+    /// Stops accepting, lets running requests finish until the deadline, and ends.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.stop.cancel();
+        let mut serving = self.serving;
+        if tokio::time::timeout(deadline, &mut serving).await.is_err() {
+            tracing::warn!("requests were still running at the deadline and are cut off");
+            serving.abort();
+        }
+        self.polling.abort();
+    }
+}
+
+/// Every route of the service.
+fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> Router {
+    let own = Router::new()
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(topology)
+        .merge(api::sql::router(Arc::clone(&ask)))
+        .merge(api::nodes::router(Arc::clone(&ask)))
+        .merge(api::coverage::router(ask));
+    match extra {
+        Some(extra) => own.merge(extra),
+        None => own,
+    }
+}
+
+async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static str) {
+    if topology.settled() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "some nodes are neither ready nor known to be down\n")
+    }
+}
+
+/// Node counts by state, as Prometheus text.
+async fn metrics(State(topology): State<Arc<Topology>>) -> String {
+    use std::fmt::Write;
+    let view = topology.view();
+    let mut text = String::from("# TYPE lariat_query_nodes gauge\n");
+    for state in lariat_schema::coverage::NodeState::ALL {
+        let count = view.known.iter().filter(|node| node.progress.state == *state).count();
+        writeln!(text, "lariat_query_nodes{{state=\"{state}\"}} {count}").ok();
+    }
+    writeln!(text, "# TYPE lariat_query_members gauge\nlariat_query_members {}", view.members.len()).ok();
+    text
+}
