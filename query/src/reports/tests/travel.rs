@@ -87,3 +87,38 @@ async fn moments_and_ids_are_compared_with_the_bare_column() {
     assert!(!shown.contains("CAST("), "{shown}");
     assert!(shown.contains("trace_id@") && shown.contains("pruning_predicate"), "{shown}");
 }
+
+#[tokio::test]
+async fn every_example_of_the_documentation_can_be_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = files(folder.path()).await;
+    let text = include_str!("../../../../docs/reports.md");
+    let examples: Vec<&str> = text.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 9, "{}", examples.len());
+    for sql in examples {
+        let plan = plan(&context, sql).await;
+        collect(plan, context.task_ctx()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+#[test]
+fn every_report_has_its_section_and_every_column_its_line_in_the_documentation() {
+    let text = include_str!("../../../../docs/reports.md");
+    for report in lariat_schema::reports::Report::ALL {
+        let (_, section) = text.split_once(&format!("### `{report}`\n")).unwrap_or_else(|| panic!("no {report}"));
+        let section = section.split("\n### ").next().unwrap();
+        let columns: &[_] = match report.as_str() {
+            "traffic" => crate::reports::traffic::COLUMNS,
+            "errors" => errors::COLUMNS,
+            "routing" => routing::COLUMNS,
+            "providers" => providers::COLUMNS,
+            "circuits" => circuits::COLUMNS,
+            "blocks" => blocks::COLUMNS,
+            "usage" => usage::COLUMNS,
+            _ => &[],
+        };
+        for (column, _) in columns {
+            assert!(section.contains(&format!("`{column}`")), "{report} does not explain {column}");
+        }
+    }
+}
