@@ -12,7 +12,7 @@ import { clock } from '../pure/time.js';
 import { RANGES, reportParams } from '../pure/url_state.js';
 
 /** The panel; its latest answer also feeds the read-outs given by `onTotals`. */
-export function trafficPanel({ onTotals }) {
+export function trafficPanel({ onTotals, onAge }) {
   const crosshair = createCrosshair();
   const charts = { calls: createChart(crosshair, 168), latency: createChart(crosshair, 168) };
   const legends = { calls: h('p', { class: 'legends', 'aria-live': 'polite' }), latency: h('p', { class: 'legends', 'aria-live': 'polite' }) };
@@ -29,6 +29,7 @@ export function trafficPanel({ onTotals }) {
     params: (state) => reportParams(state, { step: RANGES[state.range].step, limit: '10000' }),
     empty: 'No calls in this range.',
     isEmpty: () => false,
+    onAge,
     onAnswer: (answer) => onTotals(readOuts(answer, current())),
     render(answer, state) {
       model = modelOf(answer, state);
@@ -121,7 +122,7 @@ export function readOutStrip() {
   }
 
   draw();
-  return { element: strip, traffic(of) { had.traffic = of; draw(); }, latency(of) { had.latency = of; draw(); } };
+  return { element: strip, traffic(of) { had.traffic = of; draw(); }, latency(of) { had.latency = of; draw(); }, age: (old) => strip.classList.toggle('is-old', old) };
 }
 
 // The same limits as in the providers' table.
