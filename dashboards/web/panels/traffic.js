@@ -58,11 +58,11 @@ export function readOuts(answer, state) {
 
 function tell(model, at, legends) {
   const row = at === null ? null : rowAt(model.rows, at, model.stepMs);
-  const when = at === null ? [] : [h('span', { class: 'legend-time' }, clock(at))];
+  const when = () => (at === null ? [] : [h('span', { class: 'legend-time' }, clock(at))]);
   const per = (key) => (at === null ? '' : rate(row === null ? 0 : row[key] / model.stepSeconds));
-  legends.calls.replaceChildren(...when, legend('success', 'success', per('success')), legend('application', "caller's fault", per('application_errors')), legend('error', 'errors', per('errors')));
+  legends.calls.replaceChildren(...when(), legend('success', 'success', per('success')), legend('application', "caller's fault", per('application_errors')), legend('error', 'errors', per('errors')));
   const value = (key) => (at === null ? '' : duration(row?.[key]));
-  legends.latency.replaceChildren(...when, legend('p95', 'p95', value('p95_ms')), legend('p50', 'p50', value('p50_ms')));
+  legends.latency.replaceChildren(...when(), legend('p95', 'p95', value('p95_ms')), legend('p50', 'p50', value('p50_ms')));
 }
 
 function callsChart(model) {
