@@ -13,10 +13,12 @@ export function s(tag, props, ...children) {
   return fill(document.createElementNS(SVG, tag), props, children);
 }
 
-/** Replaces what an element holds, keeping the keyboard focus on the element of the same `data-key`. */
+/** Replaces what an element holds, keeping the keyboard focus on the element of the same `data-key`; nodes already there stay. */
 export function replaceKeepingFocus(parent, ...children) {
+  const next = flat(children);
+  if (next.length === parent.childNodes.length && next.every((node, index) => node === parent.childNodes[index])) return;
   const active = parent.contains(document.activeElement) ? document.activeElement.dataset?.key : undefined;
-  parent.replaceChildren(...flat(children));
+  parent.replaceChildren(...next);
   if (active === undefined) return;
   const again = [...parent.querySelectorAll('[data-key]')].find((element) => element.dataset.key === active);
   again?.focus({ preventScroll: true });

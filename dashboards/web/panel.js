@@ -13,7 +13,7 @@ const REFRESH_LONG_MS = 30_000;
 
 /**
  * A panel that reads one report. `definition`: `{report, title, note, path, params(state), render(answer, state), empty,
- * isEmpty(answer), tools(state), onAnswer(answer), judge(coverage), ignores}`. `ignores` names filters that the report does not
+ * isEmpty(answer), tools(state), onAnswer(answer), onAge(old), judge(coverage), ignores}`. `ignores` names filters that the report does not
  * have, which a mark tells when they are set. `render` returns nodes. Returns `{element, restart, stop, redraw}`.
  */
 export function createPanel(definition) {
@@ -23,7 +23,8 @@ export function createPanel(definition) {
   const heading = h('h2', { id: `panel-${definition.id ?? definition.report}` }, definition.title, definition.note ? h('small', null, definition.note) : null);
   const element = h('section', { class: `panel panel-${definition.id ?? definition.report}`, 'aria-labelledby': heading.id, 'aria-busy': 'true', data: { report: definition.report } },
     h('header', null, heading, marks, tools), body);
-  const had = { answer: null, at: 0, error: null };
+  // `other`: the answer is to a question that is no longer asked, and is dropped if the new one fails.
+  const had = { answer: null, at: 0, error: null, other: false };
 
   function draw() {
     const state = current();
@@ -45,11 +46,14 @@ export function createPanel(definition) {
       had.answer = await ask(definition.path ?? definition.report, definition.params(state), signal);
       had.at = Date.now();
       had.error = null;
+      had.other = false;
       definition.onAnswer?.(had.answer);
     } catch (error) {
       if (signal.aborted) return;
       had.error = error;
+      if (had.other) had.answer = null;
     }
+    definition.onAge?.(had.error !== null);
     element.setAttribute('aria-busy', 'false');
     draw();
   }
@@ -59,7 +63,11 @@ export function createPanel(definition) {
   return {
     element,
     redraw: draw,
-    restart() { element.setAttribute('aria-busy', 'true'); poller.restart(); },
+    restart() {
+      had.other = true;
+      element.setAttribute('aria-busy', 'true');
+      poller.restart();
+    },
     stop: poller.stop,
   };
 }

@@ -153,6 +153,32 @@ look('a report that fails says so and keeps its old figures', mocked, async (pag
   await page.waitForSelector('.providers-table tbody tr');
 }, { allowed: /503/ });
 
+look('figures of another question do not stay when the new one fails', mocked, async (page, url) => {
+  await page.goto(`${url}/`);
+  await page.waitForSelector('.providers-table tbody tr');
+  await page.waitForSelector('select[name=region] option[value="eu-west"]', { state: 'attached' });
+  mock.fail.add('providers');
+  try {
+    await page.selectOption('select[name=region]', 'eu-west');
+    await page.waitForSelector('.panel[data-report="providers"] .state-failed');
+    assert.equal(await page.locator('.providers-table').count(), 0);
+  } finally {
+    mock.fail.clear();
+  }
+}, { allowed: /503/ });
+
+look('the keyboard moves the crosshair and its values are read out', mocked, async (page, url) => {
+  await page.goto(`${url}/`);
+  await page.waitForSelector('.chart .bar-success');
+  await page.locator('.chart').first().focus();
+  await page.keyboard.press('ArrowLeft');
+  await page.waitForSelector('.crosshair.is-shown', { state: 'attached' });
+  assert.match(await page.locator('.legends').first().innerText(), /\d\d:\d\d:\d\d[\s\S]*success\s*[\d.]+/);
+  await page.waitForResponse((response) => response.url().includes('/traffic'));
+  await page.keyboard.press('ArrowLeft');
+  assert.ok(await page.locator('.chart').first().evaluate((chart) => chart === document.activeElement), 'a refresh keeps the focus');
+});
+
 look('an empty answer of an incomplete fleet is not shown as nothing', mocked, async (page, url) => {
   mock.fleet.setUp(0, false);
   try {
@@ -193,5 +219,9 @@ look('nothing is wider than a phone', mocked, async (page, url) => {
     await page.waitForSelector('.feed-row[href], .lane');
     await page.waitForFunction(() => document.querySelectorAll('[aria-busy=true]').length === 0);
     assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 390, query);
+    if (query.includes('decision')) {
+      await page.waitForSelector('.drawer .why-list');
+      assert.ok(await page.locator('.drawer-body').evaluate((body) => body.scrollWidth <= body.clientWidth), 'the drawer');
+    }
   }
 });

@@ -1,5 +1,5 @@
 // The report `nodes` and its coverage: which node-time the fleet should have, which of it is there, and why the rest is
-// not. A lane per node; colour and pattern both tell the reason.
+// not. A lane per node; a title and the key below tell the reason too, not the colour alone.
 
 import { h, s } from '../element.js';
 import { createPanel } from '../panel.js';

@@ -12,7 +12,7 @@ import { clock } from '../pure/time.js';
 import { RANGES, reportParams } from '../pure/url_state.js';
 
 /** The panel; its latest answer also feeds the read-outs given by `onTotals`. */
-export function trafficPanel({ onTotals }) {
+export function trafficPanel({ onTotals, onAge }) {
   const crosshair = createCrosshair();
   const charts = { calls: createChart(crosshair, 168), latency: createChart(crosshair, 168) };
   const legends = { calls: h('p', { class: 'legends', 'aria-live': 'polite' }), latency: h('p', { class: 'legends', 'aria-live': 'polite' }) };
@@ -29,6 +29,7 @@ export function trafficPanel({ onTotals }) {
     params: (state) => reportParams(state, { step: RANGES[state.range].step, limit: '10000' }),
     empty: 'No calls in this range.',
     isEmpty: () => false,
+    onAge,
     onAnswer: (answer) => onTotals(readOuts(answer, current())),
     render(answer, state) {
       model = modelOf(answer, state);
@@ -57,11 +58,11 @@ export function readOuts(answer, state) {
 
 function tell(model, at, legends) {
   const row = at === null ? null : rowAt(model.rows, at, model.stepMs);
-  const when = at === null ? [] : [h('span', { class: 'legend-time' }, clock(at))];
+  const when = () => (at === null ? [] : [h('span', { class: 'legend-time' }, clock(at))]);
   const per = (key) => (at === null ? '' : rate(row === null ? 0 : row[key] / model.stepSeconds));
-  legends.calls.replaceChildren(...when, legend('success', 'success', per('success')), legend('application', "caller's fault", per('application_errors')), legend('error', 'errors', per('errors')));
+  legends.calls.replaceChildren(...when(), legend('success', 'success', per('success')), legend('application', "caller's fault", per('application_errors')), legend('error', 'errors', per('errors')));
   const value = (key) => (at === null ? '' : duration(row?.[key]));
-  legends.latency.replaceChildren(...when, legend('p95', 'p95', value('p95_ms')), legend('p50', 'p50', value('p50_ms')));
+  legends.latency.replaceChildren(...when(), legend('p95', 'p95', value('p95_ms')), legend('p50', 'p50', value('p50_ms')));
 }
 
 function callsChart(model) {
@@ -121,7 +122,7 @@ export function readOutStrip() {
   }
 
   draw();
-  return { element: strip, traffic(of) { had.traffic = of; draw(); }, latency(of) { had.latency = of; draw(); } };
+  return { element: strip, traffic(of) { had.traffic = of; draw(); }, latency(of) { had.latency = of; draw(); }, age: (old) => strip.classList.toggle('is-old', old) };
 }
 
 // The same limits as in the providers' table.

@@ -69,7 +69,7 @@ function ending(decision) {
   const after = n === 0 ? 'without an attempt' : n === 1 ? 'after one attempt' : `after ${n} attempts`;
   if (decision.result === 'success') return `Answered in ${took} ${after}.`;
   const category = decision.error_category ? `: ${words(decision.error_category)}` : '';
-  return decision.result === 'application_error' ? `The call's own fault${category}; answered in ${took} ${after}.` : `Failed${category} in ${took} ${after}.`;
+  return decision.result === 'application_error' ? `The call's own fault${category}; answered in ${took} ${after}.` : `Failed ${after} in ${took}${category}.`;
 }
 
 /** Where the time went: selection, provider, overhead as shares of the whole. */

@@ -32,7 +32,7 @@ test('an answer without a selection says where it came from', () => {
 });
 
 test('a failure names its category, and the caller’s own fault is called that', () => {
-  assert.match(explain({ ...decision, result: 'error', error_category: 'server_error' }).at(-1), /^Failed: server error in 200 ms after 2 attempts/);
+  assert.match(explain({ ...decision, result: 'error', error_category: 'server_error' }).at(-1), /^Failed after 2 attempts in 200 ms: server error/);
   assert.match(explain({ ...decision, result: 'application_error', error_category: 'execution_revert' }).at(-1), /^The call's own fault: execution revert/);
 });
 

@@ -17,12 +17,12 @@ const REFRESH_MS = 5_000;
 
 export function overview(feed) {
   const strip = readOutStrip();
-  const panels = [trafficPanel({ onTotals: strip.traffic }), providersPanel(), routingPanel(), latencyPanel(), errorsPanel(), circuitsPanel()];
+  const panels = [trafficPanel({ onTotals: strip.traffic, onAge: strip.age }), providersPanel(), routingPanel(), latencyPanel(), errorsPanel(), circuitsPanel()];
   const tape = feedPanel(feed, { compact: true });
   const percentiles = startPoller(async (signal) => {
     // Percentiles of a range come from the union of sketches; those of the chart's cells must not be averaged.
     const answer = await ask('latency', reportParams(current(), { by: 'region' }), signal).catch(() => null);
-    if (answer !== null) strip.latency(regionLatencies(answer));
+    if (!signal.aborted) strip.latency(answer === null ? null : regionLatencies(answer));
   }, REFRESH_MS);
   const element = h('div', { class: 'view view-overview' }, h('div', { class: 'deck' }, strip.element, panels.map((panel) => panel.element)), tape.element);
   const parts = [...panels, percentiles];
