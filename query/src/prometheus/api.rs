@@ -28,14 +28,13 @@ const PROMETHEUS_VERSION: &str = "3.5.0";
 /// What handlers share.
 struct Service {
     loader: Loader,
-    ask: Arc<dyn Ask>,
 }
 
 type Shared = State<Arc<Service>>;
 
 /// The Prometheus API over the engine, with absolute paths.
 pub fn router(ask: Arc<dyn Ask>) -> Router {
-    let service = Arc::new(Service { loader: Loader::new(Arc::clone(&ask)), ask });
+    let service = Arc::new(Service { loader: Loader::new(ask) });
     Router::new()
         .route("/prometheus/api/v1/query", get(instant).post(instant))
         .route("/prometheus/api/v1/query_range", get(range).post(range))

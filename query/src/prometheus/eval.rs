@@ -21,7 +21,7 @@ use super::value::{Grid, Sample, Series, Store, Track, Value};
 
 pub(crate) use aggregate::fold;
 pub(crate) use range::Window;
-pub(crate) use reach::{Reach, instant};
+pub(crate) use reach::instant;
 
 /// How far back an instant selector looks, in milliseconds. Source: Prometheus' default.
 pub(crate) const LOOKBACK_MS: i64 = 5 * 60 * 1_000;

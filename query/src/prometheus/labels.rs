@@ -42,11 +42,6 @@ impl Labels {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// True if there is no label at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// These labels with one set, or removed if `value` is empty.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         if self.get(name) == value {

@@ -13,12 +13,6 @@ pub(crate) const fn to_usize(value: f64) -> usize {
     value as usize
 }
 
-/// Nearest 32-bit integer towards zero; out of range the closest one.
-#[allow(clippy::cast_possible_truncation, reason = "a float saturates")]
-pub(crate) const fn to_i32(value: f64) -> i32 {
-    value as i32
-}
-
 /// Milliseconds of a number of seconds, rounded.
 pub(crate) fn milliseconds(seconds: f64) -> i64 {
     to_i64((seconds * 1_000.0).round())

@@ -33,7 +33,31 @@ fn ordinals(binary: &Binary, sides: [&[Track]; 2]) -> ([Vec<usize>; 2], usize) {
 struct Results {
     tracks: Vec<Track>,
     places: HashMap<Labels, usize>,
-    pairs: HashMap<(usize, usize), usize>,
+    pairs: HashMap<(Option<usize>, Option<usize>), usize>,
+}
+
+/// The two sides, the "many" one first, with the number of each track's signature.
+struct Sides<'a> {
+    many: &'a [Track],
+    one: &'a [Track],
+    manies: Vec<usize>,
+    ones: Vec<usize>,
+    many_fill: Option<f64>,
+    one_fill: Option<f64>,
+    swapped: bool,
+}
+
+/// A track of each side; where one is absent, its value is filled in.
+struct Pair {
+    many: Option<usize>,
+    one: Option<usize>,
+    ordinal: usize,
+}
+
+/// What has been matched at a step.
+struct Matched {
+    signatures: Vec<bool>,
+    inserted: HashSet<(usize, usize)>,
 }
 
 impl Evaluator<'_> {
@@ -87,72 +111,32 @@ impl Evaluator<'_> {
         // The "one" side is on the right from here on; values are swapped back where they are computed.
         let swapped = binary.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (right, left) } else { (left, right) };
-        let (fill_one, fill_many) =
+        let (one_fill, many_fill) =
             if swapped { (binary.fill_left, binary.fill_right) } else { (binary.fill_right, binary.fill_left) };
         let ([manies, ones], signatures) = ordinals(binary, [many, one]);
+        let sides = Sides { many, one, manies, ones, many_fill, one_fill, swapped };
         let mut results = Results { tracks: Vec::new(), places: HashMap::new(), pairs: HashMap::new() };
         let mut by_signature: Vec<Option<usize>> = vec![None; signatures];
-        let mut matched: Vec<bool> = vec![false; signatures];
         for at in 0..grid.count {
             by_signature.fill(None);
-            matched.fill(false);
-            let mut inserted: HashSet<(usize, usize)> = HashSet::new();
             for (index, track) in one.iter().enumerate() {
                 if track.samples[at].is_some()
-                    && let Some(other) = by_signature[ones[index]].replace(index)
+                    && let Some(other) = by_signature[sides.ones[index]].replace(index)
                 {
                     return duplicate(binary, &one[other].labels, &track.labels, swapped);
                 }
             }
-            let left_over = one.iter().enumerate().filter(|_| fill_many.is_some());
-            let pairs = many.iter().enumerate().filter(|(_, track)| track.samples[at].is_some());
-            let pairs = pairs.map(|(index, _)| (Some(index), by_signature[manies[index]], manies[index]));
-            let fills = left_over.filter(|(_, track)| track.samples[at].is_some());
-            let fills = fills.map(|(index, _)| (None, Some(index), ones[index]));
-            for (many_index, one_index, ordinal) in pairs.chain(fills) {
-                if many_index.is_none() && matched[ordinal] {
-                    continue;
-                }
-                let sample = |tracks: &[Track], index: Option<usize>, fill: Option<f64>| match index {
-                    Some(index) => tracks[index].samples[at].clone(),
-                    None => fill.map(Sample::Float),
-                };
-                let (Some(a), Some(b)) = (sample(many, many_index, fill_many), sample(one, one_index, fill_one)) else {
-                    continue;
-                };
-                let result = if swapped {
-                    self.elementwise(binary.op, &b, &a, start)
-                } else {
-                    self.elementwise(binary.op, &a, &b, start)
-                };
-                if matches!(result, Elementwise::Undefined) {
-                    continue;
-                }
-                let pair = (many_index.map_or(usize::MAX, |i| i), one_index.map_or(usize::MAX, |i| i));
-                let place = self.place(&mut results, binary, pair, (many, one), grid)?;
-                if binary.cardinality == Cardinality::OneToOne {
-                    if std::mem::replace(&mut matched[ordinal], true) {
-                        return Self::fail(
-                            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-                        );
-                    }
-                } else {
-                    matched[ordinal] = true;
-                    if !inserted.insert((ordinal, place)) {
-                        return Self::fail("multiple matches for labels: grouping labels must ensure unique matches");
-                    }
-                }
-                let value = match (result, binary.returns_bool) {
-                    (Elementwise::Kept(_), true) => Some(Sample::Float(1.0)),
-                    (_, true) => Some(Sample::Float(0.0)),
-                    (Elementwise::Kept(value), false) => Some(value),
-                    _ => None,
-                };
-                if value.is_some() && results.tracks[place].samples[at].is_some() {
-                    return Self::fail("vector cannot contain metrics with the same labelset");
-                }
-                if value.is_some() {
-                    results.tracks[place].samples[at] = value;
+            let mut matched = Matched { signatures: vec![false; signatures], inserted: HashSet::new() };
+            for (index, _) in many.iter().enumerate().filter(|(_, track)| track.samples[at].is_some()) {
+                let ordinal = sides.manies[index];
+                let pair = Pair { many: Some(index), one: by_signature[ordinal], ordinal };
+                self.match_pair(binary, &sides, pair, (at, start, grid), &mut results, &mut matched)?;
+            }
+            for (index, _) in one.iter().enumerate().filter(|(_, track)| track.samples[at].is_some()) {
+                let ordinal = sides.ones[index];
+                if many_fill.is_some() && !matched.signatures[ordinal] {
+                    let pair = Pair { many: None, one: Some(index), ordinal };
+                    self.match_pair(binary, &sides, pair, (at, start, grid), &mut results, &mut matched)?;
                 }
             }
         }
@@ -160,26 +144,78 @@ impl Evaluator<'_> {
         Ok(results.tracks)
     }
 
+    fn match_pair(
+        &self,
+        binary: &Binary,
+        sides: &Sides<'_>,
+        pair: Pair,
+        (at, start, grid): (usize, usize, Grid),
+        results: &mut Results,
+        matched: &mut Matched,
+    ) -> Result<(), EvalError> {
+        let sample = |tracks: &[Track], index: Option<usize>, fill: Option<f64>| match index {
+            Some(index) => tracks[index].samples[at].clone(),
+            None => fill.map(Sample::Float),
+        };
+        let many = sample(sides.many, pair.many, sides.many_fill);
+        let (Some(many), Some(one)) = (many, sample(sides.one, pair.one, sides.one_fill)) else {
+            return Ok(());
+        };
+        let (left, right) = if sides.swapped { (&one, &many) } else { (&many, &one) };
+        let result = self.elementwise(binary.op, left, right, start);
+        if matches!(result, Elementwise::Undefined) {
+            return Ok(());
+        }
+        let place = self.place(results, binary, &pair, sides, grid)?;
+        let seen = std::mem::replace(&mut matched.signatures[pair.ordinal], true);
+        if binary.cardinality == Cardinality::OneToOne {
+            if seen {
+                let message =
+                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";
+                return Self::fail(message);
+            }
+        } else if !matched.inserted.insert((pair.ordinal, place)) {
+            return Self::fail("multiple matches for labels: grouping labels must ensure unique matches");
+        }
+        let value = match (result, binary.returns_bool) {
+            (Elementwise::Kept(_), true) => Some(Sample::Float(1.0)),
+            (_, true) => Some(Sample::Float(0.0)),
+            (Elementwise::Kept(value), false) => Some(value),
+            _ => None,
+        };
+        let slot = &mut results.tracks[place].samples[at];
+        if value.is_some() && slot.is_some() {
+            return Self::fail("vector cannot contain metrics with the same labelset");
+        }
+        if value.is_some() {
+            *slot = value;
+        }
+        Ok(())
+    }
+
     /// The track of a pair's results.
     fn place(
         &self,
         results: &mut Results,
         binary: &Binary,
-        pair: (usize, usize),
-        sides: (&[Track], &[Track]),
+        pair: &Pair,
+        sides: &Sides<'_>,
         grid: Grid,
     ) -> Result<usize, EvalError> {
-        if let Some(place) = results.pairs.get(&pair) {
+        let key = (pair.many, pair.one);
+        if let Some(place) = results.pairs.get(&key) {
             return Ok(*place);
         }
-        let side = |tracks: &[Track], index: usize, other: &[Track], other_index: usize| {
-            tracks.get(index).map_or_else(
-                || other.get(other_index).map(|track| signature(&track.labels, binary)).unwrap_or_default(),
-                |track| track.labels.clone(),
-            )
+        // A side that is filled in has the labels that would have matched.
+        let side = |own: Option<&Track>, other: Option<&Track>| {
+            own.map(|track| track.labels.clone())
+                .or_else(|| other.map(|track| signature(&track.labels, binary)))
+                .unwrap_or_default()
         };
-        let many = side(sides.0, pair.0, sides.1, pair.1);
-        let one = side(sides.1, pair.1, sides.0, pair.0);
+        let many_track = pair.many.map(|index| &sides.many[index]);
+        let one_track = pair.one.map(|index| &sides.one[index]);
+        let many = side(many_track, one_track);
+        let one = side(one_track, many_track);
         let labels = result_labels(&many, &one, binary);
         let place = match results.places.get(&labels) {
             Some(place) => *place,
@@ -191,7 +227,7 @@ impl Evaluator<'_> {
                 results.tracks.len() - 1
             }
         };
-        results.pairs.insert(pair, place);
+        results.pairs.insert(key, place);
         Ok(place)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::functions::over_time::RangeFunction;
 use super::super::histogram::Native;
 use super::super::labels::Labels;
-use super::super::notes::{Level, Notes, named};
+use super::super::notes::{Level, Notes};
 use super::super::syntax::{Expr, Node, Selector, Subquery};
 use super::super::value::{Grid, Sample, Series, Track};
 use super::{EvalError, Evaluator, LOOKBACK_MS, Outcome, SUBQUERY_STEP_MS};
@@ -44,12 +44,7 @@ impl Window<'_> {
         (self.end - self.start) as f64 / 1_000.0
     }
 
-    /// Makes a note that names the metric.
-    pub(crate) fn note(&self, level: Level, message: &str) {
-        self.notes.borrow_mut().add(level, self.position, named(message, self.metric));
-    }
-
-    /// Makes a note that names nothing.
+    /// Makes a note about the range.
     pub(crate) fn remark(&self, level: Level, message: impl Into<String>) {
         self.notes.borrow_mut().add(level, self.position, message);
     }

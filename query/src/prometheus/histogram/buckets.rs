@@ -33,13 +33,6 @@ pub(crate) fn exponential_bound(index: i32, schema: i32) -> f64 {
     fraction.exp2() * 2_f64.powi(octave)
 }
 
-/// Bucket that holds `value`, which is positive.
-pub(crate) fn exponential_index(value: f64, schema: i32) -> i32 {
-    let estimate = super::super::number::to_i32((value.log2() * f64::from(schema).exp2()).ceil());
-    // The logarithm may be off by one bucket at a bound.
-    (estimate - 1..=estimate + 1).find(|index| value <= exponential_bound(*index, schema)).unwrap_or(estimate)
-}
-
 impl Native {
     /// Upper bound of a positive bucket.
     pub(crate) fn upper_bound(&self, index: i32) -> f64 {
@@ -105,13 +98,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_lies_in_the_bucket_of_its_index() {
-        for schema in -4..=8 {
-            for value in [1e-9, 0.3, 1.0, 1.0001, 2.0, 3.7, 1e9] {
-                let index = exponential_index(value, schema);
-                let (lower, upper) = (exponential_bound(index - 1, schema), exponential_bound(index, schema));
-                assert!(lower < value && value <= upper, "{value} in ({lower}, {upper}] of schema {schema}");
-            }
-        }
+    fn bounds_are_powers_of_the_base() {
+        assert_eq!(exponential_bound(3, 0), 8.0);
+        assert_eq!(exponential_bound(1, -2), 16.0);
+        assert_eq!(exponential_bound(-1, 1), 0.5_f64.sqrt());
+        assert_eq!(exponential_bound(1024, 0), f64::INFINITY);
+    }
+
+    #[test]
+    fn buckets_come_in_the_order_of_their_values() {
+        let histogram = Native {
+            zero_threshold: 0.1,
+            zero_count: 1.0,
+            positive: vec![(0, 1.0), (1, 2.0)],
+            negative: vec![(0, 1.0), (1, 2.0)],
+            ..Native::default()
+        };
+        let bounds: Vec<_> = histogram.buckets().map(|bucket| (bucket.lower, bucket.upper)).collect();
+        assert_eq!(bounds, [(-2.0, -1.0), (-1.0, -0.5), (-0.1, 0.1), (0.5, 1.0), (1.0, 2.0)]);
     }
 }

@@ -24,13 +24,12 @@ impl Evaluator<'_> {
         self.check_parameters(pick)?;
         self.spend(tracks.len().saturating_mul(pick.grid.count))?;
         let mut kept: Vec<Vec<bool>> = tracks.iter().map(|_| vec![false; pick.grid.count]).collect();
+        let steps = (0..pick.grid.count).flat_map(|at| groups.iter().map(move |group| (at, group)));
         let mut order = Vec::new();
-        for at in 0..pick.grid.count {
-            for group in groups {
-                for member in self.picked(pick, &tracks, group, at) {
-                    kept[member][at] = true;
-                    order.push(member);
-                }
+        for (at, group) in steps {
+            for member in self.picked(pick, &tracks, group, at) {
+                kept[member][at] = true;
+                order.push(member);
             }
         }
         if self.is_range || pick.grid.count != 1 {

@@ -89,7 +89,8 @@ fn histogram_change(window: &Window<'_>, counter: bool) -> Option<Native> {
     if counter && any_gauge {
         about(window, Level::Warning, NOT_COUNTER);
     }
-    if !counter && !(gauge(first) && gauge(last)) {
+    let both_gauges = gauge(first) && gauge(last);
+    if !counter && !both_gauges {
         about(window, Level::Warning, NOT_GAUGE);
     }
     // Nothing of the first sample is needed if the counter starts anew right after it.
