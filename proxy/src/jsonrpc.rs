@@ -181,8 +181,8 @@ impl Reply {
         };
         // A provider that could not read the call answers its error under a null id.
         let given = raw.id?;
-        let ours = given.get() == id.to_string();
-        if !ours && !(given.get() == "null" && error.is_some()) || error.is_none() && raw.result.is_none() {
+        let ours = given.get() == id.to_string() || given.get() == "null" && error.is_some();
+        if !ours || error.is_none() && raw.result.is_none() {
             return None;
         }
         let body = body.slice_ref(text.as_bytes());

@@ -1,1 +1,5 @@
-//! The proxy over real sockets.
+//! The proxy over real sockets: simulated providers on one side, a collector that keeps what it gets on the other.
+
+mod fixture;
+mod recording;
+mod routing;

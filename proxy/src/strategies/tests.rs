@@ -1,6 +1,7 @@
 //! What the strategies really produce, over many seeds.
 
 use super::*;
+use lariat_schema::vocabulary::Strategy;
 use proptest::prelude::*;
 
 fn candidate(name: &str, inputs: Inputs) -> Candidate {
