@@ -42,12 +42,12 @@ export function createFleet(onNames) {
     draw();
   };
   const poller = startPoller(async (signal) => {
-    const answer = await ask('coverage', new URLSearchParams({ from: '-1m' }), signal).catch(() => null);
+    const answer = await ask('coverage', new URLSearchParams({ from: '-60s' }), signal).catch(() => null);
     if (answer?.coverage) fleet.coverage(answer.coverage);
   }, COVERAGE_MS);
   fleet.askAgain = poller.restart;
   startPoller(async (signal) => {
-    const answer = await ask('providers', new URLSearchParams({ from: '-1h' }), signal).catch(() => null);
+    const answer = await ask('providers', new URLSearchParams({ from: '-3600s' }), signal).catch(() => null);
     if (answer !== null) { fleet.rows = answer.rows; onNames(fleet); }
   }, NAMES_MS);
   setInterval(draw, AGE_CHECK_MS);

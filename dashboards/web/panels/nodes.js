@@ -6,7 +6,7 @@ import { createPanel } from '../panel.js';
 import { missingStretches, ofNow, windowOf } from '../pure/coverage.js';
 import { count, DASH, percent, shortNode, span, words } from '../pure/format.js';
 import { axisTime, clock, dateClock, parseTime, timeTicks } from '../pure/time.js';
-import { RANGES } from '../pure/url_state.js';
+import { RANGES, rangeParams } from '../pure/url_state.js';
 
 const REASONS = [['down', 'no heartbeat'], ['unreachable', 'did not answer'], ['late', 'not committed yet'], ['lost', 'a hole in the sequence'], ['expired', 'past retention'], ['unknown', 'cannot be shown']];
 const CLOCK_SUSPECT_MS = 1000;
@@ -31,7 +31,7 @@ export function coveragePanel() {
     path: 'coverage',
     title: 'Coverage',
     note: 'node-time of the range, 10 s slices',
-    params: (state) => new URLSearchParams({ from: `-${state.range}` }),
+    params: rangeParams,
     empty: 'No node is expected yet.',
     isEmpty: (answer) => (answer.coverage.nodes ?? []).length === 0,
     render: (answer, state) => lanes(answer.coverage, state),

@@ -6,7 +6,7 @@ import { h, s } from '../element.js';
 import { createPanel } from '../panel.js';
 import { current } from '../navigation.js';
 import { incompleteRegions, missingStretches, windowOf } from '../pure/coverage.js';
-import { count, DASH, duration, EVENTS_FOR_A_RATE, percent, rate, successRate, tick } from '../pure/format.js';
+import { count, DASH, duration, EVENTS_FOR_A_RATE, percent, rate, span, successRate, tick } from '../pure/format.js';
 import { aggregate, byRegion, callsPerSecond, linearTicks, linePath, rowAt, totals } from '../pure/series.js';
 import { clock } from '../pure/time.js';
 import { RANGES, reportParams } from '../pure/url_state.js';
@@ -52,8 +52,9 @@ function modelOf(answer, state) {
 /** The figures above the charts, over all regions and for each. */
 export function readOuts(answer, state) {
   const { window, stepSeconds } = modelOf(answer, state);
+  const lately = stepSeconds > 60 ? `last ${span(stepSeconds * 1000)}` : 'last minute';
   const of = (rows) => ({ ...totals(rows), per_second: callsPerSecond(rows, window, stepSeconds) });
-  return { weighted: answer.sampling?.weighted === true, incomplete: incompleteRegions(answer.coverage), all: of(aggregate(answer.rows)), regions: byRegion(answer.rows).map(({ region, rows }) => ({ region, ...of(rows) })) };
+  return { lately, weighted: answer.sampling?.weighted === true, incomplete: incompleteRegions(answer.coverage), all: of(aggregate(answer.rows)), regions: byRegion(answer.rows).map(({ region, rows }) => ({ region, ...of(rows) })) };
 }
 
 function tell(model, at, legends) {
@@ -113,7 +114,7 @@ export function readOutStrip() {
     const tilde = traffic?.weighted ? '~' : '';
     const cell = (...parts) => readOut(traffic?.incomplete ?? new Set(), ...parts);
     strip.replaceChildren(
-      cell('Calls per second', 'last minute', ...t((of) => rate(of.per_second))),
+      cell('Calls per second', traffic?.lately ?? 'last minute', ...t((of) => rate(of.per_second))),
       cell('Success', traffic === null ? '' : `n ${tilde}${count(traffic.all.calls)}`, ...t((of) => successRate(of.success_rate, of.calls)), gradeOf(traffic?.all)),
       cell('Errors', traffic === null || traffic.all.calls === 0 ? '' : percent(traffic.all.errors / traffic.all.calls, 2), ...t((of) => tilde + count(of.errors))),
       cell('Median', 'p50', ...p('p50_ms')),

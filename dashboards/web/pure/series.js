@@ -35,13 +35,15 @@ export function totals(rows) {
   return { calls, success, application_errors, errors, success_rate: calls > 0 ? (calls - errors) / calls : null };
 }
 
-/** Calls per second over the whole cells that end inside the last closed minute; null if there is no such cell. */
+/** Calls per second over the last closed minute, or the last closed cell where cells are longer; null if there is none. */
 export function callsPerSecond(rows, window, stepSeconds) {
-  const span = Math.max(60, stepSeconds) * 1000;
-  const first = Math.max(window.open - span, window.from);
-  const cells = rows.filter((row) => row.at >= first - 1 && row.at + stepSeconds * 1000 <= window.open + 1);
-  const seconds = Math.floor((window.open - first) / (stepSeconds * 1000)) * stepSeconds;
-  return seconds > 0 ? totals(cells).calls / seconds : null;
+  const step = stepSeconds * 1000;
+  const phase = rows.length > 0 ? rows[0].at % step : 0;
+  const end = Math.floor((window.open - phase) / step) * step + phase;
+  const first = Math.ceil((window.from - phase) / step) * step + phase;
+  const start = Math.max(end - Math.max(1, Math.floor(60_000 / step)) * step, first);
+  if (end <= start) return null;
+  return totals(rows.filter((row) => row.at >= start && row.at < end)).calls / ((end - start) / 1000);
 }
 
 /** Round numbers from 0 up to at least `highest`, about `wanted` of them. */

@@ -43,9 +43,12 @@ export function formatState(state) {
 /** The address of a state with some of it changed. */
 export const link = (state, patch) => formatState({ ...state, ...patch });
 
+/** The range alone, in seconds, which every endpoint reads. */
+export const rangeParams = (state) => new URLSearchParams({ from: `-${RANGES[state.range].seconds}s` });
+
 /** Parameters of a report: the range and the filters that are set. `leave` names filters the report must not have. */
 export function reportParams(state, extra = {}, leave = []) {
-  const params = new URLSearchParams({ from: `-${state.range}` });
+  const params = rangeParams(state);
   for (const key of FILTERS) {
     if (state[key] !== '' && !leave.includes(key)) params.set(key, state[key]);
   }

@@ -22,6 +22,8 @@ test('a rate is taken over closed cells, and cells without a row count as no cal
   const window = { from: start, to: start + 75_000, open: start + 60_000 };
   assert.equal(callsPerSecond(aggregate(rows), window, 10), 5);
   assert.equal(callsPerSecond(aggregate(rows), { from: start, to: start, open: start }, 10), null);
+  const long = [{ at: start, calls: 960 }, { at: start + 960_000, calls: 1920 }, { at: start + 1_920_000, calls: 7 }];
+  assert.equal(callsPerSecond(long, { from: start, to: start + 2_000_000, open: start + 1_985_000 }, 960), 2);
 });
 
 test('ticks of an axis reach the highest value', () => {

@@ -23,8 +23,8 @@ test('a link changes one thing and keeps the rest', () => {
 
 test('reports are asked with the range and the filters that are set', () => {
   const state = parseState('?chain=ethereum&range=6h&result=error&decision=x');
-  assert.equal(String(reportParams(state, { step: '240s' })), 'from=-6h&chain=ethereum&result=error&step=240s');
-  assert.equal(String(reportParams(state, {}, ['result'])), 'from=-6h&chain=ethereum');
+  assert.equal(String(reportParams(state, { step: '240s' })), 'from=-21600s&chain=ethereum&result=error&step=240s');
+  assert.equal(String(reportParams(state, {}, ['result'])), 'from=-21600s&chain=ethereum');
   assert.equal(String(streamParams(state)), 'chain=ethereum&result=error');
 });
 
