@@ -29,3 +29,6 @@ pub mod feed;
 pub mod dashboard;
 
 pub mod server;
+
+pub use server::{Config, Query, Settings, StartError, start};
+pub use topology::ClusterConfig;

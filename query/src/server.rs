@@ -15,11 +15,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
 use crate::ask::Ask;
 use crate::engine::{Engine, EngineError};
+use crate::feed::Feed;
 use crate::membership::MembershipError;
+use crate::topology::directory::Directory;
 use crate::topology::{ClusterConfig, Topology, poll};
+use crate::{api, dashboard, decisions, feed, prometheus, reports};
 
 /// Section `query` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -124,7 +126,8 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     let address = listener.local_addr().map_err(bind)?;
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
-    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, extra);
+    let feed = feed::start(Arc::new(Directory { topology: Arc::clone(&topology), token }));
+    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, feed, extra);
     let ended = stop.clone().cancelled_owned();
     let listener = listener.tap_io(|connection| {
         // Small answers must not wait for a full packet; without it they are slower, and right all the same.
@@ -164,7 +167,7 @@ impl Query {
 }
 
 /// Every route of the service.
-fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> Router {
+fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, feed: Feed, extra: Option<Router>) -> Router {
     let own = Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
@@ -172,7 +175,12 @@ fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> 
         .with_state(topology)
         .merge(api::sql::router(Arc::clone(&ask)))
         .merge(api::nodes::router(Arc::clone(&ask)))
-        .merge(api::coverage::router(ask));
+        .merge(api::coverage::router(Arc::clone(&ask)))
+        .merge(reports::router(Arc::clone(&ask)))
+        .merge(decisions::router(Arc::clone(&ask)))
+        .merge(prometheus::router(Arc::clone(&ask)))
+        .merge(feed::router(feed, ask))
+        .merge(dashboard::router());
     match extra {
         Some(extra) => own.merge(extra),
         None => own,

@@ -22,6 +22,7 @@ use client::{ClientError, NodeClient};
 use state::{Progress, Seen};
 
 pub(crate) mod client;
+pub(crate) mod directory;
 pub(crate) mod poll;
 pub(crate) mod state;
 
@@ -64,6 +65,10 @@ pub struct ClusterConfig {
     pub expected_nodes: u32,
     /// Region of this process.
     pub region: String,
+    /// First part of this node's id, equal on all nodes.
+    pub node_basename: String,
+    /// This node's address as the others reach it.
+    pub node_ip: String,
     /// Shared secret between query service and nodes.
     pub token: Option<Secret>,
 }
@@ -75,6 +80,8 @@ impl Default for ClusterConfig {
             dns_query: None,
             expected_nodes: DEFAULT_EXPECTED_NODES,
             region: DEFAULT_REGION.to_owned(),
+            node_basename: DEFAULT_NODE_BASENAME.to_owned(),
+            node_ip: DEFAULT_NODE_IP.to_owned(),
             token: None,
         }
     }
@@ -84,6 +91,10 @@ impl Default for ClusterConfig {
 const DEFAULT_EXPECTED_NODES: u32 = 1;
 /// Region where none is configured.
 const DEFAULT_REGION: &str = "local";
+/// First part of a node's id where none is configured.
+const DEFAULT_NODE_BASENAME: &str = "lariat";
+/// Address of a node that only its own host reaches.
+const DEFAULT_NODE_IP: &str = "127.0.0.1";
 
 /// How long a pin or release may take in health rounds, and a health round itself.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
