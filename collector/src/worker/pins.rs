@@ -1,0 +1,172 @@
+//! The snapshots that queries hold. A pin is taken before the plan arrives and not when it is executed: the coordinator
+//! can then say what the answer will cover before a row has moved, and all leaves of a query see the same rows.
+//!
+//! The book is also the queue's bound: no leaf runs without a pin, and there are at most [`MAX_PINS`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arrow::array::{Array, Float64Array, RecordBatch};
+use lariat_schema::coverage::Sampling;
+use lariat_schema::ids::StoreId;
+use lariat_schema::node_api::NodeIdentity;
+use lariat_schema::tables::Table;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::wire::{PinReply, PinRequest, ReleaseReply};
+use crate::store::{ReadStore, Snapshot};
+
+/// Queries that one node serves at a time. Each may hold files that retention wants gone and a share of the worker's
+/// memory; dashboards of a few people need about a dozen.
+pub const MAX_PINS: usize = 64;
+
+/// Longest life of a pin, whatever was asked for: a query service that vanished must not keep files for ever.
+pub const MAX_KEEP: Duration = Duration::from_secs(600);
+
+/// Why nothing was pinned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinRefused {
+    /// The node serves as many queries as it may: the same request succeeds later.
+    #[error("the node already serves {MAX_PINS} queries; try again shortly")]
+    TooMany,
+}
+
+/// What a query has read so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) files: AtomicU64,
+    elapsed_us: AtomicU64,
+}
+
+/// The snapshots of one query.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    snapshots: Vec<Snapshot>,
+    pub(crate) reading: Reading,
+    since: Instant,
+    until: Instant,
+}
+
+impl Pin {
+    /// The pinned table, if the query asked for it.
+    pub(crate) fn snapshot(&self, table: Table) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.table == table)
+    }
+
+    /// A leaf has ended now.
+    pub(crate) fn leaf_ended(&self) {
+        let elapsed_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.reading.elapsed_us.fetch_max(elapsed_us, Ordering::Relaxed);
+    }
+}
+
+/// Every pin of a store.
+pub struct PinBook {
+    store: Arc<dyn ReadStore>,
+    identity: NodeIdentity,
+    has_proxy: bool,
+    pins: Mutex<HashMap<Uuid, Arc<Pin>>>,
+    refused: AtomicU64,
+}
+
+impl std::fmt::Debug for PinBook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PinBook({})", self.store.store_id())
+    }
+}
+
+impl PinBook {
+    /// An empty book over a store.
+    pub fn new(store: Arc<dyn ReadStore>, identity: NodeIdentity, has_proxy: bool) -> Self {
+        Self { store, identity, has_proxy, pins: Mutex::default(), refused: AtomicU64::new(0) }
+    }
+
+    /// The store whose rows are pinned here.
+    pub fn store_id(&self) -> StoreId {
+        self.store.store_id()
+    }
+
+    /// Queries refused since the start (I-8).
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Takes the snapshots. Pinning the same query again replaces its snapshots.
+    ///
+    /// # Errors
+    /// When the node serves as many queries as it may.
+    pub fn pin(&self, request: &PinRequest) -> Result<PinReply, PinRefused> {
+        self.end_overdue();
+        let mut pins = self.pins.lock();
+        if pins.len() >= MAX_PINS && !pins.contains_key(&request.query_id) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(PinRefused::TooMany);
+        }
+        let since = Instant::now();
+        let snapshots: Vec<_> = request.tables.iter().map(|table| self.store.snapshot(*table)).collect();
+        let watermark = snapshots.iter().map(|snapshot| snapshot.watermark_unix_nanos).min();
+        let reply = PinReply {
+            identity: self.identity.clone(),
+            store_id: self.store.store_id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            has_proxy: self.has_proxy,
+            now_unix_nanos: now_unix_nanos(),
+            watermark_unix_nanos: watermark.unwrap_or_else(|| self.store.watermark_unix_nanos()),
+            ranges: self.store.ranges(),
+            sampling: sampling(snapshots.iter().flat_map(|snapshot| &snapshot.batches)),
+        };
+        let keep = Duration::from_millis(request.keep_ms).min(MAX_KEEP);
+        let pin = Pin { snapshots, reading: Reading::default(), since, until: since + keep };
+        pins.insert(request.query_id, Arc::new(pin));
+        Ok(reply)
+    }
+
+    /// The snapshots of a query that is still pinned.
+    pub(crate) fn get(&self, query_id: Uuid) -> Option<Arc<Pin>> {
+        self.pins.lock().get(&query_id).cloned()
+    }
+
+    /// Ends a query and says what it read; nothing if it was not pinned, or its deadline has passed.
+    pub fn release(&self, query_id: Uuid) -> Option<ReleaseReply> {
+        let pin = self.pins.lock().remove(&query_id)?;
+        let reading = &pin.reading;
+        let micros = Duration::from_micros(reading.elapsed_us.load(Ordering::Relaxed));
+        Some(ReleaseReply {
+            rows: reading.rows.load(Ordering::Relaxed),
+            bytes: reading.bytes.load(Ordering::Relaxed),
+            files: reading.files.load(Ordering::Relaxed),
+            elapsed_ms: micros.as_secs_f64() * 1e3,
+        })
+    }
+
+    /// Ends the pins whose deadline has passed.
+    pub(crate) fn end_overdue(&self) {
+        let now = Instant::now();
+        self.pins.lock().retain(|_, pin| now < pin.until);
+    }
+}
+
+/// What the weights in hot batches say: rows without a weight are counted, never taken for 1.
+fn sampling<'a>(batches: impl Iterator<Item = &'a RecordBatch>) -> Sampling {
+    let (mut rows, mut unknown, mut heaviest) = (0_usize, 0_usize, 1.0_f64);
+    for batch in batches {
+        let Some(column) = batch.column_by_name("adjusted_count") else { continue };
+        let Some(weights) = column.as_any().downcast_ref::<Float64Array>() else { continue };
+        rows += weights.len();
+        unknown += weights.null_count();
+        heaviest = weights.iter().flatten().fold(heaviest, f64::max);
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a share of a row count that memory bounds")]
+    let unknown_weight_share = if rows == 0 { 0.0 } else { unknown as f64 / rows as f64 };
+    Sampling { weighted: heaviest > 1.0, min_probability: 1.0 / heaviest, unknown_weight_share }
+}
+
+fn now_unix_nanos() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

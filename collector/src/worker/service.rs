@@ -1,0 +1,140 @@
+//! The worker's routes on the node API's port: pin, release, and the worker protocol of `datafusion-distributed`, all
+//! behind the cluster's token. The protocol executes what it is sent and knows no token of its own, so the check stands
+//! in front of every route and not in some of the handlers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json};
+use datafusion::common::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion_distributed::{DistributedExt, Worker, WorkerQueryContext};
+use lariat_schema::node_api::NodeIdentity;
+use serde_json::json;
+
+use super::allow::only_known_operators;
+use super::codec::StoreScanCodec;
+use super::pins::PinBook;
+use super::threads::Threads;
+use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
+use crate::store::ReadStore;
+
+/// Threads that execute queries on a node: one per partition of a leaf.
+const WORKER_THREADS: usize = super::scan::PARTITIONS;
+
+/// Memory of all queries of a node together, in bytes, apart from the collector's own budget. Partial aggregates and
+/// top-k of a leaf stay far below it; what does not fit is refused, and never written to the disk that telemetry needs.
+const WORKER_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+
+/// How often pins are looked through for overdue ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The system gave no threads.
+    #[error("cannot start the query threads")]
+    Threads(#[from] std::io::Error),
+    /// The execution environment could not be made.
+    #[error("cannot set up query execution")]
+    Runtime(#[from] DataFusionError),
+}
+
+/// The routes of the node's side of queries, to be merged into the node API. The threads behind them end with the
+/// last copy of the router.
+///
+/// # Errors
+/// When the worker's threads or memory pool cannot be made.
+pub fn routes(
+    store: Arc<dyn ReadStore>,
+    identity: NodeIdentity,
+    has_proxy: bool,
+    token: Option<Arc<str>>,
+) -> Result<Router, WorkerError> {
+    let threads = Arc::new(Threads::start("lariat-worker", WORKER_THREADS)?);
+    let book = Arc::new(PinBook::new(store, identity, has_proxy));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_limit(WORKER_MEMORY_BYTES, 1.0)
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    let codec = StoreScanCodec::for_node(Arc::clone(&book));
+    let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
+        let builder = context
+            .builder
+            .with_distributed_user_codec(codec.clone())
+            .with_distributed_worker_plan_rewrite_handler(only_known_operators);
+        async move { Ok(builder.build()) }
+    })
+    .with_runtime_env(runtime)
+    .with_version(env!("CARGO_PKG_VERSION"));
+
+    let weak = Arc::downgrade(&book);
+    threads.handle().spawn(async move {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            match weak.upgrade() {
+                Some(book) => book.end_overdue(),
+                None => return,
+            }
+        }
+    });
+
+    let grpc = tonic::service::Routes::new(worker.into_worker_server()).into_axum_router();
+    let json = Router::new().route(PIN_PATH, post(pin)).route(RELEASE_PATH, post(release)).layer(Extension(book));
+    Ok(grpc
+        .reset_fallback()
+        .layer(middleware::from_fn_with_state(threads, on_worker_threads))
+        .merge(json)
+        .route_layer(middleware::from_fn_with_state(token, with_token)))
+}
+
+/// Runs a request of the worker protocol, and with it everything that it spawns, on the worker's own threads.
+async fn on_worker_threads(State(threads): State<Arc<Threads>>, request: Request, next: Next) -> Response {
+    match threads.handle().spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// Lets only bearers of the cluster's token pass, where there is one.
+async fn with_token(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+    if token.is_none_or(|token| bears(request.headers(), &token)) {
+        return next.run(request).await;
+    }
+    let body = json!({"error": {"code": "unauthorized", "message": "the cluster's token is missing or wrong"}});
+    let mut response = (StatusCode::UNAUTHORIZED, Json(body)).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Compares in a time that does not depend on where the texts differ.
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let Some(found) = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+    else {
+        return false;
+    };
+    let differing = found.iter().zip(token.as_bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
+    found.len() == token.len() && differing == 0
+}
+
+async fn pin(Extension(book): Extension<Arc<PinBook>>, Json(request): Json<PinRequest>) -> Response {
+    match book.pin(&request) {
+        Ok(reply) => Json(reply).into_response(),
+        Err(refused) => {
+            let body = json!({"error": {"code": "overloaded", "message": refused.to_string()}});
+            (StatusCode::TOO_MANY_REQUESTS, Json(body)).into_response()
+        }
+    }
+}
+
+async fn release(Extension(book): Extension<Arc<PinBook>>, Json(request): Json<ReleaseRequest>) -> Response {
+    Json(book.release(request.query_id).unwrap_or_default()).into_response()
+}

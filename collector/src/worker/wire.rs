@@ -1,0 +1,67 @@
+//! What a query service and a node say to each other about one query, as JSON: few, small and readable with `curl`.
+//! Rows never travel this way.
+
+use lariat_schema::coverage::Sampling;
+use lariat_schema::ids::StoreId;
+use lariat_schema::node_api::{NodeIdentity, TableRange};
+use lariat_schema::tables::Table;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Path of the request that pins.
+pub const PIN_PATH: &str = "/v1/pin";
+/// Path of the request that releases.
+pub const RELEASE_PATH: &str = "/v1/release";
+
+/// Pin these tables for this query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRequest {
+    /// The query, made by the query service.
+    pub query_id: Uuid,
+    /// The tables that it reads.
+    pub tables: Vec<Table>,
+    /// How long the snapshot is held at most, in milliseconds.
+    pub keep_ms: u64,
+}
+
+/// The tables are pinned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinReply {
+    /// Who pinned.
+    #[serde(flatten)]
+    pub identity: NodeIdentity,
+    /// Whose rows.
+    pub store_id: StoreId,
+    /// Version of the program.
+    pub version: String,
+    /// Whether a proxy's heartbeats are to be expected.
+    pub has_proxy: bool,
+    /// The node's clock, Unix nanoseconds.
+    pub now_unix_nanos: i64,
+    /// Commit time up to which everything acknowledged is in the snapshots, Unix nanoseconds.
+    pub watermark_unix_nanos: i64,
+    /// What each table of the store holds.
+    pub ranges: Vec<TableRange>,
+    /// What sampling did to the pinned rows, as far as the hot batches show it.
+    pub sampling: Sampling,
+}
+
+/// The query is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Which.
+    pub query_id: Uuid,
+}
+
+/// What the query read here.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct ReleaseReply {
+    /// Rows that the leaves handed on, after their filters.
+    pub rows: u64,
+    /// Bytes read from files and hot batches.
+    pub bytes: u64,
+    /// Files opened.
+    pub files: u64,
+    /// Milliseconds from the pin to the end of the last leaf.
+    pub elapsed_ms: f64,
+}
