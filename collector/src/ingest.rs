@@ -48,3 +48,6 @@ pub trait Ingest: Send + Sync + 'static {
     /// Deduplicates and commits; on `Ok` the records survive any crash (I-2).
     async fn ingest(&self, decoded: Decoded) -> Result<Committed, Refused>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,14 +31,14 @@ impl LedgerKey {
 /// Decoded records by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of the ledger's columns")]
-pub struct Counts {
-    pub received: i64,
-    pub stored: i64,
-    pub sampled_out: i64,
-    pub deduplicated: i64,
-    pub rejected: i64,
-    pub dropped: i64,
-    pub in_flight: i64,
+pub(crate) struct Counts {
+    pub(crate) received: i64,
+    pub(crate) stored: i64,
+    pub(crate) sampled_out: i64,
+    pub(crate) deduplicated: i64,
+    pub(crate) rejected: i64,
+    pub(crate) dropped: i64,
+    pub(crate) in_flight: i64,
 }
 
 impl Counts {
@@ -54,7 +54,7 @@ impl Counts {
 
     /// True if what was received is accounted for (I-1).
     #[must_use]
-    pub fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         self.received
             == self.stored + self.sampled_out + self.deduplicated + self.rejected + self.dropped + self.in_flight
     }

@@ -31,3 +31,6 @@ mod node_api;
 pub mod worker;
 
 pub mod pipeline;
+
+#[cfg(test)]
+mod fixtures;

@@ -156,10 +156,8 @@ impl Log {
 
     /// Ends the current segment: the next entry begins one, with the policies of then.
     pub(crate) fn rotate(&mut self) {
-        if let Some(active) = self.active.take() {
-            if active.segment.last_lsn > 0 {
-                self.closed.lock().push(active.segment);
-            }
+        if let Some(active) = self.active.take().filter(|active| active.segment.last_lsn > 0) {
+            self.closed.lock().push(active.segment);
         }
     }
 }

@@ -219,6 +219,8 @@ fn exposition(core: &Core) -> String {
     gauge(&mut text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
     gauge(&mut text, "sealed_files", "Sealed files", &figures.files);
     gauge(&mut text, "watermark_unix_nanos", "Commit time up to which everything is visible", &watermark);
+    let open = ledger.iter().filter(|line| !line.counts.closes()).count();
+    gauge(&mut text, "ledger_unbalanced", "Lines of the ledger that break invariant I-1", &open);
     let _ = writeln!(
         text,
         "# HELP lariat_collector_records_total Decoded records by fate\n# TYPE lariat_collector_records_total counter"

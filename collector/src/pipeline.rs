@@ -18,8 +18,10 @@ use crate::keep::Policies;
 use crate::log::segment::create_on_disk;
 pub use crate::node_api::NodeApiError;
 use crate::node_api::{NodeApi, Server};
+use crate::receive::{self, Receiver};
 use crate::store::ReadStore;
 use crate::store::core::system_clock;
+use crate::worker::{self, WorkerError};
 
 /// Everything that a collector is started with.
 pub struct Settings {
@@ -46,6 +48,12 @@ pub enum StartError {
     /// Its node API cannot listen.
     #[error(transparent)]
     NodeApi(#[from] NodeApiError),
+    /// The receivers cannot listen.
+    #[error(transparent)]
+    Receive(#[from] receive::StartError),
+    /// The worker that queries read through cannot be made.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     /// The process is ending.
     #[error("the start was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -54,6 +62,10 @@ pub enum StartError {
 /// Where a collector listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
+    /// OTLP over gRPC.
+    pub otlp_grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
     /// The node API.
     pub node_api: SocketAddr,
 }
@@ -61,6 +73,7 @@ pub struct Addresses {
 /// A collector at work.
 pub struct Collector {
     spine: Arc<Spine>,
+    receiver: Receiver,
     node_api: Server,
 }
 
@@ -84,17 +97,30 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
         clock: system_clock(),
         create_segment: Box::new(create_on_disk),
     };
-    let spine = tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??;
-    let api = NodeApi::new(Arc::clone(&spine.core), has_proxy, token).await;
+    let spine = Arc::new(tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??);
+    let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
+    let queries = worker::routes(store, spine.core.identity.clone(), has_proxy, token.clone())?;
+    let api = NodeApi::new(Arc::clone(&spine.core), has_proxy, token.clone()).await.with_routes(queries);
     let node_api = api.listen(config.node_api).await?;
-    Ok(Collector { spine: Arc::new(spine), node_api })
+    let ingest = Arc::clone(&spine) as Arc<dyn Ingest>;
+    match receive::start(config.receive(), ingest, token).await {
+        Ok(receiver) => Ok(Collector { spine, receiver, node_api }),
+        Err(error) => {
+            node_api.kill();
+            Err(error.into())
+        }
+    }
 }
 
 impl Collector {
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        Addresses { node_api: self.node_api.address }
+        Addresses {
+            otlp_grpc: self.receiver.grpc_address(),
+            otlp_http: self.receiver.http_address(),
+            node_api: self.node_api.address,
+        }
     }
 
     /// The reader's side of its store.
@@ -114,10 +140,20 @@ impl Collector {
         self.spine.set_policies(policies);
     }
 
-    /// Commits what was taken in, seals what is hot, and ends; what does not fit into `deadline` stays in the log.
+    /// What the receivers count.
+    #[must_use]
+    pub fn received(&self) -> Arc<receive::Counters> {
+        self.receiver.counters()
+    }
+
+    /// Stops receiving, commits what was taken in, seals what is hot, and ends; what does not fit into `deadline` stays in the log.
     pub async fn shutdown(self, deadline: Duration) {
-        let Self { spine, node_api } = self;
+        let Self { spine, receiver, node_api } = self;
         let ends = tokio::time::Instant::now() + deadline;
+        // Half of the time at most: what was acknowledged must still reach the disk in order.
+        if !receiver.shutdown(deadline / 2).await {
+            tracing::warn!("senders were cut off with requests under way: they will send them again");
+        }
         let closing = tokio::task::spawn_blocking(move || spine.close());
         match tokio::time::timeout_at(ends, closing).await {
             Ok(Ok(Ok(()))) => {}
@@ -130,7 +166,11 @@ impl Collector {
 
     /// Ends at once, as a crash would: no seal, no farewell. Everything acknowledged is in the log.
     pub fn kill(self) {
+        self.receiver.kill();
         self.node_api.kill();
         self.spine.kill();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,3 +56,6 @@ pub trait ReadStore: Send + Sync + 'static {
     /// What each table holds.
     fn ranges(&self) -> Vec<TableRange>;
 }
+
+#[cfg(test)]
+mod tests;

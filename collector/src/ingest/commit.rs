@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::error::ArrowError;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::NANOS_PER_SECOND;
@@ -44,6 +44,8 @@ const GROUP_BYTES: usize = 16 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// When a client may come back after the disk failed.
 pub(crate) const RETRY_DISK: Duration = Duration::from_secs(2);
+/// Rows that Arrow's builders have room for at first.
+const BUILDER_ROWS: usize = 1_024;
 /// Nanoseconds between two flushes of the open cells.
 const ROLLUP_FLUSH_NANOS: i64 = 10 * NANOS_PER_SECOND;
 
@@ -91,7 +93,7 @@ impl Committer {
         while !self.killed.load(Ordering::Acquire) {
             let stop = match receiver.recv_timeout(TICK) {
                 Ok(Message::Commit(job)) => {
-                    let (jobs, stop) = gather(job, receiver);
+                    let (jobs, stop) = gather(*job, receiver);
                     if self.killed.load(Ordering::Acquire) {
                         return;
                     }
@@ -157,13 +159,13 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, jobs: Vec<Box<Job>>) {
+    fn commit(&mut self, jobs: Vec<Job>) {
         self.follow_policies();
         let (mut lsn, mut commit) = self.next();
         let mut frames = Vec::new();
         let mut group = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let Job { decoded, reply, .. } = *job;
+            let Job { decoded, reply, .. } = job;
             let bytes = decoded.body_bytes;
             match self.prepare(decoded, lsn, commit, &mut frames) {
                 Ok(mut prepared) => {
@@ -288,14 +290,14 @@ impl Committer {
     }
 }
 
-fn gather(first: Box<Job>, receiver: &Receiver<Message>) -> (Vec<Box<Job>>, bool) {
+fn gather(first: Job, receiver: &Receiver<Message>) -> (Vec<Job>, bool) {
     let mut bytes = first.bytes;
     let mut jobs = vec![first];
     while jobs.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
         match receiver.try_recv() {
             Ok(Message::Commit(job)) => {
                 bytes += job.bytes;
-                jobs.push(job);
+                jobs.push(*job);
             }
             Ok(Message::Stop) => return (jobs, true),
             Err(_) => break,
@@ -334,8 +336,15 @@ fn not_durable(error: &dyn std::fmt::Display) -> Refused {
     Refused::NotDurable { reason: error.to_string(), retry_after: RETRY_DISK }
 }
 
+/// The batch with its commit time, in buffers of its size: builders begin with room for a thousand rows, which for
+/// requests of a few rows and many columns would be most of the memory.
 fn at_commit(batch: RecordBatch, commit: i64) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
+    let batch = if rows < BUILDER_ROWS {
+        take_record_batch(&batch, &(0_u32..).take(rows).collect::<UInt32Array>())?
+    } else {
+        batch
+    };
     with_columns(batch, &[("observed_time", moments(vec![commit; rows]))])
 }
 

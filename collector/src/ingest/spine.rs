@@ -135,13 +135,17 @@ impl Spine {
         // Fails only if the thread is gone already.
         let _ = self.sender.send(Message::Stop);
         self.join();
-        self.core.seal(true)
+        let sealed = self.core.seal(true);
+        self.core.sweep();
+        self.core.directory.release();
+        sealed
     }
 
     /// Ends as a crash would: what is not in the log is lost, nothing is sealed.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.join();
+        self.core.directory.release();
     }
 
     fn join(&self) {
@@ -151,10 +155,9 @@ impl Spine {
                 tracing::error!("the sealing thread had ended by a panic");
             }
         }
-        if let Some(committer) = self.committer.lock().take() {
-            if committer.join().is_err() {
-                tracing::error!("the committing thread had ended by a panic");
-            }
+        let committer = self.committer.lock().take();
+        if committer.is_some_and(|committer| committer.join().is_err()) {
+            tracing::error!("the committing thread had ended by a panic");
         }
     }
 
@@ -278,11 +281,11 @@ fn keep_sealing(core: &Core, stop: &Receiver<()>) {
             Err(RecvTimeoutError::Timeout) => {}
         }
         pause = SEAL_TICK;
-        if core.seal_is_due() {
-            if let Err(error) = core.seal(false) {
-                tracing::error!(%error, "cannot seal: the rows stay in memory and in the log");
-                pause = SEAL_RETRY;
-            }
+        if core.seal_is_due()
+            && let Err(error) = core.seal(false)
+        {
+            tracing::error!(%error, "cannot seal: the rows stay in memory and in the log");
+            pause = SEAL_RETRY;
         }
         match core.compact() {
             Ok(_) => core.sweep(),

@@ -129,7 +129,7 @@ mod tests {
         let state = with_threshold(Some("vendor=1,ot=th:8;rv:0123456789abcd,x=y"), Threshold::of(0.25));
         assert_eq!(state, "ot=th:c;rv:0123456789abcd,vendor=1,x=y");
         let incoming = Incoming::parse(&state);
-        assert_eq!((incoming.threshold, incoming.random), (Some(Threshold::of(0.25)), Some(0x0123_4567_89ab_cd)));
+        assert_eq!((incoming.threshold, incoming.random), (Some(Threshold::of(0.25)), Some(0x0001_2345_6789_abcd)));
     }
 
     #[test]

@@ -1,1 +1,110 @@
-//! Tests.
+//! Damage to the log: what can be read is, what cannot is never lost without a word.
+
+use lariat_schema::tables::Table;
+use serde_json::json;
+
+use super::*;
+use crate::fixtures::{batch, decision};
+
+fn entry(lsn: u64) -> (Vec<u8>, (u64, i64)) {
+    let rows = batch(Table::Spans, &[decision(u128::from(lsn), json!({}))]);
+    let (packed, row_bytes) = entry::pack(&rows).unwrap();
+    let header = Header {
+        version: entry::VERSION,
+        lsn,
+        commit_unix_nanos: 10,
+        table: Some(Table::Spans),
+        trusted: true,
+        decisions: 1,
+        rejected: 0,
+        received: Vec::new(),
+        row_bytes,
+        policies: None,
+    };
+    let mut frame = Vec::new();
+    entry::write(&Entry { header, keys: vec![(u128::from(lsn), 7)], packed }, &mut frame).unwrap();
+    (frame, (lsn, 10))
+}
+
+fn written(folder: &Path, count: u64) -> PathBuf {
+    let (mut log, _) = Log::open(folder, Box::new(segment::create_on_disk), &mut |_, _| {}).unwrap();
+    for lsn in 1..=count {
+        let (frame, last) = entry(lsn);
+        log.append(&frame, lsn, last, &InForce::default()).unwrap();
+    }
+    folder.join(format!("{:020}.log", 1))
+}
+
+fn found(folder: &Path) -> (Vec<u64>, Damage) {
+    let mut lsns = Vec::new();
+    let (_, damage) = Log::open(folder, Box::new(segment::create_on_disk), &mut |entry, schemas| {
+        if entry.header.table.is_some() {
+            let rows = schemas.rows(entry).unwrap().unwrap();
+            assert_eq!(rows, batch(Table::Spans, &[decision(u128::from(entry.header.lsn), json!({}))]));
+            assert_eq!(entry.keys, [(u128::from(entry.header.lsn), 7)]);
+            lsns.push(entry.header.lsn);
+        }
+    })
+    .unwrap();
+    (lsns, damage)
+}
+
+#[test]
+fn entries_are_read_back_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path(), 3);
+    assert_eq!(found(folder.path()), (vec![1, 2, 3], Damage::default()));
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_and_counted_and_what_stands_before_it_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), 3);
+    let whole = std::fs::read(&path).unwrap();
+    let start = whole.len() - entry(3).0.len();
+    for cut in start + 1..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (lsns, damage) = found(folder.path());
+        assert_eq!(lsns, [1, 2]);
+        assert_eq!(damage, Damage { torn_bytes: crate::columns::count(cut - start), set_aside: Vec::new() });
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_middle_sets_the_rest_aside_and_never_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), 3);
+    let whole = std::fs::read(&path).unwrap();
+    let second = whole.len() - entry(3).0.len() - entry(2).0.len();
+    let mut damaged = whole.clone();
+    damaged[second + entry::FRAME_BYTES + 40] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let (lsns, damage) = found(folder.path());
+    assert_eq!((lsns, damage.set_aside.len()), (vec![1], 1));
+    assert_eq!(std::fs::read(&damage.set_aside[0]).unwrap(), damaged[second..]);
+    assert_eq!(found(folder.path()).0, [1], "the second start finds it whole");
+}
+
+#[test]
+fn no_byte_of_an_entry_can_be_changed_unnoticed() {
+    let (frame, _) = entry(1);
+    for at in 0..frame.len() {
+        let mut changed = frame.clone();
+        changed[at] ^= 0x10;
+        assert!(entry::read(&changed).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn only_segments_that_are_spent_are_deleted_and_only_from_the_oldest_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(folder.path(), Box::new(segment::create_on_disk), &mut |_, _| {}).unwrap();
+    for lsn in 1..=4 {
+        let (frame, last) = entry(lsn);
+        log.append(&frame, lsn, last, &InForce::default()).unwrap();
+        log.rotate();
+    }
+    let closed = log.closed();
+    assert_eq!(delete_spent(&closed, &|segment| segment.last_lsn != 3), 2);
+    assert_eq!(found(folder.path()).0, [3, 4]);
+}

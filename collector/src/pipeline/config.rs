@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use crate::receive;
+
 const DEFAULT_OTLP_GRPC_PORT: u16 = 4317;
 const DEFAULT_OTLP_HTTP_PORT: u16 = 4318;
 const DEFAULT_NODE_API_PORT: u16 = 4319;
@@ -27,6 +29,12 @@ pub struct Config {
     pub otlp_http: SocketAddr,
     /// Where the node API listens.
     pub node_api: SocketAddr,
+    /// Most bytes of one request, as sent and again after decompression.
+    pub max_request_bytes: usize,
+    /// Bytes that all requests in flight may hold.
+    pub in_flight_bytes: usize,
+    /// Connections of senders at a time.
+    pub max_connections: usize,
     /// Age at which hot rows are sealed; text such as `60s`.
     #[serde(deserialize_with = "duration")]
     pub flush_age: Duration,
@@ -46,10 +54,26 @@ impl Default for Config {
             otlp_grpc: loopback(DEFAULT_OTLP_GRPC_PORT),
             otlp_http: loopback(DEFAULT_OTLP_HTTP_PORT),
             node_api: loopback(DEFAULT_NODE_API_PORT),
+            max_request_bytes: receive::MAX_REQUEST_BYTES,
+            in_flight_bytes: receive::IN_FLIGHT_BYTES,
+            max_connections: receive::MAX_CONNECTIONS,
             flush_age: DEFAULT_FLUSH_AGE,
             dedup_window: DEFAULT_DEDUP_WINDOW,
             dedup_decisions: DEFAULT_DEDUP_DECISIONS,
             dedup_max_keys: DEFAULT_DEDUP_MAX_KEYS,
+        }
+    }
+}
+
+impl Config {
+    /// The receivers' part.
+    pub(crate) fn receive(&self) -> receive::Config {
+        receive::Config {
+            otlp_grpc: self.otlp_grpc,
+            otlp_http: self.otlp_http,
+            max_request_bytes: self.max_request_bytes,
+            in_flight_bytes: self.in_flight_bytes,
+            max_connections: self.max_connections,
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use lariat_schema::ids::StoreId;
 use lariat_schema::layout::{LOG_DIR, PARQUET_DIR, STORE_ID_FILE};
 
+use parking_lot::Mutex;
+
 use crate::log::segment::sync_folder;
 
 /// File that a process holds locked as long as it owns the directory.
@@ -39,12 +41,12 @@ pub enum DirectoryError {
     },
 }
 
-/// An owned data directory; the ownership ends when this is dropped.
+/// An owned data directory; the ownership ends with [`Self::release`], or when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) root: PathBuf,
     pub(crate) store_id: StoreId,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl Directory {
@@ -73,7 +75,12 @@ impl Directory {
             std::fs::create_dir_all(&folder).map_err(unusable(&folder))?;
         }
         let store_id = identity(&root)?;
-        Ok(Self { root, store_id, _lock: lock })
+        Ok(Self { root, store_id, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Gives the directory up: readers may hold this value longer than anybody writes.
+    pub(crate) fn release(&self) {
+        *self.lock.lock() = None;
     }
 
     pub(crate) fn log(&self) -> PathBuf {

@@ -1,0 +1,248 @@
+//! The promises of the spine against crashes, full disks and retries (I-1 to I-3).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lariat_schema::tables::Table;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::spine::Spine;
+use super::*;
+use crate::fixtures::{Place, SECOND, decision, kept, points, rows, span, spans, visible};
+use crate::ledger::Counts;
+use crate::log::SegmentFile;
+use crate::log::segment::create_on_disk;
+use crate::store::ReadStore as _;
+
+fn total(spine: &Spine) -> Counts {
+    let mut total = Counts::default();
+    for line in spine.core.state.lock().ledger() {
+        assert!(line.counts.closes(), "I-1 is broken: {line:?}");
+        total.received += line.counts.received;
+        total.stored += line.counts.stored;
+        total.sampled_out += line.counts.sampled_out;
+        total.deduplicated += line.counts.deduplicated;
+        total.rejected += line.counts.rejected;
+        total.in_flight += line.counts.in_flight;
+    }
+    total
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_visible_at_once_and_the_ledger_closes() {
+    let place = Place::new();
+    let spine = place.open();
+    let mut request = spans(&[decision(1, json!({})), span(1, 2, Some(1), json!({"span_kind": "client"}))]);
+    request.rejected = 3;
+    let committed = spine.ingest(request).await.unwrap();
+    assert_eq!(committed, Committed { accepted: 2, deduplicated: 0 });
+    assert_eq!(rows(&visible(&*spine.core, Table::Spans)), 2);
+    spine.ingest(points(&[1, 2])).await.unwrap();
+    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 2);
+    let expected = Counts { received: 7, stored: 4, rejected: 3, ..Counts::default() };
+    assert_eq!(total(&spine), expected);
+    assert!(spine.core.snapshot(Table::Spans).watermark_unix_nanos >= crate::fixtures::START);
+}
+
+#[tokio::test]
+async fn a_crash_keeps_what_was_acknowledged_and_a_retry_after_it_adds_nothing() {
+    let place = Place::new();
+    let spine = place.open();
+    for trace in 1..=20 {
+        spine.ingest(spans(&[decision(trace, json!({}))])).await.unwrap();
+    }
+    spine.core.seal(false).unwrap();
+    for trace in 21..=40 {
+        spine.ingest(spans(&[decision(trace, json!({}))])).await.unwrap();
+    }
+    let (before, ledger) = (kept(&*spine.core), total(&spine));
+    spine.kill();
+    drop(spine);
+    let spine = place.open();
+    assert_eq!(kept(&*spine.core), before);
+    assert_eq!(total(&spine), ledger);
+    for trace in [1, 25] {
+        let again = spine.ingest(spans(&[decision(trace, json!({}))])).await.unwrap();
+        assert_eq!(again, Committed { accepted: 0, deduplicated: 1 });
+    }
+    assert_eq!(kept(&*spine.core), before);
+}
+
+#[tokio::test]
+async fn a_restart_decides_again_exactly_as_before() {
+    let place = Place::with_rate(0.3);
+    let spine = place.open();
+    for trace in 0..200_u128 {
+        let trace = trace.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let late = span(trace, 3, Some(2), json!({"profile": "public"}));
+        spine.ingest(spans(&[late])).await.unwrap();
+        let root = decision(trace, json!({"result": if trace % 7 == 0 { "error" } else { "success" }}));
+        spine.ingest(spans(&[root, span(trace, 2, Some(1), json!({"profile": "public"}))])).await.unwrap();
+        if trace % 50 == 3 {
+            spine.core.seal(false).unwrap();
+        }
+        place.advance(SECOND / 10);
+    }
+    spine.ingest(spans(&[span(7, 9, Some(8), json!({}))])).await.unwrap();
+    place.advance(31 * SECOND);
+    spine.ingest(points(&[1])).await.unwrap();
+    let (before, ledger) = (kept(&*spine.core), total(&spine));
+    assert!(ledger.sampled_out > 0 && before.iter().any(|(_, reason)| reason == "orphan"));
+    spine.kill();
+    drop(spine);
+    let spine = place.open();
+    assert_eq!(kept(&*spine.core), before);
+    assert_eq!(total(&spine), ledger);
+}
+
+#[tokio::test]
+async fn a_clean_end_seals_everything_and_the_next_start_reads_it_once() {
+    let place = Place::new();
+    let spine = place.open();
+    spine.ingest(spans(&[decision(1, json!({})), span(5, 2, Some(9), json!({}))])).await.unwrap();
+    let undecided = kept(&*spine.core);
+    assert_eq!(undecided.len(), 2);
+    assert_eq!(total(&spine).in_flight, 1);
+    spine.close().unwrap();
+    assert!(spine.core.snapshot(Table::Spans).batches.is_empty());
+    assert_eq!(total(&spine).in_flight, 0);
+    drop(spine);
+    let spine = place.open();
+    assert_eq!(kept(&*spine.core).len(), 2);
+    assert_eq!(rows(&spine.core.snapshot(Table::Spans).batches), 0);
+}
+
+/// A disk that refuses the n-th write or sync and every one after it, until it is told to recover.
+struct FullDisk {
+    file: Box<dyn SegmentFile>,
+    writes_left: Arc<AtomicUsize>,
+}
+
+impl FullDisk {
+    fn allowed(&self) -> io::Result<()> {
+        self.writes_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .map(|_| ())
+            .map_err(|_| io::Error::from(io::ErrorKind::StorageFull))
+    }
+}
+
+impl SegmentFile for FullDisk {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.allowed() {
+            // As a real one: a part of it is written.
+            self.file.append(&bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.file.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.allowed()?;
+        self.file.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_retryably_and_what_was_acknowledged_before_stays() {
+    let place = Place::new();
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let disk = Arc::clone(&left);
+    let spine = place.open_with(Box::new(move |path: &Path| {
+        Ok(Box::new(FullDisk { file: create_on_disk(path)?, writes_left: Arc::clone(&disk) }) as Box<dyn SegmentFile>)
+    }));
+    spine.ingest(spans(&[decision(1, json!({}))])).await.unwrap();
+    for writes in [0, 1] {
+        left.store(writes, Ordering::SeqCst);
+        let refused = spine.ingest(spans(&[decision(2, json!({}))])).await;
+        assert!(matches!(refused, Err(Refused::NotDurable { .. })), "{refused:?}");
+        assert_eq!(total(&spine).received, 1);
+    }
+    left.store(usize::MAX, Ordering::SeqCst);
+    let committed = spine.ingest(spans(&[decision(2, json!({}))])).await.unwrap();
+    assert_eq!(committed, Committed { accepted: 1, deduplicated: 0 });
+    let before = kept(&*spine.core);
+    spine.kill();
+    drop(spine);
+    let spine = place.open();
+    assert_eq!(kept(&*spine.core), before);
+    assert_eq!(before.len(), 2);
+}
+
+/// What happens to a store in the property test.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request of these traces.
+    Send(Vec<u8>),
+    /// Crash, losing so many permille of the bytes after the last acknowledgement; then start again.
+    Crash(Vec<u8>),
+    Seal,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let traces = proptest::collection::vec(0..30_u8, 1..6);
+    let step = prop_oneof![
+        6 => traces.prop_map(Step::Send),
+        2 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Crash),
+        1 => Just(Step::Seal),
+    ];
+    proptest::collection::vec(step, 1..24)
+}
+
+/// Bytes that a crash may leave behind the last acknowledged entry.
+fn leave_torn_tail(place: &Place, garbage: &[u8]) {
+    let folder = place.root.path().join(lariat_schema::layout::LOG_DIR);
+    let mut segments: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    segments.sort();
+    if let Some(newest) = segments.last() {
+        let mut bytes = std::fs::read(newest).unwrap();
+        // A frame that promises more than there is, as a write that was cut leaves it.
+        bytes.extend_from_slice(&[0xff, 0, 0, 0]);
+        bytes.extend_from_slice(garbage);
+        std::fs::write(newest, bytes).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_retried_or_crashes_each_record_is_there_once(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let place = Place::new();
+        let mut spine = place.open();
+        let (mut model, mut received): (BTreeSet<u8>, i64) = (BTreeSet::new(), 0);
+        for step in steps {
+            match step {
+                Step::Send(traces) => {
+                    let distinct: BTreeSet<u8> = traces.into_iter().collect();
+                    let rows: Vec<_> = distinct.iter().map(|trace| decision(u128::from(*trace) + 1, json!({}))).collect();
+                    let committed = runtime.block_on(spine.ingest(spans(&rows))).unwrap();
+                    let known = distinct.intersection(&model).count();
+                    prop_assert_eq!(committed.deduplicated, u64::try_from(known).unwrap());
+                    received += i64::try_from(rows.len()).unwrap();
+                    model.extend(distinct);
+                }
+                Step::Crash(garbage) => {
+                    spine.kill();
+                    drop(spine);
+                    leave_torn_tail(&place, &garbage);
+                    spine = place.open();
+                }
+                Step::Seal => spine.core.seal(false).unwrap(),
+            }
+            prop_assert_eq!(kept(&*spine.core).len(), model.len());
+            let counts = total(&spine);
+            prop_assert_eq!(counts.received, received);
+            prop_assert_eq!(counts.stored, i64::try_from(model.len()).unwrap());
+        }
+    }
+}
