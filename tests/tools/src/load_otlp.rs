@@ -34,6 +34,26 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Greatest wait that a receiver can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 
+/// What is in the requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanSettings {
+    /// What the spans are.
+    pub content: Content,
+    /// `service.instance.id` of the resource: who seems to send them.
+    pub node_id: String,
+    /// `cloud.region` of the resource.
+    pub region: String,
+    /// What the ids are made of; two runs into one collector need two seeds.
+    pub seed: u64,
+}
+
+impl Default for SpanSettings {
+    /// Plain spans.
+    fn default() -> Self {
+        Self { content: Content::Plain, node_id: "load@127.0.0.1".to_owned(), region: "local".to_owned(), seed: 1 }
+    }
+}
+
 /// What load to make.
 #[derive(Clone)]
 pub struct LoadOtlpSettings {
@@ -43,9 +63,9 @@ pub struct LoadOtlpSettings {
     pub protocol: Protocol,
     /// Whether they are compressed.
     pub gzip: bool,
-    /// What the spans are.
-    pub content: Content,
-    /// Spans per request.
+    /// What is in them.
+    pub spans: SpanSettings,
+    /// Spans per request; decisions may make it a few more.
     pub spans_per_request: u32,
     /// Spans per second. None: as fast as `in_flight` allows.
     pub spans_per_second: Option<f64>,
@@ -59,8 +79,6 @@ pub struct LoadOtlpSettings {
     pub timeout: Duration,
     /// A request is given up after this long, retries included.
     pub give_up: Duration,
-    /// What the ids are made of; two runs into one collector need two seeds.
-    pub seed: u64,
     /// Where acknowledged requests are written down.
     pub ledger: Option<PathBuf>,
     /// Bearer token.
@@ -70,7 +88,7 @@ pub struct LoadOtlpSettings {
 impl std::fmt::Debug for LoadOtlpSettings {
     /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadOtlpSettings").field("url", &self.url).field("seed", &self.seed).finish_non_exhaustive()
+        f.debug_struct("LoadOtlpSettings").field("url", &self.url).field("spans", &self.spans).finish_non_exhaustive()
     }
 }
 
@@ -82,7 +100,7 @@ impl LoadOtlpSettings {
             url: url.into(),
             protocol: Protocol::Grpc,
             gzip: false,
-            content: Content::Plain,
+            spans: SpanSettings::default(),
             spans_per_request: 100,
             spans_per_second: Some(spans_per_second),
             duration: Duration::from_secs(10),
@@ -90,7 +108,6 @@ impl LoadOtlpSettings {
             in_flight: 64,
             timeout: Duration::from_secs(10),
             give_up: Duration::from_secs(60),
-            seed: 1,
             ledger: None,
             token: None,
         }
@@ -148,7 +165,7 @@ pub enum LoadOtlpError {
 pub async fn run(settings: LoadOtlpSettings) -> Result<LoadOtlpReport, LoadOtlpError> {
     let target = Target::parse(&settings.url)?;
     let ledger = settings.ledger.as_deref().map(Ledger::create).transpose()?;
-    let template = Arc::new(Template::new(settings.content, settings.spans_per_request, Uuid::new_v4()));
+    let template = Arc::new(Template::new(&settings.spans, settings.spans_per_request, Uuid::new_v4()));
     let wire = Wire { protocol: settings.protocol, gzip: settings.gzip, target, token: settings.token.clone() };
     let requests_per_second = settings.spans_per_second.map(|rate| rate / f64::from(template.spans()));
     let pace = Arc::new(Pace::new(requests_per_second, settings.duration, settings.requests_max));
@@ -214,7 +231,7 @@ impl Worker {
     async fn deliver(&self, link: &mut Link, tally: &mut Tally, ticket: Ticket, from: Instant) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_unix_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let stamp = Stamp { seed: self.settings.seed, request: ticket.number, now_unix_nanos };
+        let stamp = Stamp { seed: self.settings.spans.seed, request: ticket.number, now_unix_nanos };
         let body = self.wire.pack(&self.template.stamp(stamp));
         let report = &mut tally.report;
         report.requests += 1;
@@ -254,7 +271,7 @@ impl Worker {
 
     fn write_down(&self, request: u64, rejected: u32) {
         if let Some(ledger) = &self.ledger {
-            let first_trace_id = ids::trace_id(self.settings.seed, request, 0);
+            let first_trace_id = ids::trace_id(self.settings.spans.seed, request, 0);
             let line = LedgerLine { request, first_trace_id, spans: self.template.spans(), rejected };
             // A writer that has ended tells why when the ledger is finished.
             let _ = ledger.send(line);

@@ -13,7 +13,7 @@ use lariat_tools::calls::Mix;
 use lariat_tools::chain::{Chain, ChainSettings};
 use lariat_tools::histogram::Quantiles;
 use lariat_tools::load_otlp::template::Content;
-use lariat_tools::load_otlp::{self, LoadOtlpReport, LoadOtlpSettings, Protocol};
+use lariat_tools::load_otlp::{self, LoadOtlpReport, LoadOtlpSettings, Protocol, SpanSettings};
 use lariat_tools::load_rpc::{self, LoadRpcReport, LoadRpcSettings};
 use lariat_tools::provider::behaviour::{Behaviour, Latency};
 use lariat_tools::provider::{Provider, ProviderSettings};
@@ -109,6 +109,12 @@ struct LoadOtlpArgs {
     /// Seed of the ids; two runs into one collector need two.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Node that seems to send them.
+    #[arg(long, default_value = "load@127.0.0.1")]
+    node_id: String,
+    /// Region of that node.
+    #[arg(long, default_value = "local")]
+    region: String,
     /// File for the acknowledged requests.
     #[arg(long)]
     ledger: Option<PathBuf>,
@@ -219,7 +225,7 @@ async fn provider(args: ProviderArgs) -> Result<(), Failure> {
     let provider = Provider::start(settings).await?;
     listening("provider", &provider.http_url())?;
     listening("provider-ws", &provider.ws_url())?;
-    tokio::signal::ctrl_c().await?;
+    told_to_stop().await?;
     provider.shutdown().await;
     Ok(())
 }
@@ -229,7 +235,7 @@ async fn relay(args: RelayArgs) -> Result<(), Failure> {
     let relay = relay::start(args.listen, &args.target).await?;
     relay.set_faults(faults);
     listening("relay", &format!("tcp://{}", relay.address()))?;
-    tokio::signal::ctrl_c().await?;
+    told_to_stop().await?;
     relay.shutdown().await;
     Ok(())
 }
@@ -237,9 +243,18 @@ async fn relay(args: RelayArgs) -> Result<(), Failure> {
 async fn floor(args: FloorArgs) -> Result<(), Failure> {
     let floor = floor::start(args.listen, &args.target).await?;
     listening("floor", &format!("http://{}", floor.address()))?;
-    tokio::signal::ctrl_c().await?;
+    told_to_stop().await?;
     floor.shutdown().await;
     Ok(())
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn told_to_stop() -> io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended,
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 fn seconds(seconds: f64) -> Result<Duration, Failure> {
@@ -266,7 +281,7 @@ async fn load_otlp(args: LoadOtlpArgs) -> Result<(), Failure> {
         url: args.url,
         protocol: args.protocol,
         gzip: args.gzip,
-        content: args.content,
+        spans: SpanSettings { content: args.content, node_id: args.node_id, region: args.region, seed: args.seed },
         spans_per_request: args.spans_per_request,
         spans_per_second: (!args.max).then_some(args.rate),
         duration: seconds(args.duration)?,
@@ -274,7 +289,6 @@ async fn load_otlp(args: LoadOtlpArgs) -> Result<(), Failure> {
         in_flight: args.in_flight,
         timeout: seconds(args.timeout)?,
         give_up: seconds(args.give_up)?,
-        seed: args.seed,
         ledger: args.ledger,
         token: args.token,
     };

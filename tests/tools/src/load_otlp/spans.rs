@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, Instrumentati
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span, status};
 
+use super::SpanSettings;
 use super::template::{Content, Marker};
 
 /// W3C flags of a sampled trace.
@@ -58,8 +59,8 @@ fn pick<'a>(from: &[&'a str], i: u32) -> &'a str {
 }
 
 /// One request of `spans` spans, or of as few more as it takes to end its last decision.
-pub(super) fn request(content: Content, spans: u32, boot_id: &str) -> ExportTraceServiceRequest {
-    let (service, list) = match content {
+pub(super) fn request(settings: &SpanSettings, spans: u32, boot_id: &str) -> ExportTraceServiceRequest {
+    let (service, list) = match settings.content {
         Content::Plain => ("checkout", (0..spans).map(plain).collect()),
         Content::Decisions => ("lariat-proxy", decisions(spans)),
     };
@@ -67,8 +68,8 @@ pub(super) fn request(content: Content, spans: u32, boot_id: &str) -> ExportTrac
         attributes: vec![
             text(a::SERVICE_NAME, service),
             text(a::SERVICE_VERSION, "1.0.0"),
-            text(a::SERVICE_INSTANCE_ID, "load@127.0.0.1"),
-            text(a::CLOUD_REGION, "us-east"),
+            text(a::SERVICE_INSTANCE_ID, settings.node_id.as_str()),
+            text(a::CLOUD_REGION, settings.region.as_str()),
             text(a::BOOT_ID, boot_id),
         ],
         ..Resource::default()

@@ -8,6 +8,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::SpanSettings;
 use super::ids::{span_id, trace_id};
 use super::spans;
 
@@ -101,8 +102,8 @@ pub struct Template {
 impl Template {
     /// A request of at least `spans` spans.
     #[must_use]
-    pub fn new(content: Content, spans: u32, boot_id: Uuid) -> Self {
-        let request = spans::request(content, spans.max(1), &boot_id.to_string());
+    pub fn new(settings: &SpanSettings, spans: u32, boot_id: Uuid) -> Self {
+        let request = spans::request(settings, spans.max(1), &boot_id.to_string());
         let list = request.resource_spans.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
         let (mut spans, mut units) = (0, 0);
         for span in list {
@@ -230,6 +231,10 @@ mod tests {
 
     const STAMP: Stamp = Stamp { seed: 9, request: 0, now_unix_nanos: 1_790_000_000_000_000_000 };
 
+    fn template(content: Content, spans: u32) -> Template {
+        Template::new(&SpanSettings { content, ..SpanSettings::default() }, spans, Uuid::nil())
+    }
+
     fn spans_of(bytes: &[u8]) -> Vec<Span> {
         let request = ExportTraceServiceRequest::decode(bytes).unwrap();
         request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans).collect()
@@ -241,7 +246,7 @@ mod tests {
 
     #[test]
     fn plain_spans_are_of_the_size_that_the_figures_speak_of_and_unique() {
-        let template = Template::new(Content::Plain, 100, Uuid::nil());
+        let template = template(Content::Plain, 100);
         let per_span = template.bytes_per_request() / 100;
         assert!((280..330).contains(&per_span), "{per_span} bytes per span");
         let mut ids = HashSet::new();
@@ -258,7 +263,7 @@ mod tests {
 
     #[test]
     fn decisions_have_whole_sequences_and_attempts_under_their_decision() {
-        let template = Template::new(Content::Decisions, 200, Uuid::nil());
+        let template = template(Content::Decisions, 200);
         let mut sequences = Vec::new();
         for request in 0..3 {
             let spans = spans_of(&template.stamp(Stamp { request, ..STAMP }));
@@ -284,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_same_stamp_makes_the_same_bytes() {
-        let template = Template::new(Content::Decisions, 50, Uuid::nil());
+        let template = template(Content::Decisions, 50);
         assert_eq!(template.stamp(STAMP), template.stamp(STAMP));
     }
 }

@@ -134,9 +134,12 @@ fn short(url: String) -> LoadOtlpSettings {
 fn expected(settings: &LoadOtlpSettings, lines: &[LedgerLine]) -> HashSet<(Vec<u8>, Vec<u8>)> {
     let ids = |line: &LedgerLine| {
         let request = line.request;
-        assert_eq!(line.first_trace_id, ids::trace_id(settings.seed, request, 0));
+        assert_eq!(line.first_trace_id, ids::trace_id(settings.spans.seed, request, 0));
         (0..line.spans).map(move |i| {
-            (ids::trace_id(settings.seed, request, i).to_vec(), ids::span_id(settings.seed, request, i).to_vec())
+            (
+                ids::trace_id(settings.spans.seed, request, i).to_vec(),
+                ids::span_id(settings.spans.seed, request, i).to_vec(),
+            )
         })
     };
     lines.iter().flat_map(ids).collect()
