@@ -16,6 +16,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -170,22 +171,22 @@ pub async fn run(settings: LoadOtlpSettings) -> Result<LoadOtlpReport, LoadOtlpE
     let requests_per_second = settings.spans_per_second.map(|rate| rate / f64::from(template.spans()));
     let pace = Arc::new(Pace::new(requests_per_second, settings.duration, settings.requests_max));
     let settings = Arc::new(settings);
-    let workers: Vec<_> = (0..settings.in_flight.max(1))
-        .map(|_| {
-            let worker = Worker {
-                settings: Arc::clone(&settings),
-                template: Arc::clone(&template),
-                wire: wire.clone(),
-                pace: Arc::clone(&pace),
-                ledger: ledger.as_ref().map(Ledger::lines),
-            };
-            tokio::spawn(worker.run())
-        })
-        .collect();
+    // A load that is dropped half-way ends its workers with it.
+    let mut workers = JoinSet::new();
+    for _ in 0..settings.in_flight.max(1) {
+        let worker = Worker {
+            settings: Arc::clone(&settings),
+            template: Arc::clone(&template),
+            wire: wire.clone(),
+            pace: Arc::clone(&pace),
+            ledger: ledger.as_ref().map(Ledger::lines),
+        };
+        workers.spawn(worker.run());
+    }
     let mut total = Tally::default();
-    for worker in workers {
+    while let Some(worker) = workers.join_next().await {
         // A worker ends only by returning: it does not panic and is not aborted.
-        if let Ok(tally) = worker.await {
+        if let Ok(tally) = worker {
             total.add(tally);
         }
     }

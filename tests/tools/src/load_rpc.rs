@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::calls::Mix;
@@ -116,21 +117,21 @@ pub async fn run(settings: LoadRpcSettings) -> Result<LoadRpcReport, BadUrl> {
     let pace = Arc::new(Pace::new(settings.calls_per_second, settings.duration, None));
     let settings = Arc::new(settings);
     let sent = Arc::new(AtomicU64::new(0));
-    let workers: Vec<_> = (0..settings.connections.max(1))
-        .map(|_| {
-            let worker = Worker {
-                settings: Arc::clone(&settings),
-                target: target.clone(),
-                pace: Arc::clone(&pace),
-                sent: Arc::clone(&sent),
-            };
-            tokio::spawn(worker.run())
-        })
-        .collect();
+    // A load that is dropped half-way ends its workers with it.
+    let mut workers = JoinSet::new();
+    for _ in 0..settings.connections.max(1) {
+        let worker = Worker {
+            settings: Arc::clone(&settings),
+            target: target.clone(),
+            pace: Arc::clone(&pace),
+            sent: Arc::clone(&sent),
+        };
+        workers.spawn(worker.run());
+    }
     let mut total = Tally::default();
-    for worker in workers {
+    while let Some(worker) = workers.join_next().await {
         // A worker ends only by returning: it does not panic and is not aborted.
-        if let Ok(tally) = worker.await {
+        if let Ok(tally) = worker {
             total.add(&tally);
         }
     }
