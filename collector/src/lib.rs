@@ -34,3 +34,6 @@ pub mod pipeline;
 
 #[cfg(test)]
 mod fixtures;
+
+pub use keep::{Policies, SamplingPolicy};
+pub use pipeline::{Addresses, Collector, Config, Settings, StartError, start};

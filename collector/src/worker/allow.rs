@@ -11,7 +11,8 @@ use datafusion_distributed::{WorkerPlanRewriteEvent, WorkerPlanRewriteEventRespo
 
 /// Names of the operators that a stage may consist of.
 pub(crate) const OPERATORS: &[&str] =
-    &["StoreScan", "FilterExec", "ProjectionExec", "AggregateExec", "SortExec", "LocalLimitExec", "UnnestExec"];
+    &["StoreScan", "FilterExec", "ProjectionExec", "AggregateExec", "SortExec",
+    "SortExec(TopK)", "LocalLimitExec", "UnnestExec"];
 
 /// Refuses a stage with any other operator.
 pub(crate) fn only_known_operators(event: WorkerPlanRewriteEvent<'_>) -> Result<WorkerPlanRewriteEventResponse> {
