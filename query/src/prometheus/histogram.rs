@@ -6,6 +6,7 @@ mod arithmetic;
 pub(crate) mod buckets;
 pub(crate) mod classic;
 pub(crate) mod quantile;
+mod trim;
 
 use std::fmt;
 use std::sync::Arc;

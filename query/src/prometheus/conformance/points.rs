@@ -225,7 +225,8 @@ pub(super) fn as_series(labels: Labels, points: &[Point], step: i64) -> Series {
                         histogram.hint = if reset { Hint::Reset } else { Hint::NotReset };
                     }
                 }
-                previous = Some(Native { hint: Hint::Unknown, ..histogram.clone() });
+                // A gauge is no predecessor of a counter.
+                previous = (histogram.hint != Hint::Gauge).then(|| Native { hint: Hint::Unknown, ..histogram.clone() });
                 series.histograms.push((time, Arc::new(histogram)));
             }
         }

@@ -7,10 +7,7 @@ use super::{EvalError, Evaluator};
 
 /// True for the operators after which a value is no longer the metric's.
 pub(super) const fn changes_meaning(op: BinaryOp) -> bool {
-    matches!(
-        op,
-        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Pow | BinaryOp::Atan2
-    )
+    !op.compares() && !op.is_set() && !matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower)
 }
 
 impl Evaluator<'_> {

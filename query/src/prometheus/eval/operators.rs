@@ -35,7 +35,7 @@ pub(super) fn floats(op: BinaryOp, left: f64, right: f64) -> f64 {
         BinaryOp::LessOrEqual => truth(left <= right),
         BinaryOp::Greater => truth(left > right),
         BinaryOp::GreaterOrEqual => truth(left >= right),
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => f64::NAN,
+        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::TrimUpper | BinaryOp::TrimLower => f64::NAN,
     }
 }
 
@@ -44,6 +44,7 @@ impl Evaluator<'_> {
         let histogram = |histogram: Native| Elementwise::Kept(Sample::Histogram(Arc::new(histogram.compact())));
         match (left, right) {
             (Sample::Float(a), Sample::Float(b)) => match op {
+                BinaryOp::TrimUpper | BinaryOp::TrimLower => self.incompatible(op, "float", "float", start),
                 _ if op.compares() => {
                     if floats(op, *a, *b) == 1.0 {
                         Elementwise::Kept(Sample::Float(*a))
@@ -60,6 +61,8 @@ impl Evaluator<'_> {
             (Sample::Histogram(a), Sample::Float(b)) => match op {
                 BinaryOp::Mul => histogram(a.as_ref().clone().scaled(*b)),
                 BinaryOp::Div => histogram(a.as_ref().clone().divided(*b)),
+                BinaryOp::TrimUpper => Elementwise::Kept(Sample::Histogram(Arc::new(a.trimmed(*b, true)))),
+                BinaryOp::TrimLower => Elementwise::Kept(Sample::Histogram(Arc::new(a.trimmed(*b, false)))),
                 _ => self.incompatible(op, "histogram", "float", start),
             },
             (Sample::Histogram(a), Sample::Histogram(b)) => match op {

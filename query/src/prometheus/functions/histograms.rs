@@ -137,8 +137,13 @@ pub(crate) fn labelled(tracks: Vec<Track>, label: &str, quantiles: &[f64]) -> Re
     if label.is_empty() {
         return Err("histogram_quantiles needs the name of a label".to_owned());
     }
-    let text = quantiles.first().map_or_else(String::new, |q| float(*q));
-    if quantiles.iter().any(|q| float(*q) != text) {
+    // As OpenMetrics writes floats: `1.0` and not `1`.
+    let written = |q: f64| {
+        let text = float(q);
+        if text.contains('.') || !q.is_finite() { text } else { text + ".0" }
+    };
+    let text = quantiles.first().map_or_else(String::new, |q| written(*q));
+    if quantiles.iter().any(|q| written(*q) != text) {
         return Err("quantiles of histogram_quantiles have to be the same at all steps".to_owned());
     }
     Ok(tracks.into_iter().map(|track| Track { labels: track.labels.with(label, &text), ..track }).collect())

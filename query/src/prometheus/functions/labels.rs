@@ -1,7 +1,7 @@
 //! Functions that change or order labels.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::super::labels::{Labels, NAME, anchored};
 use super::super::value::Track;
@@ -49,12 +49,18 @@ fn set(track: &mut Track, name: &str, value: &str) {
     }
 }
 
+/// The tracks, unless two of the same labels have a sample at the same step.
 fn unique(tracks: Vec<Track>) -> Result<Vec<Track>, String> {
-    let mut seen: HashSet<&Labels> = HashSet::new();
-    if tracks.iter().all(|track| seen.insert(&track.labels)) {
-        return Ok(tracks);
+    let mut taken: HashMap<&Labels, Vec<bool>> = HashMap::new();
+    for track in &tracks {
+        let steps = taken.entry(&track.labels).or_insert_with(|| vec![false; track.samples.len()]);
+        for (taken, sample) in steps.iter_mut().zip(&track.samples) {
+            if std::mem::replace(taken, *taken || sample.is_some()) && sample.is_some() {
+                return Err("vector cannot contain metrics with the same labelset".to_owned());
+            }
+        }
     }
-    Err("vector cannot contain metrics with the same labelset".to_owned())
+    Ok(tracks)
 }
 
 /// By the values of some labels, numbers inside them by magnitude; then by all labels.

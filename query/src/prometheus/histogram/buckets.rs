@@ -47,13 +47,13 @@ impl Native {
         if self.is_custom() && index <= 0 { f64::NEG_INFINITY } else { self.upper_bound(index - 1) }
     }
 
-    fn positive_bucket(&self, (index, count): (i32, f64)) -> Bucket {
+    pub(super) fn positive_bucket(&self, (index, count): (i32, f64)) -> Bucket {
         let (lower, upper) = (self.lower_bound(index), self.upper_bound(index));
         let lower_inclusive = lower == f64::NEG_INFINITY;
         Bucket { lower, upper, lower_inclusive, upper_inclusive: true, count }
     }
 
-    fn negative_bucket(&self, (index, count): (i32, f64)) -> Bucket {
+    pub(super) fn negative_bucket(&self, (index, count): (i32, f64)) -> Bucket {
         let (lower, upper) = (-self.upper_bound(index), -self.lower_bound(index));
         Bucket { lower, upper, lower_inclusive: true, upper_inclusive: false, count }
     }

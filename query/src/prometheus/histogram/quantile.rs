@@ -151,7 +151,7 @@ fn interpolate(bucket: &Bucket, share: f64, custom: bool) -> f64 {
 }
 
 /// Share of a bucket below a value inside it; `None` for a bucket that has no lower end.
-fn share_below(bucket: &Bucket, value: f64, linear: bool) -> Option<f64> {
+pub(super) fn share_below(bucket: &Bucket, value: f64, linear: bool) -> Option<f64> {
     if bucket.lower == f64::NEG_INFINITY {
         return None;
     }

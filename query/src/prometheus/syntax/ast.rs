@@ -149,6 +149,8 @@ pub(crate) enum BinaryOp {
     And,
     Or,
     Unless,
+    TrimUpper,
+    TrimLower,
 }
 
 impl BinaryOp {
@@ -171,6 +173,8 @@ impl BinaryOp {
             "and" => Self::And,
             "or" => Self::Or,
             "unless" => Self::Unless,
+            "</" => Self::TrimUpper,
+            ">/" => Self::TrimLower,
             _ => return None,
         })
     }
@@ -194,6 +198,8 @@ impl BinaryOp {
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
         }
     }
 
@@ -203,6 +209,7 @@ impl BinaryOp {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
             Self::Equal | Self::NotEqual | Self::Less | Self::LessOrEqual | Self::Greater | Self::GreaterOrEqual => 3,
+            Self::TrimUpper | Self::TrimLower => 3,
             Self::Add | Self::Sub => 4,
             Self::Mul | Self::Div | Self::Mod | Self::Atan2 => 5,
             Self::Pow => 6,

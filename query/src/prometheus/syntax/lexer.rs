@@ -31,8 +31,8 @@ pub(crate) enum Kind {
 
 /// Signs, longer ones before their own beginnings.
 const SIGNS: &[&str] = &[
-    "==", "!=", "=~", "!~", "<=", ">=", "=", "<", ">", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}", "[", "]", ",",
-    "@", ":",
+    "==", "!=", "=~", "!~", "<=", ">=", "</", ">/", "=", "<", ">", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}",
+    "[", "]", ",", "@", ":",
 ];
 
 /// Units of durations in milliseconds, longest first.

@@ -352,7 +352,8 @@ impl Parser {
     }
 
     fn call(&mut self, name: &str, start: usize) -> Result<Expr, SyntaxError> {
-        let signature = signatures::find(name)
+        let keyword = ["step", "range"].into_iter().find(|word| word.eq_ignore_ascii_case(name));
+        let signature = signatures::find(keyword.unwrap_or(name))
             .ok_or_else(|| SyntaxError::new(start, format!("unknown function with name {name:?}")))?;
         let arguments = self.arguments()?;
         check::call(signature, &arguments, start)?;

@@ -67,7 +67,6 @@ pub(crate) static ALL: &[Signature] = &[
     v("hour", &[Vector], 1, Vector),
     f("idelta", &[Matrix], Vector),
     f("increase", &[Matrix], Vector),
-    v("info", &[Vector, Vector], 1, Vector),
     f("irate", &[Matrix], Vector),
     v("label_join", &[Vector, Text, Text, Text], -1, Vector),
     f("label_replace", &[Vector, Text, Text, Text, Text], Vector),

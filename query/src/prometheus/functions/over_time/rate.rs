@@ -193,7 +193,7 @@ fn counted(window: &Window<'_>) -> Option<Vec<(i64, Sample)>> {
         return Some(all);
     }
     let inside = all.partition_point(|(at, _)| *at <= window.start);
-    (inside < all.len() || !all.is_empty() && inside > 0).then(|| all[inside.saturating_sub(1)..].to_vec())
+    (inside < all.len()).then(|| all[inside.saturating_sub(1)..].to_vec())
 }
 
 /// `resets`: how often a counter started anew.

@@ -233,10 +233,10 @@ impl Parser {
         let start = self.here();
         let anchored = self.is_word("anchored");
         self.advance();
-        let (Node::Selector(selector) | Node::Range(selector, _)) = &mut expr.node else {
+        // Interpolated instant vectors are not computed here, and answering without would be wrong.
+        let Node::Range(selector, _) = &mut expr.node else {
             let word = if anchored { "anchored" } else { "smoothed" };
-            let message = format!("{word} modifier not implemented for anything but a selector");
-            return Err(SyntaxError::new(start, message));
+            return Err(SyntaxError::new(start, format!("{word} modifier is only implemented for range selectors")));
         };
         selector.anchored |= anchored;
         selector.smoothed |= !anchored;
