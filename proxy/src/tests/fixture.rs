@@ -247,7 +247,7 @@ pub(super) async fn request(
 }
 
 pub(super) async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Got {
-    request(address, Request::post(""), path, body).await
+    request(address, Request::post("/"), path, body).await
 }
 
 pub(super) fn call(method: &str) -> String {

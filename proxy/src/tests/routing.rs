@@ -107,7 +107,7 @@ async fn what_is_refused_has_its_code_and_its_status() {
     let notification = r#"[{"jsonrpc":"2.0","method":"eth_gasPrice"}]"#;
     let got = post(fleet.proxy.address(), "/rpc/ethereum", notification).await;
     assert_eq!((got.status, got.body.len()), (StatusCode::NO_CONTENT, 0));
-    let upgrade = Request::get("").header("upgrade", "websocket").header("connection", "upgrade");
+    let upgrade = Request::get("/").header("upgrade", "websocket").header("connection", "upgrade");
     let got = request(fleet.proxy.address(), upgrade, "/ws/rpc/ethereum", "").await;
     assert_eq!(got.status, StatusCode::NOT_IMPLEMENTED);
 }
@@ -115,7 +115,7 @@ async fn what_is_refused_has_its_code_and_its_status() {
 #[tokio::test]
 async fn a_pin_and_the_metadata_are_honoured() {
     let fleet = fleet(vec![provider("a", |it| it).await, provider("b", |it| it).await]).await;
-    let pinned = Request::post("").header("x-lariat-provider", "p1").header("x-lariat-include-meta", "body");
+    let pinned = Request::post("/").header("x-lariat-provider", "p1").header("x-lariat-include-meta", "body");
     let got = request(fleet.proxy.address(), pinned, "/rpc/ethereum", call("eth_gasPrice")).await.json();
     assert_eq!(got["lariat_meta"]["selected_provider"]["id"], "p1");
     assert_eq!(got["lariat_meta"]["candidate_providers"], serde_json::json!(["p1:http"]));
@@ -128,8 +128,8 @@ async fn operators_open_circuits_and_drain_providers_with_the_token_only() {
     let fleet = fleet(vec![provider("a", |it| it).await, provider("b", |it| it).await]).await;
     let address = fleet.proxy.address();
     let open = "/admin/circuits/public/ethereum/p0/http/open";
-    assert_eq!(request(address, Request::post(""), open, "").await.status, StatusCode::UNAUTHORIZED);
-    let with_token = || Request::post("").header("authorization", "Bearer t0ken");
+    assert_eq!(request(address, Request::post("/"), open, "").await.status, StatusCode::UNAUTHORIZED);
+    let with_token = || Request::post("/").header("authorization", "Bearer t0ken");
     assert_eq!(request(address, with_token(), open, "").await.status, StatusCode::OK);
     post(address, "/rpc/ethereum", call("eth_gasPrice")).await;
     assert_eq!(
@@ -139,7 +139,7 @@ async fn operators_open_circuits_and_drain_providers_with_the_token_only() {
     let drain = "/admin/providers/public/ethereum/p1/drain";
     assert_eq!(request(address, with_token(), drain, "").await.status, StatusCode::OK);
     assert_eq!(post(address, "/rpc/ethereum", call("eth_gasPrice")).await.json()["error"]["code"], -32000);
-    let state = request(address, Request::get(""), "/v1/providers", "").await.json();
+    let state = request(address, Request::get("/"), "/v1/providers", "").await.json();
     assert_eq!(state["channels"][0]["circuit_state"], "open");
     assert_eq!(state["channels"][1]["draining"], true);
 }
