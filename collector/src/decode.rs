@@ -108,6 +108,16 @@ trait Sink {
     fn scope(&mut self, scope: &InstrumentationScope);
     /// One record, and its bytes as protobuf.
     fn record(&mut self, record: &Self::Record, encoded: &[u8]);
+    /// A record that is refused unseen, for the memory it would take.
+    fn refuse_outsized(&mut self);
+    /// One record as protobuf; the bytes may be none.
+    fn encoded(&mut self, encoded: &[u8]) -> Result<(), String> {
+        match wire::object::<Self::Record>(encoded)? {
+            Some(record) => self.record(&record, encoded),
+            None => self.refuse_outsized(),
+        }
+        Ok(())
+    }
 }
 
 /// Decodes an uncompressed body. `now_unix_nanos` becomes `observed_time`, and the time of log records without any.

@@ -81,6 +81,10 @@ impl Sink for Logs {
         self.rows.scope(scope);
     }
 
+    fn refuse_outsized(&mut self) {
+        self.rows.reject_outsized();
+    }
+
     fn record(&mut self, log: &LogRecord, encoded: &[u8]) {
         let valid = match validate(log, self.rows.now_unix_nanos) {
             Ok(valid) => valid,

@@ -14,7 +14,10 @@ use lariat_schema::tables::Table;
 use lariat_schema::vocabulary::KeepReason;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Exemplar, Metric};
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
+    HistogramDataPoint, Metric, NumberDataPoint, Sum, Summary, SummaryDataPoint,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
@@ -24,6 +27,7 @@ use super::attributes::Entries;
 use super::lists::Maps;
 use super::rows::{Columns, Finished, Rows, optional_times, push_part, times};
 use super::spans::{append_id, moment};
+use super::wire::{Split, object, split};
 
 mod exemplars;
 mod values;
@@ -76,6 +80,10 @@ struct Point<'a> {
     encoded: Vec<u8>,
 }
 
+/// Fields of a metric that hold its data: gauge, sum, histogram, exponential histogram, summary.
+const DATA_FIELDS: [u32; 5] = [5, 7, 9, 10, 11];
+/// Field of each of them that holds its points.
+const POINTS_FIELD: u32 = 1;
 /// Flag of a point that says that its series has ended.
 const NO_RECORDED_VALUE: u32 = 1;
 
@@ -109,6 +117,9 @@ impl Metrics {
             let values = if no_recorded_value { Values::default() } else { point.values? };
             Ok((time, values.checked()?))
         });
+        if metric.name.is_empty() {
+            return self.rows.reject(|| "a metric has no name".to_owned());
+        }
         let (time, values) = match checked {
             Ok(checked) => checked,
             Err(reason) => return self.rows.reject(|| refuse(reason)),
@@ -128,6 +139,28 @@ impl Metrics {
         key[..16].copy_from_slice(&series_id);
         key[16..].copy_from_slice(&time.to_le_bytes());
         self.rows.append(xxh3_128(&key), self.rows.content(&point.encoded));
+    }
+
+    fn encoded_point(&mut self, family: Family<'_>, kind: u32, encoded: &[u8]) -> Result<(), String> {
+        match kind {
+            5 | 7 => self.decoded_point(family, encoded, of_number),
+            9 => self.decoded_point(family, encoded, of_histogram),
+            10 => self.decoded_point(family, encoded, of_exponential),
+            _ => self.decoded_point(family, encoded, of_summary),
+        }
+    }
+
+    fn decoded_point<P: Message + Default>(
+        &mut self,
+        family: Family<'_>,
+        encoded: &[u8],
+        of: impl for<'p> Fn(&'p P) -> Point<'p>,
+    ) -> Result<(), String> {
+        match object::<P>(encoded)? {
+            Some(point) => self.point(family, of(&point)),
+            None => self.rows.reject_outsized(),
+        }
+        Ok(())
     }
 
     fn series_id(&self, family: Family<'_>, labels: &Entries<'_>) -> [u8; 16] {
@@ -154,56 +187,96 @@ impl Sink for Metrics {
         self.rows.scope(scope);
     }
 
+    fn refuse_outsized(&mut self) {
+        self.rows.reject_outsized();
+    }
+
+    /// A metric may hold a hundred thousand points, so it is walked down to them instead of becoming one object.
+    fn encoded(&mut self, encoded: &[u8]) -> Result<(), String> {
+        let Split { rest, taken } = split(encoded, &DATA_FIELDS)?;
+        let metric = Metric::decode(&rest[..]).map_err(|error| error.to_string())?;
+        let Some((kind, _)) = taken.last() else {
+            self.record(&metric, encoded);
+            return Ok(());
+        };
+        if taken.iter().any(|(other, _)| other != kind) {
+            // Two kinds in one metric, of which the last counts: no sender means it, and protobuf's reader decides.
+            match object(encoded)? {
+                Some(metric) => self.record(&metric, encoded),
+                None => self.refuse_outsized(),
+            }
+            return Ok(());
+        }
+        for (kind, data) in &taken {
+            let Split { rest, taken: points } = split(data, &[POINTS_FIELD])?;
+            let family = encoded_family(&metric, *kind, &rest).map_err(|error| error.to_string())?;
+            for (_, point) in points {
+                self.encoded_point(family, *kind, point)?;
+            }
+        }
+        Ok(())
+    }
+
     fn record(&mut self, metric: &Metric, _encoded: &[u8]) {
         let Some(data) = &metric.data else {
             return self.rows.reject(|| format!("metric {:?} has no data, or data of an unknown kind", metric.name));
         };
-        if metric.name.is_empty() {
-            return self.rows.reject_many(points_of(data), || "a metric has no name".to_owned());
-        }
         let family = |instrument, temporality, monotonic| Family { metric, instrument, temporality, monotonic };
         match data {
             Data::Gauge(gauge) => {
                 for point in &gauge.data_points {
-                    self.point(family("gauge", None, None), Point::of_number(point));
+                    self.point(family("gauge", None, None), of_number(point));
                 }
             }
             Data::Sum(sum) => {
                 let family = family("sum", temporality(sum.aggregation_temporality), Some(sum.is_monotonic));
                 for point in &sum.data_points {
-                    self.point(family, Point::of_number(point));
+                    self.point(family, of_number(point));
                 }
             }
             Data::Histogram(histogram) => {
                 let family = family("histogram", temporality(histogram.aggregation_temporality), None);
                 for point in &histogram.data_points {
-                    self.point(family, Point::of_histogram(point));
+                    self.point(family, of_histogram(point));
                 }
             }
             Data::ExponentialHistogram(histogram) => {
                 let family = family("exponential_histogram", temporality(histogram.aggregation_temporality), None);
                 for point in &histogram.data_points {
-                    self.point(family, Point::of_exponential(point));
+                    self.point(family, of_exponential(point));
                 }
             }
             Data::Summary(summary) => {
                 for point in &summary.data_points {
-                    self.point(family("summary", None, None), Point::of_summary(point));
+                    self.point(family("summary", None, None), of_summary(point));
                 }
             }
         }
     }
 }
 
-/// Records in a metric: its points, and one where it has none that we know.
-fn points_of(data: &Data) -> usize {
-    match data {
-        Data::Gauge(gauge) => gauge.data_points.len(),
-        Data::Sum(sum) => sum.data_points.len(),
-        Data::Histogram(histogram) => histogram.data_points.len(),
-        Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
-        Data::Summary(summary) => summary.data_points.len(),
-    }
+/// The family by the field that holds its data, and the data without its points.
+fn encoded_family<'a>(metric: &'a Metric, kind: u32, data: &[u8]) -> Result<Family<'a>, prost::DecodeError> {
+    let family = |instrument, temporality, monotonic| Family { metric, instrument, temporality, monotonic };
+    Ok(match kind {
+        5 => {
+            Gauge::decode(data)?;
+            family("gauge", None, None)
+        }
+        7 => {
+            let sum = Sum::decode(data)?;
+            family("sum", temporality(sum.aggregation_temporality), Some(sum.is_monotonic))
+        }
+        9 => family("histogram", temporality(Histogram::decode(data)?.aggregation_temporality), None),
+        10 => {
+            let histogram = ExponentialHistogram::decode(data)?;
+            family("exponential_histogram", temporality(histogram.aggregation_temporality), None)
+        }
+        _ => {
+            Summary::decode(data)?;
+            family("summary", None, None)
+        }
+    })
 }
 
 fn temporality(temporality: i32) -> Option<&'static str> {
@@ -216,7 +289,7 @@ fn temporality(temporality: i32) -> Option<&'static str> {
 
 macro_rules! point {
     ($point:expr, $exemplars:expr, $values:expr) => {
-        Self {
+        Point {
             start_time_unix_nano: $point.start_time_unix_nano,
             time_unix_nano: $point.time_unix_nano,
             attributes: &$point.attributes,
@@ -228,22 +301,20 @@ macro_rules! point {
     };
 }
 
-impl<'a> Point<'a> {
-    fn of_number(point: &'a opentelemetry_proto::tonic::metrics::v1::NumberDataPoint) -> Self {
-        point!(point, &point.exemplars, Values::of_number(point))
-    }
+fn of_number(point: &NumberDataPoint) -> Point<'_> {
+    point!(point, &point.exemplars, Values::of_number(point))
+}
 
-    fn of_histogram(point: &'a opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint) -> Self {
-        point!(point, &point.exemplars, Values::of_histogram(point))
-    }
+fn of_histogram(point: &HistogramDataPoint) -> Point<'_> {
+    point!(point, &point.exemplars, Values::of_histogram(point))
+}
 
-    fn of_exponential(point: &'a opentelemetry_proto::tonic::metrics::v1::ExponentialHistogramDataPoint) -> Self {
-        point!(point, &point.exemplars, Values::of_exponential(point))
-    }
+fn of_exponential(point: &ExponentialHistogramDataPoint) -> Point<'_> {
+    point!(point, &point.exemplars, Values::of_exponential(point))
+}
 
-    fn of_summary(point: &'a opentelemetry_proto::tonic::metrics::v1::SummaryDataPoint) -> Self {
-        point!(point, &[], Values::of_summary(point))
-    }
+fn of_summary(point: &SummaryDataPoint) -> Point<'_> {
+    point!(point, &[], Values::of_summary(point))
 }
 
 impl Head {

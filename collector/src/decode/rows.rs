@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 use super::MAX_DECODED_BYTES;
 use super::attributes::Entries;
 use super::lists::Maps;
+use super::wire::MAX_PARTS;
 
 /// Resource attributes that are columns of every table, and the columns.
 const SENDER: [(&str, &str); 4] = [
@@ -165,17 +166,15 @@ impl Rows {
         true
     }
 
-    /// Counts a refused record; the reason of the first is kept.
-    pub(super) fn reject(&mut self, reason: impl FnOnce() -> String) {
-        self.reject_many(1, reason);
+    /// Counts a record that was refused for the memory it would take as an object.
+    pub(super) fn reject_outsized(&mut self) {
+        self.reject(|| format!("a record has more than {MAX_PARTS} parts"));
     }
 
-    /// Counts refused records.
-    pub(super) fn reject_many(&mut self, count: usize, reason: impl FnOnce() -> String) {
-        if count > 0 {
-            self.rejected += u64::try_from(count).unwrap_or(u64::MAX);
-            self.reason.get_or_insert_with(reason);
-        }
+    /// Counts a refused record; the reason of the first is kept.
+    pub(super) fn reject(&mut self, reason: impl FnOnce() -> String) {
+        self.rejected += 1;
+        self.reason.get_or_insert_with(reason);
     }
 
     /// Appends the common columns of an accepted record.

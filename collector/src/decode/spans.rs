@@ -93,6 +93,10 @@ impl Sink for Spans {
         self.rows.scope(scope);
     }
 
+    fn refuse_outsized(&mut self) {
+        self.rows.reject_outsized();
+    }
+
     fn record(&mut self, span: &Span, encoded: &[u8]) {
         let valid = match validate(span) {
             Ok(valid) => valid,

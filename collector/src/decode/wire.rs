@@ -27,13 +27,83 @@ pub(super) fn walk<S: Sink>(body: &[u8], sink: &mut S) -> Result<(), String> {
             let mut description = InstrumentationScope::default();
             each(scope, DESCRIPTION, |part| merge(&mut description, part))?;
             sink.scope(&description);
-            each(scope, CONTENT, |encoded| {
-                let record = S::Record::decode(encoded).map_err(|error| error.to_string())?;
-                sink.record(&record, encoded);
-                Ok(())
-            })
+            each(scope, CONTENT, |encoded| sink.encoded(encoded))
         })
     })
+}
+
+/// One message as an object, unless that would take more memory than any honest record: an empty message takes two
+/// bytes on the wire and a hundred as an object, so that a body within its limit could fill the memory. `Ok(None)` if so.
+pub(super) fn object<M: Message + Default>(encoded: &[u8]) -> Result<Option<M>, String> {
+    if encoded.len() > SMALL_BYTES && parts(encoded, 0) > MAX_PARTS {
+        return Ok(None);
+    }
+    M::decode(encoded).map(Some).map_err(|error| error.to_string())
+}
+
+/// Messages up to this size are small as objects too.
+const SMALL_BYTES: usize = 64 << 10;
+/// Most parts (messages, texts) of one record: 32 MiB of objects.
+pub(super) const MAX_PARTS: usize = 1 << 18;
+/// How deep parts are counted; below this an object has grown by all its levels already.
+const PARTS_DEPTH: u8 = 16;
+
+/// How many parts a message has. What may be a message is taken for one, so that a text can count for more than it is.
+fn parts(mut bytes: &[u8], depth: u8) -> usize {
+    let mut count = 0_usize;
+    while let Ok((tag, wire_type)) = decode_key(&mut bytes) {
+        if wire_type != WireType::LengthDelimited {
+            if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
+                break;
+            }
+            continue;
+        }
+        let length = decode_varint(&mut bytes).ok().and_then(|length| usize::try_from(length).ok());
+        let Some((value, rest)) = length.and_then(|length| bytes.split_at_checked(length)) else { break };
+        bytes = rest;
+        count += 1;
+        if depth < PARTS_DEPTH {
+            count += parts(value, depth + 1);
+        }
+        if count > MAX_PARTS {
+            break;
+        }
+    }
+    count
+}
+
+/// A message taken apart: without the fields `taken`, and their values with their numbers.
+pub(super) struct Split<'a> {
+    pub(super) rest: Vec<u8>,
+    pub(super) taken: Vec<(u32, &'a [u8])>,
+}
+
+/// Takes the messages in the fields `taken` out of a message.
+pub(super) fn split<'a>(mut bytes: &'a [u8], taken: &[u32]) -> Result<Split<'a>, String> {
+    let mut split = Split { rest: Vec::new(), taken: Vec::new() };
+    while !bytes.is_empty() {
+        let before = bytes;
+        let (tag, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
+        if !taken.contains(&tag) {
+            skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).map_err(|error| error.to_string())?;
+            split.rest.extend_from_slice(&before[..before.len() - bytes.len()]);
+            continue;
+        }
+        if wire_type != WireType::LengthDelimited {
+            return Err(format!("field {tag} is no message"));
+        }
+        let (value, rest) = delimited(bytes, tag)?;
+        split.taken.push((tag, value));
+        bytes = rest;
+    }
+    Ok(split)
+}
+
+/// The value of a length-delimited field, and what follows it.
+fn delimited(mut bytes: &[u8], tag: u32) -> Result<(&[u8], &[u8]), String> {
+    let length = decode_varint(&mut bytes).map_err(|error| error.to_string())?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    bytes.split_at_checked(length).ok_or_else(|| format!("field {tag} claims {length} bytes, {} are left", bytes.len()))
 }
 
 fn merge<M: Message>(message: &mut M, mut part: &[u8]) -> Result<(), String> {
@@ -45,11 +115,7 @@ fn each(mut bytes: &[u8], wanted: u32, mut on: impl FnMut(&[u8]) -> Result<(), S
     while !bytes.is_empty() {
         let (tag, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
         if wire_type == WireType::LengthDelimited {
-            let length = decode_varint(&mut bytes).map_err(|error| error.to_string())?;
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            let (value, rest) = bytes
-                .split_at_checked(length)
-                .ok_or_else(|| format!("field {tag} claims {length} bytes, {} are left", bytes.len()))?;
+            let (value, rest) = delimited(bytes, tag)?;
             bytes = rest;
             if tag == wanted {
                 on(value)?;

@@ -170,3 +170,56 @@ fn null_stands_for_absent_and_an_empty_object_for_an_empty_request() {
     assert!(decode(b"[]", form(Signal::Logs, Encoding::Json), NOW).is_err());
     assert!(decode(b"null", form(Signal::Logs, Encoding::Json), NOW).is_err());
 }
+
+#[test]
+fn a_record_of_two_million_empty_parts_is_rejected_and_its_neighbour_stays() {
+    let good = Span {
+        trace_id: vec![1; 16],
+        span_id: vec![1; 8],
+        start_time_unix_nano: 1,
+        events: vec![Event::default(); 40_000],
+        ..Span::default()
+    };
+    let bomb = Span { events: vec![Event::default(); 2_000_000], ..good.clone() };
+    let scope_spans = vec![ScopeSpans { spans: vec![bomb, good], ..ScopeSpans::default() }];
+    let request =
+        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
+    let decoded = decode(&request.encode_to_vec(), form(Signal::Traces, Encoding::Protobuf), NOW).unwrap().decoded;
+    assert_eq!((decoded.batch.num_rows(), decoded.rejected), (1, 1));
+    assert!(decoded.reason.unwrap().contains("parts"));
+}
+
+/// A request with a metric of each kind, to be damaged.
+fn metrics() -> ExportMetricsServiceRequest {
+    let number = json!({"dataPoints": [{"timeUnixNano": AT, "asDouble": 1.0, "attributes": [text("k", "v")]}], "aggregationTemporality": 2});
+    let histogram =
+        json!({"dataPoints": [{"timeUnixNano": AT, "count": "1", "sum": 1.0}], "aggregationTemporality": 1});
+    let gauge = json!({"dataPoints": [{"timeUnixNano": AT, "asInt": "1"}, {"timeUnixNano": AT, "asInt": "2"}]});
+    let summary = json!({"dataPoints": [{"timeUnixNano": AT, "count": "1", "sum": 1.0}]});
+    let request = json!({"resourceMetrics": [{"resource": node(), "scopeMetrics": [{"metrics": [
+        {"name": "a", "gauge": gauge}, {"name": "b", "sum": number}, {"name": "c", "histogram": histogram},
+        {"name": "d", "exponentialHistogram": histogram}, {"name": "e", "summary": summary}]}]}]});
+    serde_json::from_value(request).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_metrics_are_read_as_protobuf_reads_them(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        let mut body = metrics().encode_to_vec();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let walked = decode(&body, form(Signal::Metrics, Encoding::Protobuf), NOW);
+        let whole = ExportMetricsServiceRequest::decode(&body[..]);
+        prop_assert_eq!(walked.is_ok(), whole.is_ok(), "{:?}", walked.err());
+        if let (Ok(walked), Ok(whole)) = (walked, whole)
+            && let Ok(json) = serde_json::to_vec(&whole)
+            && let Ok(from_json) = decode(&json, form(Signal::Metrics, Encoding::Json), NOW)
+        {
+            let (walked, read) = (walked.decoded, from_json.decoded);
+            prop_assert_eq!(walked.rejected, read.rejected);
+            prop_assert_eq!(walked.keys, read.keys);
+        }
+    }
+}
