@@ -232,6 +232,8 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
         replay(entry, schemas, &mut state, &mut dedup, &live);
     })
     .map_err(|source| OpenError::Log { path: log_folder, source })?;
+    // What had waited long enough before the end has its verdict before anybody reads.
+    live.show(&state.expire(state.last_commit_unix_nanos));
     let counters = Counters { torn_bytes: AtomicU64::new(damage.torn_bytes), ..Counters::default() };
     let core = Core {
         clock: settings.clock,

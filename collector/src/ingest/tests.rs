@@ -87,7 +87,7 @@ async fn a_restart_decides_again_exactly_as_before() {
         }
         place.advance(SECOND / 10);
     }
-    spine.ingest(spans(&[span(7, 9, Some(8), json!({}))])).await.unwrap();
+    spine.ingest(spans(&[span(7, 9, Some(8), json!({"status": "error"}))])).await.unwrap();
     place.advance(31 * SECOND);
     spine.ingest(points(&[1])).await.unwrap();
     let (before, ledger) = (kept(&*spine.core), total(&spine));

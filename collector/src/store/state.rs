@@ -113,7 +113,8 @@ impl State {
 
     /// Takes in one entry of the log with its rows.
     pub(crate) fn apply(&mut self, header: &Header, batch: Option<RecordBatch>) -> Shown {
-        let mut shown = Shown::default();
+        // Whatever the entry is: what has waited until its commit is decided before it, now as in a replay.
+        let mut shown = self.expire(header.commit_unix_nanos);
         self.next_lsn = self.next_lsn.max(header.lsn + 1);
         self.last_commit_unix_nanos = self.last_commit_unix_nanos.max(header.commit_unix_nanos);
         self.watermark_unix_nanos = self.last_commit_unix_nanos;
