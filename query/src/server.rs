@@ -15,11 +15,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
 use crate::ask::Ask;
 use crate::engine::{Engine, EngineError};
+use crate::feed::NodeDirectory;
 use crate::membership::MembershipError;
 use crate::topology::{ClusterConfig, Topology, poll};
+use crate::{api, dashboard, decisions, feed, prometheus, reports};
 
 /// Section `query` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -163,8 +164,9 @@ impl Query {
     }
 }
 
-/// Every route of the service.
+/// Every route of the service. Starts the live feed, which ends with the last of them.
 fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> Router {
+    let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
     let own = Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
@@ -172,7 +174,12 @@ fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> 
         .with_state(topology)
         .merge(api::sql::router(Arc::clone(&ask)))
         .merge(api::nodes::router(Arc::clone(&ask)))
-        .merge(api::coverage::router(ask));
+        .merge(api::coverage::router(Arc::clone(&ask)))
+        .merge(reports::router(Arc::clone(&ask)))
+        .merge(decisions::router(Arc::clone(&ask)))
+        .merge(prometheus::router(Arc::clone(&ask)))
+        .merge(feed::router(feed, ask))
+        .merge(dashboard::router());
     match extra {
         Some(extra) => own.merge(extra),
         None => own,
