@@ -19,6 +19,8 @@ mod allow;
 mod codec;
 mod read;
 mod service;
+mod weights;
 
+pub use allow::runs_on_nodes;
 pub use codec::StoreScanCodec;
 pub use service::{WorkerError, routes};

@@ -17,13 +17,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::limit::LocalLimitExec;
-use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
@@ -32,8 +26,8 @@ use datafusion_distributed::{
     DistributedExt, DistributedLeafExec, NetworkCoalesceExec, RouteTasksEvent, RouteTasksEventResponse,
     SessionStateBuilderExt, WorkerResolver,
 };
-use lariat_collector::worker::StoreScanCodec;
 use lariat_collector::worker::scan::StoreScan;
+use lariat_collector::worker::{StoreScanCodec, runs_on_nodes};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
@@ -170,16 +164,4 @@ fn with_children(
     children: Vec<Arc<dyn ExecutionPlan>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
-}
-
-/// Operators that look at one partition at a time and hand on no more than they got, so that they mean the same on each
-/// node's partitions as on all of them together.
-fn runs_on_nodes(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
-        return *aggregate.mode() == AggregateMode::Partial;
-    }
-    if let Some(sort) = plan.downcast_ref::<SortExec>() {
-        return sort.preserve_partitioning();
-    }
-    plan.is::<FilterExec>() || plan.is::<ProjectionExec>() || plan.is::<LocalLimitExec>() || plan.is::<UnnestExec>()
 }

@@ -17,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ask::Ask;
 use crate::engine::{Engine, EngineError};
-use crate::feed::Feed;
+use crate::feed::NodeDirectory;
 use crate::membership::MembershipError;
-use crate::topology::directory::Directory;
 use crate::topology::{ClusterConfig, Topology, poll};
 use crate::{api, dashboard, decisions, feed, prometheus, reports};
 
@@ -126,8 +125,7 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     let address = listener.local_addr().map_err(bind)?;
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
-    let feed = feed::start(Arc::new(Directory { topology: Arc::clone(&topology), token }));
-    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, feed, extra);
+    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, extra);
     let ended = stop.clone().cancelled_owned();
     let listener = listener.tap_io(|connection| {
         // Small answers must not wait for a full packet; without it they are slower, and right all the same.
@@ -166,8 +164,9 @@ impl Query {
     }
 }
 
-/// Every route of the service.
-fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, feed: Feed, extra: Option<Router>) -> Router {
+/// Every route of the service. Starts the live feed, which ends with the last of them.
+fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> Router {
+    let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
     let own = Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))

@@ -22,7 +22,7 @@ use client::{ClientError, NodeClient};
 use state::{Progress, Seen};
 
 pub(crate) mod client;
-pub(crate) mod directory;
+mod directory;
 pub(crate) mod poll;
 pub(crate) mod state;
 
@@ -126,6 +126,7 @@ pub(crate) struct Topology {
     membership: Mutex<Membership>,
     pub(crate) client: NodeClient,
     expected_nodes: u32,
+    token: Option<Secret>,
     changes: watch::Sender<u64>,
 }
 
@@ -138,9 +139,12 @@ impl Topology {
             membership: Mutex::new(membership),
             client: NodeClient::new(config.token.as_ref()),
             expected_nodes: config.expected_nodes,
+            token: config.token.clone(),
             changes: watch::Sender::new(0),
         };
-        for address in &config.nodes {
+        // The default list is for a fleet that nobody has named: a name in DNS replaces it.
+        let named_in_dns = config.dns_query.is_some() && config.nodes == ClusterConfig::default().nodes;
+        for address in config.nodes.iter().filter(|_| !named_in_dns) {
             topology.learn(address, true);
         }
         Ok(Arc::new(topology))
@@ -194,7 +198,7 @@ impl Topology {
     }
 
     /// Counts up with every change of a node's state or identity.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 

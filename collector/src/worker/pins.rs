@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, Float64Array, RecordBatch};
-use lariat_schema::coverage::Sampling;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::tables::Table;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::weights::FileWeights;
 use super::wire::{PinReply, PinRequest, ReleaseReply};
 use crate::store::{ReadStore, Snapshot};
 
@@ -71,6 +70,7 @@ pub struct PinBook {
     identity: NodeIdentity,
     has_proxy: bool,
     pins: Mutex<HashMap<Uuid, Arc<Pin>>>,
+    weights: FileWeights,
     refused: AtomicU64,
 }
 
@@ -83,7 +83,14 @@ impl std::fmt::Debug for PinBook {
 impl PinBook {
     /// An empty book over a store.
     pub fn new(store: Arc<dyn ReadStore>, identity: NodeIdentity, has_proxy: bool) -> Self {
-        Self { store, identity, has_proxy, pins: Mutex::default(), refused: AtomicU64::new(0) }
+        Self {
+            store,
+            identity,
+            has_proxy,
+            pins: Mutex::default(),
+            weights: FileWeights::default(),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// The store whose rows are pinned here.
@@ -96,19 +103,16 @@ impl PinBook {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Takes the snapshots. Pinning the same query again replaces its snapshots.
+    /// Takes the snapshots. Pinning the same query again replaces its snapshots. Reads footers of files that are new to
+    /// it: not for an async thread.
     ///
     /// # Errors
     /// When the node serves as many queries as it may.
     pub fn pin(&self, request: &PinRequest) -> Result<PinReply, PinRefused> {
         self.end_overdue();
-        let mut pins = self.pins.lock();
-        if pins.len() >= MAX_PINS && !pins.contains_key(&request.query_id) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(PinRefused::TooMany);
-        }
         let since = Instant::now();
         let snapshots: Vec<_> = request.tables.iter().map(|table| self.store.snapshot(*table)).collect();
+        let sampling = self.weights.sampling(&snapshots);
         let watermark = snapshots.iter().map(|snapshot| snapshot.watermark_unix_nanos).min();
         let reply = PinReply {
             identity: self.identity.clone(),
@@ -118,8 +122,13 @@ impl PinBook {
             now_unix_nanos: now_unix_nanos(),
             watermark_unix_nanos: watermark.unwrap_or_else(|| self.store.watermark_unix_nanos()),
             ranges: self.store.ranges(),
-            sampling: sampling(snapshots.iter().flat_map(|snapshot| &snapshot.batches)),
+            sampling,
         };
+        let mut pins = self.pins.lock();
+        if pins.len() >= MAX_PINS && !pins.contains_key(&request.query_id) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(PinRefused::TooMany);
+        }
         let keep = Duration::from_millis(request.keep_ms).min(MAX_KEEP);
         let pin = Pin { snapshots, reading: Reading::default(), since, until: since + keep };
         pins.insert(request.query_id, Arc::new(pin));
@@ -149,21 +158,6 @@ impl PinBook {
         let now = Instant::now();
         self.pins.lock().retain(|_, pin| now < pin.until);
     }
-}
-
-/// What the weights in hot batches say: rows without a weight are counted, never taken for 1.
-fn sampling<'a>(batches: impl Iterator<Item = &'a RecordBatch>) -> Sampling {
-    let (mut rows, mut unknown, mut heaviest) = (0_usize, 0_usize, 1.0_f64);
-    for batch in batches {
-        let Some(column) = batch.column_by_name("adjusted_count") else { continue };
-        let Some(weights) = column.as_any().downcast_ref::<Float64Array>() else { continue };
-        rows += weights.len();
-        unknown += weights.null_count();
-        heaviest = weights.iter().flatten().fold(heaviest, f64::max);
-    }
-    #[allow(clippy::cast_precision_loss, reason = "a share of a row count that memory bounds")]
-    let unknown_weight_share = if rows == 0 { 0.0 } else { unknown as f64 / rows as f64 };
-    Sampling { weighted: heaviest > 1.0, min_probability: 1.0 / heaviest, unknown_weight_share }
 }
 
 fn now_unix_nanos() -> i64 {

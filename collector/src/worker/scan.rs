@@ -172,7 +172,8 @@ impl ExecutionPlan for StoreScan {
             return Err(unread(format!("store {store_id} is read by the node that keeps it and by nobody else")));
         };
         let Some(pin) = book.get(*query_id) else {
-            let message = format!("store {store_id} holds no snapshot for query {query_id}: it ended or was never pinned");
+            let message =
+                format!("store {store_id} holds no snapshot for query {query_id}: it ended or was never pinned");
             return Err(unread(message));
         };
         let Some(snapshot) = pin.snapshot(*table) else {

@@ -126,9 +126,10 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
 }
 
 async fn pin(Extension(book): Extension<Arc<PinBook>>, Json(request): Json<PinRequest>) -> Response {
-    match book.pin(&request) {
-        Ok(reply) => Json(reply).into_response(),
-        Err(refused) => {
+    match tokio::task::spawn_blocking(move || book.pin(&request)).await {
+        Ok(Ok(reply)) => Json(reply).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Ok(Err(refused)) => {
             let body = json!({"error": {"code": "overloaded", "message": refused.to_string()}});
             (StatusCode::TOO_MANY_REQUESTS, Json(body)).into_response()
         }

@@ -42,7 +42,7 @@ pub struct PinReply {
     pub watermark_unix_nanos: i64,
     /// What each table of the store holds.
     pub ranges: Vec<TableRange>,
-    /// What sampling did to the pinned rows, as far as the hot batches show it.
+    /// What sampling did to the pinned rows; of files as a whole.
     pub sampling: Sampling,
 }
 

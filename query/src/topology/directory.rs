@@ -1,73 +1,72 @@
-//! What the live feed needs of the topology: whom to listen to, and how much of the fleet that is at this moment. A
-//! node counts as answering while it answers health rounds: its stream is open then.
+//! The topology as the live feed sees it: where to listen, and the coverage of this moment without asking anybody.
 
 use std::sync::Arc;
 
 use lariat_schema::coverage::{Coverage, NodeState};
 use tokio::sync::watch;
 
-use super::{Known, Topology, View, now_unix_nanos};
+use super::{Known, Topology, now_unix_nanos};
 use crate::coverage::{NodeFacts, Part, coverage};
 use crate::feed::{NodeAddress, NodeDirectory};
 
-/// A topology with the token that its nodes ask for.
-pub(crate) struct Directory {
-    pub(crate) topology: Arc<Topology>,
-    pub(crate) token: Option<Arc<str>>,
-}
-
-impl NodeDirectory for Directory {
+impl NodeDirectory for Topology {
     fn nodes(&self) -> Vec<NodeAddress> {
-        let view = self.topology.view();
-        view.known.iter().filter(|known| answers(known)).filter_map(address).collect()
+        let ready = self.view().known.into_iter().filter(|node| node.progress.state == NodeState::Ready);
+        ready
+            .filter_map(|node| {
+                let identity = node.info?.identity;
+                Some(NodeAddress {
+                    node_id: identity.node_id.to_string(),
+                    region: identity.region.to_string(),
+                    base_url: node.base.as_str().trim_end_matches('/').to_owned(),
+                })
+            })
+            .collect()
     }
 
     fn coverage(&self) -> Coverage {
-        let view = self.topology.view();
-        let facts: Vec<_> = view.members.iter().map(|member| of_member(&view, member)).collect();
+        let view = self.view();
+        let is_member = |node: &&Known| node.info.is_some();
+        let mut facts: Vec<NodeFacts> = Vec::new();
+        for member in &view.members {
+            let of_member = |node: &&Known| node.info.as_ref().is_some_and(|info| info.store_id == member.store_id);
+            let known = view.known.iter().filter(of_member).max_by_key(|node| node.progress.worth_asking());
+            facts.push(NodeFacts {
+                node_id: member.node_id.to_string(),
+                region: Some(member.region.to_string()),
+                state: known.map_or(NodeState::Disconnected, |node| node.progress.state),
+                since_unix_nanos: Some(member.since_unix_nanos),
+                clock_offset_nanos: known.map_or(0, |node| node.clock_offset_nanos),
+                answered: known.and_then(heard),
+                error: known.and_then(|node| node.error.clone()),
+            });
+        }
+        let remembered = |node: &&Known| view.members.iter().any(|member| member.address == node.address);
+        for node in view.known.iter().filter(|node| !is_member(node) && !remembered(node)) {
+            facts.push(NodeFacts {
+                node_id: node.address.clone(),
+                region: None,
+                state: NodeState::NeverSeen,
+                since_unix_nanos: None,
+                clock_offset_nanos: 0,
+                answered: None,
+                error: node.error.clone(),
+            });
+        }
         coverage("live".to_owned(), None, now_unix_nanos(), &facts, view.expected_nodes)
     }
 
     fn token(&self) -> Option<Arc<str>> {
-        self.token.clone()
+        self.token.as_ref().map(|token| Arc::clone(token.reveal()))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.topology.changes()
+        self.changes.subscribe()
     }
 }
 
-fn answers(known: &Known) -> bool {
-    matches!(known.progress.state, NodeState::Responding | NodeState::Ready)
-}
-
-fn address(known: &Known) -> Option<NodeAddress> {
-    let identity = &known.info.as_ref()?.identity;
-    Some(NodeAddress {
-        node_id: identity.node_id.to_string(),
-        region: identity.region.to_string(),
-        base_url: known.base.as_str().trim_end_matches('/').to_owned(),
-    })
-}
-
-fn of_member(view: &View, member: &crate::membership::Member) -> NodeFacts {
-    let known = view
-        .known
-        .iter()
-        .find(|known| known.info.as_ref().is_some_and(|info| info.store_id == member.store_id))
-        .or_else(|| view.known.iter().find(|known| known.info.is_none() && known.address == member.address));
-    let answering = known.filter(|known| answers(known)).and_then(|known| known.info.as_ref());
-    NodeFacts {
-        node_id: member.node_id.to_string(),
-        region: Some(member.region.to_string()),
-        state: known.map_or(NodeState::Disconnected, |known| known.progress.state),
-        since_unix_nanos: Some(member.since_unix_nanos),
-        clock_offset_nanos: known.map_or(0, |known| known.clock_offset_nanos),
-        answered: answering.map(|info| Part {
-            watermark_unix_nanos: info.watermark_unix_nanos,
-            rows: 0,
-            elapsed_ms: 0.0,
-        }),
-        error: known.and_then(|known| known.error.clone()),
-    }
+/// A ready node's events are in the feed.
+fn heard(node: &Known) -> Option<Part> {
+    let info = node.info.as_ref().filter(|_| node.progress.state == NodeState::Ready)?;
+    Some(Part { watermark_unix_nanos: info.watermark_unix_nanos, rows: 0, elapsed_ms: 0.0 })
 }

@@ -27,7 +27,7 @@ const PROBE_KEEP_MS: u64 = 5_000;
 /// Runs until cancelled.
 pub(crate) async fn run(topology: Arc<Topology>, dns_query: Option<String>, stop: CancellationToken) {
     let mut rounds: HashMap<String, JoinHandle<()>> = HashMap::new();
-    let mut changes = topology.changes();
+    let mut changes = topology.news();
     let mut ticks = tokio::time::interval(ROUND);
     loop {
         for entry in topology.view().known {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{
@@ -10,6 +11,9 @@ use arrow::array::{
 };
 use arrow::datatypes::DataType;
 use axum::Json;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::get;
 use lariat_collector::store::{ReadStore, SealedFile, Snapshot};
 use lariat_schema::ids::{BootId, StoreId};
@@ -105,6 +109,7 @@ struct Node {
     address: String,
     name: String,
     store: Arc<SmallStore>,
+    stalled: Arc<AtomicBool>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -156,6 +161,11 @@ impl Fleet {
         address
     }
 
+    /// From now on a node takes plans and does nothing with them.
+    pub(super) fn stall(&self, number: usize) {
+        self.nodes[number].stalled.store(true, Ordering::Release);
+    }
+
     pub(super) fn corrupt(&self, number: usize) {
         let file = &self.nodes[number].store.file;
         let size = usize::try_from(file.bytes).unwrap();
@@ -196,14 +206,25 @@ impl Node {
         let worker = lariat_collector::worker::routes(reader, identity.clone(), false, Some(TOKEN.into())).unwrap();
         let of_info = Arc::clone(&store);
         let info = move || async move { Json(info(&identity, &of_info)) };
-        let routes = worker.route("/v1/info", get(info));
+        let stalled = Arc::new(AtomicBool::new(false));
+        let routes = worker
+            .route("/v1/info", get(info))
+            .layer(middleware::from_fn_with_state(Arc::clone(&stalled), unless_stalled));
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             axum::serve(listener, routes).await.unwrap();
         });
         tokio::time::timeout(Duration::from_secs(30), tokio::net::TcpStream::connect(&address)).await.unwrap().unwrap();
-        Self { address, name, store, runtime: Some(runtime) }
+        Self { address, name, store, stalled, runtime: Some(runtime) }
     }
+}
+
+/// A stalled node pins, and never answers the worker protocol.
+async fn unless_stalled(State(stalled): State<Arc<AtomicBool>>, request: Request, next: Next) -> Response {
+    if stalled.load(Ordering::Acquire) && request.uri().path().contains("Worker") {
+        std::future::pending::<()>().await;
+    }
+    next.run(request).await
 }
 
 impl Drop for Node {
