@@ -6,6 +6,7 @@
 //! one. Nothing here reads the environment: the caller hands a function over.
 
 mod read;
+mod redact;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -268,7 +269,7 @@ impl Catalog {
 
     /// Makes a catalog of profiles and the upstreams that they point into.
     fn assemble(profiles: Vec<Profile>, instances: Vec<Instance>) -> Self {
-        let policy = read::redacted(&profiles, &instances).to_string();
+        let policy = redact::redacted(&profiles, &instances).to_string();
         let policy_hash = hex::encode(&Sha256::digest(policy.as_bytes())[..8]);
         Self { profiles, instances, policy_hash: policy_hash.into(), policy: policy.into() }
     }
