@@ -16,14 +16,18 @@ use super::Sink;
 const DESCRIPTION: u32 = 1;
 /// Field of a resource that holds its scopes, and of a scope that holds its records.
 const CONTENT: u32 = 2;
+/// Field of a resource and of a scope that names its schema: not stored, but it must be text as protobuf wants it.
+const SCHEMA_URL: u32 = 3;
 
 /// Gives every record of `body` to `sink`, or says what is wrong with the bytes.
 pub(super) fn walk<S: Sink>(body: &[u8], sink: &mut S) -> Result<(), String> {
     each(body, DESCRIPTION, |resource| {
+        each(resource, SCHEMA_URL, text)?;
         let mut description = Resource::default();
         each(resource, DESCRIPTION, |part| merge(&mut description, part))?;
         sink.resource(&description);
         each(resource, CONTENT, |scope| {
+            each(scope, SCHEMA_URL, text)?;
             let mut description = InstrumentationScope::default();
             each(scope, DESCRIPTION, |part| merge(&mut description, part))?;
             sink.scope(&description);
@@ -108,6 +112,10 @@ fn delimited(mut bytes: &[u8], tag: u32) -> Result<(&[u8], &[u8]), String> {
 
 fn merge<M: Message>(message: &mut M, mut part: &[u8]) -> Result<(), String> {
     message.merge(&mut part).map_err(|error| error.to_string())
+}
+
+fn text(value: &[u8]) -> Result<(), String> {
+    std::str::from_utf8(value).map(|_| ()).map_err(|error| format!("schema_url is no text: {error}"))
 }
 
 /// Calls `on` with each value of the field `wanted` and skips all other fields.

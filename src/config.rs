@@ -1,0 +1,150 @@
+//! The one configuration of a process: where each value comes from, and how every error is told at once.
+//!
+//! Flag > `CLUSTER_*` > `LARIAT_PROXY__LISTEN` > file > default. File and environment are laid over each other as plain
+//! trees and read once, so that a value from the environment is checked by the same types as one from the file. The
+//! sections belong to the crates that read them; this module only lists them.
+
+mod layers;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+pub(crate) use layers::Environment;
+
+use crate::cli::{Failure, ServeArguments};
+
+/// Longest time that a clean end may take.
+const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything that a process is told.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where data lies.
+    pub(crate) data_dir: PathBuf,
+    /// Folder of the profiles.
+    pub(crate) profiles_dir: PathBuf,
+    /// JSON-RPC in.
+    pub(crate) proxy: lariat_proxy::Config,
+    /// OTLP in, storage.
+    pub(crate) collector: lariat_collector::Config,
+    /// Answers.
+    pub(crate) query: lariat_query::Config,
+    /// The fleet and this node's place in it.
+    pub(crate) cluster: lariat_query::ClusterConfig,
+    /// Longest time that a clean end may take.
+    #[serde(deserialize_with = "deserialize_duration")]
+    pub(crate) shutdown_deadline: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            profiles_dir: PathBuf::from("./profiles"),
+            proxy: lariat_proxy::Config::default(),
+            collector: lariat_collector::Config::default(),
+            query: lariat_query::Config::default(),
+            cluster: lariat_query::ClusterConfig::default(),
+            shutdown_deadline: DEFAULT_SHUTDOWN_DEADLINE,
+        }
+    }
+}
+
+/// Reads file, environment and flags; on failure every error is in the text.
+pub(crate) fn load(arguments: &ServeArguments) -> Result<Config, Failure> {
+    let environment = Environment::of_process();
+    let tree = layers::merged(arguments, &environment).map_err(Failure::Usage)?;
+    let origin = arguments.config.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
+    from_tree(tree).map_err(|errors| Failure::Usage(listed(&origin, &errors)))
+}
+
+/// Profiles of a folder; on failure every error is in the text.
+pub(crate) fn load_profiles(dir: &Path) -> Result<lariat_proxy::profiles::Catalog, Failure> {
+    let environment = Environment::of_process();
+    lariat_proxy::profiles::load(dir, &|name| environment.get(name)).map_err(|errors| {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::Usage(listed(&dir.display().to_string(), &texts))
+    })
+}
+
+/// `lariat check`: the file, then the profiles it names; all errors of both.
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    let arguments = ServeArguments { config: Some(path.to_owned()), ..ServeArguments::default() };
+    let environment = Environment::of_process();
+    let tree = layers::merged(&arguments, &environment).map_err(Failure::Usage)?;
+    let profiles_dir = tree.get("profiles_dir").and_then(Value::as_str).unwrap_or("./profiles").to_owned();
+    let mut texts = Vec::new();
+    if let Err(errors) = from_tree(tree) {
+        texts.push(listed(&path.display().to_string(), &errors));
+    }
+    match load_profiles(Path::new(&profiles_dir)) {
+        Ok(catalog) => {
+            if texts.is_empty() {
+                println!("{} is valid; {} profile(s) in {profiles_dir}", path.display(), catalog.profiles.len());
+            }
+        }
+        Err(failure) => texts.push(failure.to_string()),
+    }
+    if texts.is_empty() { Ok(()) } else { Err(Failure::Usage(texts.join("\n"))) }
+}
+
+/// Reads the tree into types. After each error the value at fault is taken out and the rest is read again, so that one
+/// run names all of them.
+pub(crate) fn from_tree(mut tree: Value) -> Result<Config, Vec<String>> {
+    let mut errors = Vec::new();
+    loop {
+        match serde_path_to_error::deserialize::<_, Config>(tree.clone()) {
+            Ok(config) if errors.is_empty() => return Ok(config),
+            Ok(_) => return Err(errors),
+            Err(error) => {
+                let path = error.path().to_string();
+                errors.push(format!("{path}: {}", error.inner()));
+                if !layers::remove(&mut tree, &path) {
+                    return Err(errors);
+                }
+            }
+        }
+    }
+}
+
+fn listed(origin: &str, errors: &[String]) -> String {
+    let count = errors.len();
+    let head = format!("{origin}: {count} error{}", if count == 1 { "" } else { "s" });
+    errors.iter().fold(head, |text, error| format!("{text}\n  {error}"))
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    lariat_schema::duration_text::parse(text).map_err(|error| error.to_string())
+}
+
+fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    lariat_schema::duration_text::deserialize(deserializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_is_told_at_once_with_its_path() {
+        let tree = serde_json::json!({"data_dri": "x", "proxy": {"listen": "nowhere"}, "shutdown_deadline": "soon"});
+        let errors = from_tree(tree).unwrap_err();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        for path in ["data_dri", "proxy.listen", "shutdown_deadline"] {
+            assert!(errors.iter().any(|error| error.starts_with(path)), "{path} is not named in {errors:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_configuration_has_the_defaults_of_the_contract() {
+        let config = from_tree(serde_json::json!({})).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("./data"));
+        assert_eq!(config.shutdown_deadline, Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,191 @@
+//! Lays the sources of configuration over each other as one tree, lowest first: file, `LARIAT_*`, the cluster's own
+//! variables, flags.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::cli::ServeArguments;
+
+/// Prefix of the variables that name a key by its path, `__` between levels.
+const PREFIX: &str = "LARIAT_";
+
+/// Variables with that prefix that are no keys.
+const NOT_KEYS: &[&str] = &["LARIAT_URL", "LARIAT_REQUIRE_ALL", "LARIAT_CONFORMANCE"];
+
+/// The cluster's variables, whose names operators know, and the keys that they set. Of two for one key the later wins.
+const CLUSTER_VARIABLES: &[(&str, &[&str])] = &[
+    ("CLUSTER_DNS_QUERY", &["cluster", "dns_query"]),
+    ("CLUSTER_NODE_BASENAME", &["cluster", "node_basename"]),
+    ("CLUSTER_NODE_IP", &["cluster", "node_ip"]),
+    ("CLUSTER_REGION", &["cluster", "region"]),
+    ("RELEASE_COOKIE", &["cluster", "token"]),
+    ("CLUSTER_TOKEN", &["cluster", "token"]),
+    ("EXPECTED_NODE_COUNT", &["cluster", "expected_nodes"]),
+];
+
+/// The variables of a process; a value, so that a test can make one.
+#[derive(Debug, Default)]
+pub(crate) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Those of this process; what is no Unicode is left out.
+    pub(crate) fn of_process() -> Self {
+        Self(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+/// All sources as one tree, or what is wrong with the file.
+pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> Result<Value, String> {
+    let mut tree = match &arguments.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
+            let toml = path.extension().is_some_and(|extension| extension == "toml");
+            parse(&text, toml).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        None => Value::Object(Map::new()),
+    };
+    for (name, text) in &environment.0 {
+        if NOT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(path) = name.strip_prefix(PREFIX) {
+            let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            set(&mut tree, &keys, scalar(text));
+        }
+    }
+    for (name, keys) in CLUSTER_VARIABLES {
+        if let Some(text) = environment.0.get(*name).filter(|text| !text.is_empty()) {
+            let value = if *name == "EXPECTED_NODE_COUNT" { scalar(text) } else { Value::String(text.clone()) };
+            set(&mut tree, keys, value);
+        }
+    }
+    for (key, flag) in [("data_dir", &arguments.data_dir), ("profiles_dir", &arguments.profiles)] {
+        if let Some(path) = flag {
+            set(&mut tree, &[key], Value::String(path.display().to_string()));
+        }
+    }
+    Ok(tree)
+}
+
+fn parse(text: &str, toml: bool) -> Result<Value, String> {
+    if toml {
+        return toml::from_str(text).map_err(|error| error.to_string());
+    }
+    if text.trim().is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    match serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string())? {
+        Value::Null => Ok(Value::Object(Map::new())),
+        tree @ Value::Object(_) => Ok(tree),
+        _ => Err("expected keys and values at the top".to_owned()),
+    }
+}
+
+/// A variable's text as YAML would read it, so that numbers, booleans and lists can be given.
+fn scalar(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+fn set(tree: &mut Value, keys: &[&str], value: Value) {
+    let Some((last, parents)) = keys.split_last() else { return };
+    let mut place = tree;
+    for key in parents {
+        if !place.get(key).is_some_and(Value::is_object)
+            && let Some(object) = place.as_object_mut()
+        {
+            object.insert((*key).to_owned(), Value::Object(Map::new()));
+        }
+        match place.get_mut(key) {
+            Some(child) => place = child,
+            None => return,
+        }
+    }
+    if let Some(object) = place.as_object_mut() {
+        object.insert((*last).to_owned(), value);
+    }
+}
+
+/// Takes out the value at a path such as `cluster.nodes[2]`; false if nothing is there.
+pub(super) fn remove(tree: &mut Value, path: &str) -> bool {
+    let keys: Vec<&str> = path.split(['.', '[', ']']).filter(|key| !key.is_empty()).collect();
+    let Some((last, parents)) = keys.split_last() else { return false };
+    let mut place = tree;
+    for key in parents {
+        let child = match place {
+            Value::Object(object) => object.get_mut(*key),
+            Value::Array(items) => key.parse::<usize>().ok().and_then(|index| items.get_mut(index)),
+            _ => None,
+        };
+        match child {
+            Some(child) => place = child,
+            None => return false,
+        }
+    }
+    match place {
+        Value::Object(object) => object.remove(*last).is_some(),
+        Value::Array(items) => match last.parse::<usize>() {
+            Ok(index) if index < items.len() => {
+                items.remove(index);
+                true
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_flag_beats_the_cluster_variable_beats_the_path_variable_beats_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("lariat.yaml");
+        std::fs::write(&file, "data_dir: from-file\ncluster: { region: from-file, expected_nodes: 2 }\n").unwrap();
+        let environment = environment(&[
+            ("LARIAT_DATA_DIR", "from-path"),
+            ("LARIAT_CLUSTER__REGION", "from-path"),
+            ("CLUSTER_REGION", "from-cluster"),
+        ]);
+        let arguments =
+            ServeArguments { config: Some(file), data_dir: Some("from-flag".into()), ..ServeArguments::default() };
+        let tree = merged(&arguments, &environment).unwrap();
+        assert_eq!(tree["data_dir"], "from-flag");
+        assert_eq!(tree["cluster"]["region"], "from-cluster");
+        assert_eq!(tree["cluster"]["expected_nodes"], 2);
+    }
+
+    #[test]
+    fn a_path_variable_sets_a_nested_key_and_keeps_its_type() {
+        let environment = environment(&[("LARIAT_PROXY__LISTEN", "127.0.0.1:0"), ("EXPECTED_NODE_COUNT", "3")]);
+        let tree = merged(&ServeArguments::default(), &environment).unwrap();
+        assert_eq!(tree["proxy"]["listen"], "127.0.0.1:0");
+        assert_eq!(tree["cluster"]["expected_nodes"], 3);
+    }
+
+    #[test]
+    fn toml_and_yaml_give_the_same_tree() {
+        let yaml = parse("query: { http: 127.0.0.1:1 }\n", false).unwrap();
+        let toml = parse("[query]\nhttp = '127.0.0.1:1'\n", true).unwrap();
+        assert_eq!(yaml, toml);
+    }
+
+    #[test]
+    fn the_message_of_a_syntax_error_names_the_line() {
+        let error = parse("proxy:\n  listen: [1\n", false).unwrap_err();
+        assert!(error.contains("line"), "{error}");
+    }
+}

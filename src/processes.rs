@@ -1,0 +1,121 @@
+//! The long-running parts as processes: configuration in, listeners announced, a signal awaited, a drain in order under
+//! one deadline.
+
+pub(crate) mod node;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lariat_schema::ids::{BootId, NodeId, Region};
+use lariat_schema::node_api::NodeIdentity;
+use uuid::Uuid;
+
+use crate::cli::{Failure, ServeArguments};
+use crate::config::{self, Config};
+use crate::listening::Listening;
+use crate::{logging, shutdown};
+
+/// Port of a node API that is left out of node ids.
+const DEFAULT_NODE_API_PORT: u16 = 4319;
+
+/// Which part a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Node,
+    Proxy,
+    Collector,
+    Query,
+}
+
+/// Runs one part until a signal asks for its end.
+pub(crate) async fn run(role: Role, arguments: ServeArguments) -> Result<(), Failure> {
+    let config = config::load(&arguments)?;
+    logging::start(logging::SERVICE_FILTER);
+    match role {
+        Role::Query => run_query(config).await,
+        Role::Node => run_node(config, node::Parts::Both).await,
+        Role::Proxy => run_node(config, node::Parts::Proxy).await,
+        Role::Collector => run_node(config, node::Parts::Collector).await,
+    }
+}
+
+async fn run_node(config: Config, parts: node::Parts) -> Result<(), Failure> {
+    let profiles = Arc::new(config::load_profiles(&config.profiles_dir)?);
+    let token = config.cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
+    let settings = node::Settings {
+        parts,
+        identity: identity(&config),
+        proxy: config.proxy,
+        collector: config.collector,
+        data_dir: config.data_dir.clone(),
+        profiles,
+        token,
+        exporter: node::ExporterTuning::from_environment(&config::Environment::of_process())?,
+    };
+    let node = node::Node::start(settings).await?;
+    let mut listening = Listening::default();
+    node.announce(&mut listening);
+    listening.write(&config.data_dir)?;
+    let signal = shutdown::requested().await?;
+    tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
+    node.shutdown(config.shutdown_deadline).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn run_query(config: Config) -> Result<(), Failure> {
+    let settings = lariat_query::Settings {
+        config: config.query,
+        cluster: config.cluster,
+        data_dir: Some(config.data_dir.clone()),
+        extra: None,
+    };
+    let query = lariat_query::start(settings).await.map_err(|error| Failure::Failed(chain(&error)))?;
+    let mut listening = Listening::default();
+    listening.announce("query", query.http_address());
+    listening.write(&config.data_dir)?;
+    let signal = shutdown::requested().await?;
+    tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
+    query.shutdown(config.shutdown_deadline).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Who this process is: `basename@ip`, with the node API's port when it is not the usual one.
+fn identity(config: &Config) -> NodeIdentity {
+    let port = config.collector.node_api.port();
+    node_identity(&config.cluster.node_basename, &config.cluster.node_ip, port, &config.cluster.region)
+}
+
+/// An identity with a new boot id.
+pub(crate) fn node_identity(basename: &str, ip: &str, node_api_port: u16, region: &str) -> NodeIdentity {
+    let name = match node_api_port {
+        DEFAULT_NODE_API_PORT => format!("{basename}@{ip}"),
+        port => format!("{basename}@{ip}:{port}"),
+    };
+    NodeIdentity { node_id: NodeId::from(name), region: Region::from(region), boot_id: BootId(Uuid::new_v4()) }
+}
+
+/// An error and its causes as one sentence.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let next = deeper.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = deeper.source();
+    }
+    text
+}
+
+/// What is left of `deadline` since `started`.
+pub(crate) fn left(started: Instant, deadline: Duration) -> Duration {
+    deadline.saturating_sub(started.elapsed())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
