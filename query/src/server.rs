@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use lariat_schema::duration_text;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,7 +34,7 @@ pub struct Config {
     /// The Postgres protocol.
     pub postgres: SocketAddr,
     /// How long a question may take that does not say it, as `10s`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration_text::deserialize")]
     pub deadline: Duration,
     /// Whether addresses beyond loopback may be bound although nobody is asked for a key.
     pub allow_open_access: bool,
@@ -53,11 +54,6 @@ impl Default for Config {
             allow_open_access: false,
         }
     }
-}
-
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    api::sql::parse_duration(&text).map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration, as 10s")))
 }
 
 /// What the service is made of.

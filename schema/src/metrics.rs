@@ -35,7 +35,7 @@ macro_rules! metrics {
 metrics! {
     SERVER_CALL_DURATION = "rpc.server.call.duration", ExponentialHistogram, "s", "Duration of each decision, by profile, chain, method, strategy, provider, transport and result.";
     CLIENT_CALL_DURATION = "rpc.client.call.duration", ExponentialHistogram, "s", "Duration of each attempt, by profile, chain, method, provider, transport and outcome.";
-    CIRCUIT_STATE = "lariat.circuit.state", Gauge, "1", "0 closed, 1 half open, 2 open, by profile, chain, provider and transport.";
+    CIRCUIT_STATE = "lariat.circuit.state", Gauge, "{state}", "0 closed, 1 half open, 2 open, by profile, chain, provider and transport.";
     BLOCK_HEIGHT = "lariat.block.height", Gauge, "{block}", "Latest height of each provider.";
     BLOCK_LAG = "lariat.block.lag", Gauge, "{block}", "Blocks behind the consensus height, at most 0.";
     CALLS_IN_FLIGHT = "lariat.calls.in_flight", Gauge, "{call}", "Calls accepted and not yet answered.";

@@ -89,7 +89,11 @@ impl Fleet {
         let Some(slot) = self.0.get(number) else { return Change::Unknown };
         match slot.lock().await.node.take() {
             Some(node) => {
-                node.kill();
+                // It joins threads that may be writing a file.
+                let killed = tokio::task::spawn_blocking(move || node.kill()).await;
+                if killed.is_err() {
+                    tracing::error!(number, "the node's end panicked");
+                }
                 Change::Done
             }
             None => Change::Already,

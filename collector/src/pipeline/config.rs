@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use lariat_schema::duration_text;
+use serde::Deserialize;
 
 use crate::receive;
 
@@ -36,10 +37,10 @@ pub struct Config {
     /// Connections of senders at a time.
     pub max_connections: usize,
     /// Age at which hot rows are sealed; text such as `60s`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration_text::deserialize")]
     pub flush_age: Duration,
     /// How long a retry is recognised; text such as `120s`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration_text::deserialize")]
     pub dedup_window: Duration,
     /// Decisions that are remembered at least, however old.
     pub dedup_decisions: u64,
@@ -78,39 +79,9 @@ impl Config {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .ok_or_else(|| D::Error::custom(format!("`{text}` is no duration: expected a number with ms, s, m or h")))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|character: char| !character.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_with_their_unit_and_refused_without() {
-        assert_eq!(parse_duration("60s"), Some(Duration::from_secs(60)));
-        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7_200)));
-        for wrong in ["", "60", "s", "1.5s", "-1s", "99999999999999999999s"] {
-            assert_eq!(parse_duration(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn an_unknown_key_is_an_error_and_every_key_is_optional() {

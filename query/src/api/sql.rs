@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use lariat_schema::duration_text;
 use parquet::arrow::ArrowWriter;
 use serde::Deserialize;
 use serde_json::json;
@@ -134,18 +135,9 @@ fn parse_min_coverage(value: &serde_json::Value) -> Result<f64, ApiError> {
         .ok_or_else(|| ApiError::bad_request("min_coverage is a number from 0 to 1", None))
 }
 
-/// A duration as `500ms`, `2s` or `1m`; a plain number is seconds.
+/// A duration as `500ms`, `2s` or `1m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, ApiError> {
-    let bad = || ApiError::bad_request(format!("`{text}` is no duration"), Some("as 500ms, 2s or 1m"));
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let seconds_per_unit = match &text[digits.len()..] {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(bad()),
-    };
-    let number: f64 = digits.trim().parse().map_err(|_| bad())?;
-    Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| bad())
+    duration_text::parse(text).map_err(|error| ApiError::bad_request(error.to_string(), None))
 }
 
 fn unique_names(schema: &Schema) -> Result<(), AskError> {

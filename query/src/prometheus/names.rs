@@ -210,7 +210,8 @@ mod tests {
         let cases = [
             ("rpc.server.call.duration", "s", Shape::Exponential, "rpc_server_call_duration_seconds"),
             ("lariat.recorder.dropped", "{decision}", Shape::Counter, "lariat_recorder_dropped_total"),
-            ("lariat.circuit.state", "1", Shape::Gauge, "lariat_circuit_state_ratio"),
+            ("lariat.circuit.state", "{state}", Shape::Gauge, "lariat_circuit_state"),
+            ("cpu.share", "1", Shape::Gauge, "cpu_share_ratio"),
             ("lariat.block.height", "{block}", Shape::Gauge, "lariat_block_height"),
             ("system.network.io", "By", Shape::Counter, "system_network_io_bytes_total"),
             ("disk.total.bytes", "By", Shape::Counter, "disk_bytes_total"),

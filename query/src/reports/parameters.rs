@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use lariat_schema::duration_text;
 use lariat_schema::time_range::{NANOS_PER_SECOND, SLICE_NANOS, TimeRange};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -234,17 +235,7 @@ fn seconds_to_nanos(seconds: f64) -> Option<i64> {
 
 /// `500ms`, `10s`, `15m`, `24h` or `7d` in nanoseconds.
 pub(crate) fn parse_duration_nanos(text: &str) -> Option<i64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let unit_nanos = match unit {
-        "ms" => 1_000_000,
-        "s" => NANOS_PER_SECOND,
-        "m" => 60 * NANOS_PER_SECOND,
-        "h" => 3_600 * NANOS_PER_SECOND,
-        "d" => 86_400 * NANOS_PER_SECOND,
-        _ => return None,
-    };
-    number.parse::<i64>().ok()?.checked_mul(unit_nanos)
+    i64::try_from(duration_text::parse(text).ok()?.as_nanos()).ok()
 }
 
 #[cfg(test)]
