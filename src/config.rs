@@ -103,7 +103,12 @@ pub(crate) fn from_tree(mut tree: Value) -> Result<Config, Vec<String>> {
             Ok(_) => return Err(errors),
             Err(error) => {
                 let path = error.path().to_string();
-                errors.push(format!("{path}: {}", error.inner()));
+                // The reader's own words would hold the value.
+                let is_secret = path.ends_with("token");
+                errors.push(match is_secret {
+                    true => format!("{path}: must be text, in quotes"),
+                    false => format!("{path}: {}", error.inner()),
+                });
                 if !layers::remove(&mut tree, &path) {
                     return Err(errors);
                 }

@@ -34,6 +34,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs the demo until a signal or `--duration`.
 pub(crate) async fn run(arguments: DemoArguments) -> Result<(), Failure> {
+    let mut signals = shutdown::catch()?;
     logging::start(logging::DEMO_FILTER);
     if !(arguments.rps.is_finite() && arguments.rps >= 0.0) {
         return Err(Failure::Usage(format!("--rps {}: a rate is a number from 0 up", arguments.rps)));
@@ -41,10 +42,11 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<(), Failure> {
     let demo = Demo::start(&arguments).await?;
     demo.introduce(&arguments).await;
     let ended_by = tokio::select! {
-        signal = shutdown::requested() => signal?,
+        signal = signals.next() => signal,
         () = elapse(arguments.duration) => "--duration",
         () = figures::show(&demo) => "the figures",
     };
+    signals.end_at_next();
     figures::end_line();
     tracing::info!(ended_by, "draining");
     demo.shutdown().await;

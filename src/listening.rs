@@ -29,7 +29,11 @@ impl Listening {
             Failure::Failed(format!("cannot write {}: {error}; give a writable folder with --data-dir", path.display()))
         };
         std::fs::create_dir_all(data_dir).map_err(cannot)?;
-        let text = serde_json::to_string_pretty(&self.0).map_err(|error| cannot(error.into()))?;
+        // A node and a query service may share a folder: each keeps the other's lines.
+        let mut all: BTreeMap<String, String> =
+            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        all.extend(self.0.iter().map(|(name, url)| ((*name).to_owned(), url.clone())));
+        let text = serde_json::to_string_pretty(&all).map_err(|error| cannot(error.into()))?;
         let draft = path.with_extension("json.tmp");
         std::fs::write(&draft, text + "\n").map_err(cannot)?;
         std::fs::rename(&draft, &path).map_err(cannot)

@@ -3,6 +3,7 @@
 
 pub(crate) mod node;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::cli::{Failure, ServeArguments};
 use crate::config::{self, Config};
 use crate::listening::Listening;
+use crate::shutdown::Signals;
 use crate::{logging, shutdown};
 
 /// Port of a node API that is left out of node ids.
@@ -29,17 +31,22 @@ pub(crate) enum Role {
 
 /// Runs one part until a signal asks for its end.
 pub(crate) async fn run(role: Role, arguments: ServeArguments) -> Result<(), Failure> {
+    let signals = shutdown::catch()?;
     let config = config::load(&arguments)?;
     logging::start(logging::SERVICE_FILTER);
     match role {
-        Role::Query => run_query(config).await,
-        Role::Node => run_node(config, node::Parts::Both).await,
-        Role::Proxy => run_node(config, node::Parts::Proxy).await,
-        Role::Collector => run_node(config, node::Parts::Collector).await,
+        Role::Query => run_query(config, signals).await,
+        Role::Node => run_node(config, node::Parts::Both, signals).await,
+        Role::Proxy => run_node(config, node::Parts::Proxy, signals).await,
+        Role::Collector => run_node(config, node::Parts::Collector, signals).await,
     }
 }
 
-async fn run_node(config: Config, parts: node::Parts) -> Result<(), Failure> {
+async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) -> Result<(), Failure> {
+    if config.collector.node_api.port() == 0 {
+        // A node's name holds this port, so it is chosen before the node has one.
+        config.collector.node_api.set_port(free_port()?);
+    }
     let profiles = Arc::new(config::load_profiles(&config.profiles_dir)?);
     let token = config.cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
     let settings = node::Settings {
@@ -56,14 +63,15 @@ async fn run_node(config: Config, parts: node::Parts) -> Result<(), Failure> {
     let mut listening = Listening::default();
     node.announce(&mut listening);
     listening.write(&config.data_dir)?;
-    let signal = shutdown::requested().await?;
+    let signal = signals.next().await;
+    signals.end_at_next();
     tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
     node.shutdown(config.shutdown_deadline).await;
     tracing::info!("ended");
     Ok(())
 }
 
-async fn run_query(config: Config) -> Result<(), Failure> {
+async fn run_query(config: Config, mut signals: Signals) -> Result<(), Failure> {
     let settings = lariat_query::Settings {
         config: config.query,
         cluster: config.cluster,
@@ -74,11 +82,20 @@ async fn run_query(config: Config) -> Result<(), Failure> {
     let mut listening = Listening::default();
     listening.announce("query", query.http_address());
     listening.write(&config.data_dir)?;
-    let signal = shutdown::requested().await?;
+    let signal = signals.next().await;
+    signals.end_at_next();
     tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
     query.shutdown(config.shutdown_deadline).await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// A port of loopback that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| Failure::Failed(format!("the system gives no free port: {error}")))
 }
 
 /// Who this process is: `basename@ip`, with the node API's port when it is not the usual one.

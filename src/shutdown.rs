@@ -1,25 +1,40 @@
-//! The signals that ask for a clean end. A second one ends the process at once: whoever asks twice does not want to wait.
+//! The signals that ask for a clean end. They are caught from the first moment, so that one during a start ends cleanly
+//! too; a second one ends the process at once: whoever asks twice does not want to wait.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
 
-/// Resolves at SIGINT or SIGTERM, with its name. From then on a further one exits with status 1.
-pub(crate) async fn requested() -> Result<&'static str, Failure> {
+/// The caught signals of this process.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// Catches SIGINT and SIGTERM from now on.
+pub(crate) fn catch() -> Result<Signals, Failure> {
     let cannot = |error: std::io::Error| Failure::Failed(format!("cannot listen for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let name = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    };
-    tokio::spawn(async move {
+    Ok(Signals {
+        interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+        terminate: signal(SignalKind::terminate()).map_err(cannot)?,
+    })
+}
+
+impl Signals {
+    /// Resolves at the next signal, with its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
-        tracing::warn!("second signal: ending without draining");
-        std::process::exit(1);
-    });
-    Ok(name)
+    }
+
+    /// From now on a signal ends the process with status 1.
+    pub(crate) fn end_at_next(mut self) {
+        tokio::spawn(async move {
+            let signal = self.next().await;
+            tracing::warn!(signal, "a signal while draining: ending at once");
+            std::process::exit(1);
+        });
+    }
 }

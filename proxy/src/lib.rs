@@ -51,6 +51,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net
 /// Requests at once; each may be a batch.
 const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
 const DEFAULT_CIRCUIT_RECOVERY_MS: u64 = 30_000;
+/// Part of a clean end that calls under way may take; the rest is for their record.
+const CALLS_SHARE: f64 = 0.7;
 
 /// Section `proxy` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -174,11 +176,12 @@ impl Proxy {
     /// Stops accepting, lets calls finish, sends what is recorded and says farewell; what is not done at the deadline is
     /// dropped. Says whether everything was done.
     pub async fn shutdown(self, deadline: Duration) -> bool {
-        let deadline = tokio::time::Instant::now() + deadline;
+        let now = tokio::time::Instant::now();
+        let (calls_until, deadline) = (now + deadline.mul_f64(CALLS_SHARE), now + deadline);
         self.draining.cancel();
         self.background.cancel();
         self.tasks.close();
-        let finished = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
+        let finished = tokio::time::timeout_at(calls_until, self.tasks.wait()).await.is_ok();
         if !finished {
             tracing::warn!(connections = self.tasks.len(), "calls were still under way at the deadline");
         }

@@ -44,6 +44,9 @@ impl From<AskError> for ApiError {
         match error {
             AskError::BadQuestion { hint, .. } => reply(StatusCode::BAD_REQUEST, "bad_question", hint),
             AskError::TooLarge { hint, .. } => reply(StatusCode::UNPROCESSABLE_ENTITY, "too_large", hint),
+            AskError::Busy { .. } => {
+                reply(StatusCode::SERVICE_UNAVAILABLE, "busy", Some("try again in a second".to_owned()))
+            }
             AskError::NotCovered { coverage, .. } => {
                 let hint = Some("lower min_coverage, or try again when the missing nodes are back".to_owned());
                 Self { coverage: Some(coverage), ..reply(StatusCode::SERVICE_UNAVAILABLE, "not_covered", hint) }

@@ -85,6 +85,12 @@ pub enum AskError {
         /// How to narrow it.
         hint: Option<String>,
     },
+    /// Too many questions are being answered: the same one succeeds shortly.
+    #[error("the service already answers {limit} questions")]
+    Busy {
+        /// How many it answers at once.
+        limit: usize,
+    },
     /// Coverage is lower than the caller wants.
     #[error("coverage is {ratio:.3}, below the wanted {wanted:.3}")]
     NotCovered {

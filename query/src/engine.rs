@@ -39,6 +39,8 @@ const DEADLINES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10).
 
 /// Part of the deadline after which a node that holds the answer up is left out.
 const PATIENCE: f64 = 0.7;
+/// Part of the deadline that a question may wait for its turn.
+const QUEUE_SHARE: f64 = 0.25;
 
 /// Questions answered at a time; each may hold an answer of up to [`attempt::MAX_ANSWER_BYTES`].
 const MAX_QUESTIONS: usize = 32;
@@ -109,10 +111,8 @@ impl Inner {
         let started = Instant::now();
         let deadline = question.deadline.unwrap_or(self.default_deadline);
         let deadline = deadline.clamp(*DEADLINES.start(), *DEADLINES.end());
-        let _permit = self.running.try_acquire().map_err(|_| AskError::TooLarge {
-            message: format!("the service already answers {MAX_QUESTIONS} questions"),
-            hint: Some("try again shortly".to_owned()),
-        })?;
+        let wait = tokio::time::timeout(deadline.mul_f64(QUEUE_SHARE), self.running.acquire()).await;
+        let _permit = wait.ok().and_then(Result::ok).ok_or(AskError::Busy { limit: MAX_QUESTIONS })?;
         let parsed = statement::parse(&question.sql)?;
         let answer = self.within(question, parsed, started, deadline);
         tokio::time::timeout(deadline, answer).await.unwrap_or(Err(AskError::Deadline { deadline }))

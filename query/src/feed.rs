@@ -17,6 +17,7 @@ use axum::routing::get;
 use futures::StreamExt as _;
 use lariat_schema::coverage::Coverage;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ask::Ask;
@@ -86,8 +87,9 @@ pub fn start(directory: Arc<dyn NodeDirectory>) -> Feed {
 }
 
 /// `GET /api/v1/stream`. `ask` is for what happened before this process listened.
-pub fn router(feed: Feed, ask: Arc<dyn Ask>) -> Router {
-    Router::new().route("/api/v1/stream", get(subscribe)).with_state((feed, ask))
+/// Streams end with `stop`.
+pub fn router(feed: Feed, ask: Arc<dyn Ask>, stop: CancellationToken) -> Router {
+    Router::new().route("/api/v1/stream", get(subscribe)).with_state((feed, ask, stop))
 }
 
 impl From<BadSubscription> for Failure {
@@ -97,7 +99,7 @@ impl From<BadSubscription> for Failure {
 }
 
 async fn subscribe(
-    State((feed, ask)): State<(Feed, Arc<dyn Ask>)>,
+    State((feed, ask, stop)): State<(Feed, Arc<dyn Ask>, CancellationToken)>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
@@ -107,7 +109,7 @@ async fn subscribe(
         Failure::busy("there are too many live subscribers").with_hint("close another one or try again later")
     })?;
     backfill::backfill(&*ask, &subscription, &mut joined).await;
-    let messages = stream::messages(&*feed.directory, joined);
+    let messages = stream::messages(&*feed.directory, joined).take_until(stop.cancelled_owned());
     // The stream holds the feed: it goes on for as long as somebody listens.
     let events = messages.map(move |message| {
         let _held = &feed;

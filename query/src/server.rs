@@ -121,7 +121,7 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     let address = listener.local_addr().map_err(bind)?;
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
-    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, extra);
+    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, stop.clone(), extra);
     let ended = stop.clone().cancelled_owned();
     let listener = listener.tap_io(|connection| {
         // Small answers must not wait for a full packet; without it they are slower, and right all the same.
@@ -161,7 +161,7 @@ impl Query {
 }
 
 /// Every route of the service. Starts the live feed, which ends with the last of them.
-fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> Router {
+fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, stop: CancellationToken, extra: Option<Router>) -> Router {
     let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
     let own = Router::new()
         .route("/health", get(|| async { "ok\n" }))
@@ -174,7 +174,7 @@ fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, extra: Option<Router>) -> 
         .merge(reports::router(Arc::clone(&ask)))
         .merge(decisions::router(Arc::clone(&ask)))
         .merge(prometheus::router(Arc::clone(&ask)))
-        .merge(feed::router(feed, ask))
+        .merge(feed::router(feed, ask, stop))
         .merge(dashboard::router());
     match extra {
         Some(extra) => own.merge(extra),

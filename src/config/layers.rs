@@ -51,6 +51,7 @@ pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> R
         }
         None => Value::Object(Map::new()),
     };
+    substitute(&mut tree, "", environment)?;
     for (name, text) in &environment.0 {
         if NOT_KEYS.contains(&name.as_str()) {
             continue;
@@ -58,7 +59,9 @@ pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> R
         if let Some(path) = name.strip_prefix(PREFIX) {
             let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-            set(&mut tree, &keys, scalar(text));
+            // A token is text even if it looks like a number.
+            let is_secret = keys.last() == Some(&"token");
+            set(&mut tree, &keys, if is_secret { Value::String(text.clone()) } else { scalar(text) });
         }
     }
     for (name, keys) in CLUSTER_VARIABLES {
@@ -86,6 +89,36 @@ fn parse(text: &str, toml: bool) -> Result<Value, String> {
         Value::Null => Ok(Value::Object(Map::new())),
         tree @ Value::Object(_) => Ok(tree),
         _ => Err("expected keys and values at the top".to_owned()),
+    }
+}
+
+/// Puts the values of `${VARIABLES}` into the texts of the file; an unset one is an error with its path.
+fn substitute(tree: &mut Value, path: &str, environment: &Environment) -> Result<(), String> {
+    match tree {
+        Value::String(text) => {
+            while let Some((before, rest)) = text.split_once("${") {
+                let Some((name, after)) = rest.split_once('}') else {
+                    return Err(format!("{path}: `${{` without `}}`"));
+                };
+                let value = environment
+                    .get(name)
+                    .ok_or_else(|| format!("{path}: the variable {name} is not set; set it, or write the value"))?;
+                if value.contains("${") {
+                    return Err(format!("{path}: the value of {name} holds `${{` itself"));
+                }
+                *text = format!("{before}{value}{after}");
+            }
+            Ok(())
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(i, item)| substitute(item, &format!("{path}[{i}]"), environment)),
+        Value::Object(keys) => keys.iter_mut().try_for_each(|(key, value)| {
+            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            substitute(value, &below, environment)
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -174,6 +207,23 @@ mod tests {
         let tree = merged(&ServeArguments::default(), &environment).unwrap();
         assert_eq!(tree["proxy"]["listen"], "127.0.0.1:0");
         assert_eq!(tree["cluster"]["expected_nodes"], 3);
+    }
+
+    #[test]
+    fn variables_in_the_file_are_filled_in_and_an_unset_one_is_named_with_its_path() {
+        let environment = environment(&[("CLUSTER_KEY", "s3cret")]);
+        let mut tree = serde_json::json!({"cluster": {"token": "x-${CLUSTER_KEY}"}});
+        substitute(&mut tree, "", &environment).unwrap();
+        assert_eq!(tree["cluster"]["token"], "x-s3cret");
+        let mut tree = serde_json::json!({"cluster": {"nodes": ["${NOWHERE}:1"]}});
+        let error = substitute(&mut tree, "", &environment).unwrap_err();
+        assert!(error.contains("cluster.nodes[0]") && error.contains("NOWHERE"), "{error}");
+    }
+
+    #[test]
+    fn a_token_that_looks_like_a_number_stays_text() {
+        let environment = environment(&[("LARIAT_CLUSTER__TOKEN", "123456")]);
+        assert_eq!(merged(&ServeArguments::default(), &environment).unwrap()["cluster"]["token"], "123456");
     }
 
     #[test]

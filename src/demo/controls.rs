@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::SHUTDOWN_DEADLINE;
 use super::fleet::{Change, SharedFleet};
+use crate::cli::Failure;
 
 /// Routes over a fleet.
 pub(crate) fn router(fleet: SharedFleet) -> Router {
@@ -17,31 +18,32 @@ pub(crate) fn router(fleet: SharedFleet) -> Router {
 }
 
 async fn change(State(fleet): State<SharedFleet>, Path((number, action)): Path<(String, String)>) -> Response {
-    let Some(fleet) = fleet.get() else {
+    if fleet.get().is_none() {
         return refusal(
             StatusCode::SERVICE_UNAVAILABLE,
             "starting",
             "the fleet is still starting",
             "try again in a second",
         );
-    };
+    }
     let Ok(index) = number.parse::<usize>() else {
         return unknown(&number);
     };
-    let outcome = match action.as_str() {
-        "kill" => Ok(fleet.kill(index).await),
-        "stop" => Ok(fleet.stop(index, SHUTDOWN_DEADLINE).await),
-        "start" => fleet.revive(index).await,
-        _ => {
-            return refusal(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                &format!("no action `{action}`"),
-                "one of: kill, stop, start",
-            );
+    if !["kill", "stop", "start"].contains(&action.as_str()) {
+        let message = format!("no action `{action}`");
+        return refusal(StatusCode::NOT_FOUND, "not_found", &message, "one of: kill, stop, start");
+    }
+    // In a task of its own: a client that goes away must not leave a node half ended.
+    let what = action.clone();
+    let change = tokio::spawn(async move {
+        let Some(fleet) = fleet.get() else { return Ok(Change::Unknown) };
+        match what.as_str() {
+            "kill" => Ok(fleet.kill(index).await),
+            "stop" => Ok(fleet.stop(index, SHUTDOWN_DEADLINE).await),
+            _ => fleet.revive(index).await,
         }
-    };
-    match outcome {
+    });
+    match change.await.unwrap_or_else(|error| Err(Failure::Failed(error.to_string()))) {
         Ok(Change::Unknown) => unknown(&number),
         Ok(change) => Json(json!({"node": index, "action": action, "changed": change == Change::Done})).into_response(),
         Err(failure) => {

@@ -45,6 +45,7 @@ pub(super) async fn show(demo: &Demo) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
+    ticks.reset_after(TERMINAL_INTERVAL);
     let (mut before, mut then) = (demo.traffic.counts().sent, Instant::now());
     loop {
         ticks.tick().await;

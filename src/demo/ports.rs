@@ -1,9 +1,10 @@
 //! Where the demo's parts listen: a base plus the contract's offsets, 100 apart for each node; or free ports, chosen
 //! before the nodes start, since a node's name holds its port and a restarted node must be found where it was.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::cli::Failure;
+use crate::processes::free_port;
 
 /// Offsets from the base.
 const PROXY: u16 = 0;
@@ -55,13 +56,6 @@ fn address(base: u16, shift: u16, offset: u16) -> Result<SocketAddr, Failure> {
         base => base.checked_add(shift).and_then(|port| port.checked_add(offset)).ok_or_else(too_high)?,
     };
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-}
-
-fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Failure::Failed(format!("the system gives no free port: {error}")))
 }
 
 fn too_high() -> Failure {

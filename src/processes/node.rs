@@ -17,6 +17,9 @@ use crate::cli::Failure;
 use crate::config::Environment;
 use crate::listening::Listening;
 
+/// Part of a clean end that the proxy may take; the rest is for sealing what it recorded.
+const PROXY_SHARE: f64 = 0.6;
+
 /// What a node consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parts {
@@ -68,10 +71,17 @@ impl ExporterTuning {
         })
     }
 
-    fn exporter(&self, collector: SocketAddr, token: Option<Arc<str>>) -> ExporterConfig {
+    /// A proxy beside its own collector records there whatever the environment says, and the cluster's token goes to
+    /// nobody else's endpoint.
+    fn exporter(&self, parts: Parts, collector: SocketAddr, token: Option<Arc<str>>) -> ExporterConfig {
         let defaults = ExporterConfig::default();
+        let foreign = self.endpoint.clone().filter(|_| parts == Parts::Proxy);
+        if self.endpoint.is_some() && foreign.is_none() {
+            tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is for `lariat proxy`: a node records into its own collector");
+        }
+        let token = token.filter(|_| foreign.is_none());
         ExporterConfig {
-            endpoint: self.endpoint.clone().unwrap_or_else(|| format!("http://{collector}")),
+            endpoint: foreign.unwrap_or_else(|| format!("http://{collector}")),
             span_delay_ms: self.span_delay_ms.unwrap_or(defaults.span_delay_ms),
             queue: self.queue.unwrap_or(defaults.queue),
             batch: self.batch.unwrap_or(defaults.batch),
@@ -139,7 +149,7 @@ impl Node {
     pub(crate) async fn shutdown(self, deadline: Duration) {
         let started = Instant::now();
         if let Some(proxy) = self.proxy {
-            proxy.shutdown(left(started, deadline)).await;
+            proxy.shutdown(left(started, deadline).mul_f64(PROXY_SHARE)).await;
         }
         if let Some(collector) = self.collector {
             collector.shutdown(left(started, deadline)).await;
@@ -174,7 +184,7 @@ async fn start_proxy(settings: &Settings, otlp: SocketAddr) -> Result<Proxy, Fai
         config: settings.proxy.clone(),
         profiles: Arc::clone(&settings.profiles),
         identity: settings.identity.clone(),
-        exporter: settings.exporter.exporter(otlp, settings.token.clone()),
+        exporter: settings.exporter.exporter(settings.parts, otlp, settings.token.clone()),
         admin_token: settings.token.as_ref().map(ToString::to_string),
     };
     lariat_proxy::start(proxy).await.map_err(|error| Failure::Failed(chain(&error)))

@@ -2,7 +2,7 @@
 
 use lariat_schema::reports::Report;
 
-use super::{files, none, read, root};
+use super::{files, none, read, root, shown};
 
 /// Reports that the query service answers: those that read rows and rollups, and the state of the fleet.
 fn with_endpoint() -> Vec<Report> {
@@ -30,11 +30,11 @@ fn no_panel_is_named_after_a_report_without_an_endpoint() {
     let known = with_endpoint();
     let mut offences = Vec::new();
     for path in files(&root().join("dashboards/web/panels"), ".js") {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Ok(report) = stem.parse::<Report>()
-            && !known.contains(&report)
-        {
-            offences.push(stem);
+        for part in read(&path).split("report: '").skip(1) {
+            let name = part.split('\'').next().unwrap_or_default();
+            if !name.parse::<Report>().is_ok_and(|report| known.contains(&report)) {
+                offences.push(format!("{}: {name}", shown(&path)));
+            }
         }
     }
     none("these panels read reports that nobody answers", &offences);

@@ -107,8 +107,8 @@ impl Lariat {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(status.expect("kill is a command of every Unix").success());
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(status.expect("sh is a command of every Unix").success());
     }
 
     /// Sends SIGINT and waits for the end.

@@ -1,5 +1,12 @@
 //! The whole path across processes: the binary as a user starts it, real sockets, real clients.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "this is all test code, and a panic is how a test fails"
+)]
+
 mod bad_input;
 mod clients;
 mod coverage;

@@ -44,9 +44,7 @@ async fn calls_to_a_real_node_are_routed_and_read_back_by_sql() {
     let anvil = start_anvil(path).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("profiles")).unwrap();
-    let profile = format!(
-        "---\nname: Public\nslug: public\nsampling: {{ rate: 1.0 }}\n---\nchains:\n  ethereum:\n    chain_id: 31337\n    providers:\n      - id: anvil\n        priority: 1\n        url: \"${{ANVIL_URL}}\"\n      - id: nobody\n        priority: 2\n        url: \"http://127.0.0.1:9\"\n"
-    );
+    let profile = "---\nname: Public\nslug: public\nsampling: { rate: 1.0 }\n---\nchains:\n  ethereum:\n    chain_id: 31337\n    providers:\n      - id: anvil\n        priority: 1\n        url: \"${ANVIL_URL}\"\n      - id: nobody\n        priority: 2\n        url: \"http://127.0.0.1:9\"\n";
     std::fs::write(dir.path().join("profiles/public.yml"), profile).unwrap();
     let config = dir.path().join("lariat.toml");
     std::fs::write(

@@ -70,8 +70,9 @@ async fn by_post(
     let is_json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|kind| kind.starts_with("application/json"));
-    if is_json {
+        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/json"));
+    // No SQL begins with a brace, and curl calls every body a form.
+    if is_json || body.trim_ascii_start().starts_with(b"{") {
         let of_body: Parameters = serde_json::from_slice(&body).map_err(|error| {
             ApiError::bad_request(format!("the body is not the expected JSON: {error}"), Some(KEYS))
         })?;

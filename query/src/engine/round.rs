@@ -17,6 +17,7 @@ use super::statement::Parsed;
 use crate::coverage::{NodeFacts, Part, coverage};
 use crate::membership::Member;
 use crate::scan::window::Asked;
+use crate::topology::client::ClientError;
 use crate::topology::{Known, Topology, View};
 
 /// Longest wait for a pin; a shorter deadline shortens it.
@@ -71,7 +72,10 @@ impl Round {
                     }
                 }
                 Err(error) => {
-                    topology.report(&node.address, Err(&error));
+                    // A caller in a hurry says nothing about a node that was given no time.
+                    if timeout >= PIN_TIMEOUT || !matches!(error, ClientError::Silent(_)) {
+                        topology.report(&node.address, Err(&error));
+                    }
                     round.errors.insert(node.address, error.to_string());
                 }
             }

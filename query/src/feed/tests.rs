@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::ask::Ask;
 use crate::reports::fixture::{batch, engine};
@@ -367,7 +368,7 @@ async fn a_decision_travels_from_a_node_to_a_browser_over_real_sockets() {
     let (second, second_sender) = node().await;
     let directory = Directory::of(vec![address("n1", first)]);
     let feed = start(Arc::clone(&directory) as Arc<dyn NodeDirectory>);
-    let base = serve(router(feed.clone(), nothing_recorded().await)).await;
+    let base = serve(router(feed.clone(), nothing_recorded().await, CancellationToken::new())).await;
     let mut client = Client::connect(&base).await;
     assert_eq!(client.next("snapshot").await["coverage"]["expected"], 1);
     listened_to(&first_sender).await;
@@ -388,7 +389,8 @@ async fn a_node_whose_stream_breaks_is_told_as_a_gap_and_listened_to_again() {
     let (base_url, sender) = node().await;
     let directory = Directory::of(vec![address("n1", base_url)]);
     let feed = start(Arc::clone(&directory) as Arc<dyn NodeDirectory>);
-    let mut client = Client::connect(&serve(router(feed, nothing_recorded().await)).await).await;
+    let mut client =
+        Client::connect(&serve(router(feed, nothing_recorded().await, CancellationToken::new())).await).await;
     listened_to(&sender).await;
     // More at once than the node holds for a listener: its stream ends with an error.
     for request in 0..200 {
@@ -405,8 +407,11 @@ async fn a_node_whose_stream_breaks_is_told_as_a_gap_and_listened_to_again() {
 #[tokio::test]
 async fn a_misspelt_topic_is_a_400_that_names_the_forms() {
     let feed = start(Directory::of(Vec::new()));
-    let (status, body) =
-        crate::reports::fixture::get(router(feed, nothing_recorded().await), "/api/v1/stream?topic=routing").await;
+    let (status, body) = crate::reports::fixture::get(
+        router(feed, nothing_recorded().await, CancellationToken::new()),
+        "/api/v1/stream?topic=routing",
+    )
+    .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body["error"]["message"].as_str().unwrap().contains("routing:decisions:{profile}"), "{body}");
 }

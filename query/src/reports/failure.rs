@@ -70,6 +70,7 @@ impl From<AskError> for Failure {
             AskError::NotCovered { coverage, .. } => {
                 Self { coverage: Some(coverage), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_covered", message) }
             }
+            AskError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message),
             AskError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message),
             AskError::Internal { source } => {
                 tracing::error!(error = %source, "a question of a report failed");
