@@ -21,11 +21,11 @@ const MAX_HEADER_BYTES: usize = 4_096;
 /// An error as a reply.
 #[derive(Debug)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    hint: Option<String>,
-    coverage: Option<Box<Coverage>>,
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) coverage: Option<Box<Coverage>>,
 }
 
 impl ApiError {

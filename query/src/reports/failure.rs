@@ -1,4 +1,5 @@
-//! What a report, a lookup or a subscription answers when it cannot: one table from the cause to status, code and text.
+//! What a report, a lookup or a subscription answers when it cannot: status, code and text. What the engine
+//! cannot answer is told by the table of [`crate::api`]; here is what only reports, lookups and streams add.
 //! The client's text says what is wrong and what to do; the cause of a fault of ours goes to the log and nowhere else.
 
 use axum::Json;
@@ -7,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use lariat_schema::coverage::Coverage;
 use serde_json::{Value, json};
 
+use crate::api::ApiError;
 use crate::ask::AskError;
 
 /// Why there is no answer, as the client reads it.
@@ -60,23 +62,10 @@ impl Failure {
 }
 
 impl From<AskError> for Failure {
+    /// By the table that all HTTP endpoints share.
     fn from(error: AskError) -> Self {
-        let message = error.to_string();
-        match error {
-            AskError::BadQuestion { hint, .. } => Self { hint, ..Self::bad_request(message) },
-            AskError::TooLarge { hint, .. } => {
-                Self { hint, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "too_large", message) }
-            }
-            AskError::NotCovered { coverage, .. } => {
-                Self { coverage: Some(coverage), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_covered", message) }
-            }
-            AskError::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message),
-            AskError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message),
-            AskError::Internal { source } => {
-                tracing::error!(error = %source, "a question of a report failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-            }
-        }
+        let ApiError { status, code, message, hint, coverage } = error.into();
+        Self { hint, coverage, ..Self::new(status, code, message) }
     }
 }
 
