@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use lariat_schema::vocabulary::{Dispatched, ErrorCategory, Outcome};
+use lariat_schema::vocabulary::{Dispatched, ErrorCategory, Outcome, Transport};
 
 use crate::classify;
 use crate::jsonrpc::Reply;
@@ -25,27 +25,41 @@ const POOL_IDLE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connections to all providers.
-pub(crate) type Upstreams = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) struct Upstreams {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
 
-/// Makes the pool.
-///
-/// # Errors
-/// The TLS library refuses its own settings.
-pub(crate) fn upstreams() -> Result<Upstreams, rustls::Error> {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.enforce_http(false);
-    let tls = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_PER_HOST)
-        .build(tls))
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// The whole call.
+    pub(crate) payload: Bytes,
+    /// The id inside it.
+    pub(crate) id: u64,
+}
+
+impl Upstreams {
+    /// Makes the pool.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own settings.
+    pub(crate) fn new() -> Result<Self, rustls::Error> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.enforce_http(false);
+        let tls = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_PER_HOST)
+            .build(tls);
+        Ok(Self { http })
+    }
 }
 
 /// What came of an attempt.
@@ -67,17 +81,20 @@ impl Answer {
     }
 }
 
-/// Sends `payload`, which is the call of that id, and waits at most `timeout` for the whole reply.
+/// Sends a call over that channel of the instance, and waits at most `timeout` for the whole reply.
 pub(crate) async fn attempt(
     upstreams: &Upstreams,
     instance: &Instance,
-    endpoint: &Endpoint,
+    transport: Transport,
     rules: &[ErrorRule],
-    (payload, id): (Bytes, u64),
+    outgoing: Outgoing,
     timeout: Duration,
 ) -> Answer {
     let started = Instant::now();
-    let exchange = exchange(upstreams, instance, endpoint, rules, payload, id);
+    let Some(endpoint) = instance.endpoint(transport).filter(|_| transport == Transport::Http) else {
+        return Answer::failed(ErrorCategory::NetworkError, Dispatched::NotDispatched, None);
+    };
+    let exchange = exchange(upstreams, instance, endpoint, rules, outgoing);
     let mut answer = match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
         Err(_) => Answer::failed(ErrorCategory::Timeout, Dispatched::Indeterminate, None),
@@ -91,15 +108,14 @@ async fn exchange(
     instance: &Instance,
     endpoint: &Endpoint,
     rules: &[ErrorRule],
-    payload: Bytes,
-    id: u64,
+    Outgoing { payload, id }: Outgoing,
 ) -> Answer {
     let mut request = Request::new(Full::new(payload));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = endpoint.uri.clone();
     *request.headers_mut() = instance.headers.clone();
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let response = match upstreams.request(request).await {
+    let response = match upstreams.http.request(request).await {
         Ok(response) => response,
         Err(error) => {
             let sent = if error.is_connect() { Dispatched::NotDispatched } else { Dispatched::Indeterminate };

@@ -139,10 +139,10 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
     let digest_key = admin_token.as_ref().map_or(boot_seed, |token| xxhash_rust::xxh3::xxh3_64(token.as_bytes()));
-    let upstreams = attempt::upstreams()?;
+    let upstreams = attempt::Upstreams::new()?;
     let core = Core { catalog, book, upstreams, recorder: recording.recorder.clone(), boot_seed, digest_key };
     let instances = core.catalog.instances.len();
-    let site = Arc::new(Site { core, gate: Gate::new(config.max_in_flight), admin_token });
+    let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token));
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));

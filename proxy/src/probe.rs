@@ -10,10 +10,9 @@ use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome, Tra
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::attempt::{Answer, attempt};
+use crate::attempt::{Answer, Outgoing, attempt};
 use crate::core::Core;
 use crate::health::{Admission, ChannelIndex, PUBLISH_EVERY};
-use crate::jsonrpc::{Body, read};
 use crate::record::{Attempt, Chosen, Happened, Item, Scope, now_unix_nanos};
 use crate::server::Site;
 
@@ -35,8 +34,9 @@ pub(crate) async fn keep_book(site: Arc<Site>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        for change in site.core.book.tick() {
-            site.core.tell_change(change);
+        let core = site.core();
+        for change in core.book.tick() {
+            core.tell_change(change);
         }
     }
 }
@@ -50,7 +50,7 @@ struct Watch {
 
 /// Probes one instance until stopped.
 pub(crate) async fn watch(site: Arc<Site>, instance: usize, stop: CancellationToken) {
-    let core = &site.core;
+    let core = &*site.core();
     if core.catalog.instances[instance].http.is_none() {
         return;
     }
@@ -152,14 +152,10 @@ fn turn(core: &Core, instance: usize, watch: &mut Watch, to: &'static str, reaso
 /// Asks for a number, and records the probe.
 async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission<'_>) -> (Answer, Option<u64>) {
     let instance = &core.catalog.instances[at];
-    let endpoint = instance.http.as_ref().expect("only instances with HTTP are watched");
     let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[]}}"#);
-    let payload = match read(&Bytes::from(call)) {
-        Ok(Body::Single(Ok(call))) => call.payload(1),
-        _ => Bytes::new(),
-    };
+    let outgoing = Outgoing { payload: Bytes::from(call), id: 1 };
     let start_unix_nanos = now_unix_nanos();
-    let answer = attempt(&core.upstreams, instance, endpoint, &[], (payload, 1), TIMEOUT).await;
+    let answer = attempt(&core.upstreams, instance, Transport::Http, &[], outgoing, TIMEOUT).await;
     let number = answer.reply.as_ref().and_then(|reply| {
         let text: String = serde_json::from_slice(reply.result.as_ref()?).ok()?;
         u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
@@ -190,7 +186,7 @@ async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission
             head_lag_blocks: None,
         },
         circuit: (admission.lease.state, admission.lease.epoch),
-        server: (endpoint.host.clone(), endpoint.port),
+        server: instance.server(Transport::Http),
         start_unix_nanos,
         duration_ns: u64::try_from(answer.took.as_nanos()).unwrap_or(u64::MAX),
         end,

@@ -258,6 +258,11 @@ impl Instance {
             Transport::Ws => self.ws.as_ref(),
         }
     }
+
+    /// Host and port of it over a transport, for the record; empty where it has none.
+    pub(crate) fn server(&self, transport: Transport) -> (Arc<str>, u16) {
+        self.endpoint(transport).map_or_else(|| (Arc::from(""), 0), |endpoint| (endpoint.host.clone(), endpoint.port))
+    }
 }
 
 impl Catalog {

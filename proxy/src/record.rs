@@ -113,6 +113,9 @@ pub(crate) struct DecisionRecord {
     pub(crate) span_id: [u8; 8],
     pub(crate) jsonrpc_id: Option<Box<str>>,
     pub(crate) strategy: Strategy,
+    pub(crate) client_transport: Transport,
+    /// Hash of the policy that the decision was made under.
+    pub(crate) policy_hash: Arc<str>,
     pub(crate) bytes_in: u64,
     pub(crate) params_digest: Option<u128>,
     pub(crate) timing: Timing,

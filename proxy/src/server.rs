@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -38,9 +39,21 @@ pub(crate) type Reply = Response<Full<Bytes>>;
 
 /// What every request is served with.
 pub(crate) struct Site {
-    pub(crate) core: Core,
+    core: ArcSwap<Core>,
     pub(crate) gate: Gate,
     pub(crate) admin_token: Option<String>,
+}
+
+impl Site {
+    pub(crate) fn new(core: Core, gate: Gate, admin_token: Option<String>) -> Self {
+        Self { core: ArcSwap::from_pointee(core), gate, admin_token }
+    }
+
+    /// What is routed and what is known of it as of now. A request asks once and keeps what it got, so that a reload
+    /// never changes the rules under a call.
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.core.load_full()
+    }
 }
 
 /// Accepts until told to stop.

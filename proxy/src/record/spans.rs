@@ -2,7 +2,7 @@
 //! left out: an empty text would count as a value in every query.
 
 use lariat_schema::attributes as key;
-use lariat_schema::vocabulary::{Outcome, Transport};
+use lariat_schema::vocabulary::Outcome;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status::StatusCode};
 
@@ -92,7 +92,7 @@ fn chosen(out: &mut Attributes, chosen: &super::Chosen) {
 }
 
 /// The SERVER span of a decision, followed by the CLIENT spans of its attempts.
-pub(super) fn of_decision(record: &DecisionRecord, policy_hash: &str, out: &mut Vec<Span>) {
+pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
     let (timing, ending) = (&record.timing, &record.ending);
     let mut attributes = scope_attributes(&record.scope);
     let a = &mut attributes;
@@ -102,7 +102,7 @@ pub(super) fn of_decision(record: &DecisionRecord, policy_hash: &str, out: &mut 
     a.int(key::BATCH_SIZE, record.scope.batch_size);
     a.int(key::DECISION_SEQ, record.seq);
     a.text(key::STRATEGY, record.strategy.as_str());
-    a.text(key::CLIENT_TRANSPORT, Transport::Http.as_str());
+    a.text(key::CLIENT_TRANSPORT, record.client_transport.as_str());
     a.text(key::ANSWERED_BY, ending.answered_by.as_str());
     a.text(key::RESULT, ending.result.as_str());
     let status = failure(a, ending.code, ending.category);
@@ -124,7 +124,7 @@ pub(super) fn of_decision(record: &DecisionRecord, policy_hash: &str, out: &mut 
             a.text(key, format!("{digest:032x}"));
         }
     }
-    a.text(key::POLICY_HASH, policy_hash);
+    a.text(key::POLICY_HASH, &*record.policy_hash);
     let events = record.selections.iter().enumerate().map(|(i, selection)| of_selection(i + 1, selection)).collect();
     out.push(Span {
         trace_id: record.scope.request_id.as_bytes().to_vec(),

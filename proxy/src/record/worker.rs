@@ -188,7 +188,7 @@ impl Worker {
             match item {
                 Item::Decision(record) => {
                     let before = self.spans.len();
-                    spans::of_decision(&record, &self.sources.catalog.policy_hash, &mut self.spans);
+                    spans::of_decision(&record, &mut self.spans);
                     self.points.note_decision(&record);
                     for (attempt, span) in record.attempts.iter().zip(&self.spans[before + 1..]) {
                         self.points.note_attempt(&record.scope, attempt, &span.span_id);

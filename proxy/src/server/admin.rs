@@ -32,7 +32,7 @@ pub(super) fn providers(site: &Site, peer: SocketAddr, request: &Request<Incomin
             "from beyond loopback this needs Authorization: Bearer <CLUSTER_TOKEN>\n",
         );
     }
-    let core = &site.core;
+    let core = site.core();
     let (snapshot, now_ms) = (core.book.snapshot(), core.book.now_ms());
     let mut list = Vec::new();
     for (place, profile, chain, provider) in core.providers() {
@@ -61,7 +61,8 @@ pub(super) fn providers(site: &Site, peer: SocketAddr, request: &Request<Incomin
 
 /// `GET /metrics`: the proxy's own counters as Prometheus text.
 pub(super) fn metrics(site: &Site) -> Reply {
-    let counters = &site.core.recorder.counters;
+    let core = site.core();
+    let counters = &core.recorder.counters;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut out = String::new();
     for (name, kind, help, value) in [
@@ -91,7 +92,7 @@ pub(super) fn metrics(site: &Site) -> Reply {
             "Calls accepted and not yet answered.",
             u64::try_from(counters.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
         ),
-        ("lariat_snapshot_number", "gauge", "Number of the latest health snapshot.", site.core.book.snapshot().number),
+        ("lariat_snapshot_number", "gauge", "Number of the latest health snapshot.", core.book.snapshot().number),
     ] {
         // Writing to a String cannot fail.
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
@@ -104,7 +105,7 @@ pub(super) fn act(site: &Site, path: &str, request: &Request<Incoming>) -> Reply
     if !is_authorised(site, request) {
         return text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer <CLUSTER_TOKEN>\n");
     }
-    let core = &site.core;
+    let core = site.core();
     let segments: Vec<&str> = path.split('/').skip(2).collect();
     match segments[..] {
         ["circuits", profile, chain, provider, transport, act @ ("open" | "close")] => {

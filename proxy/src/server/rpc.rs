@@ -7,6 +7,7 @@ use futures::StreamExt;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use lariat_schema::ids::ProfileName;
+use lariat_schema::vocabulary::Transport;
 use uuid::Uuid;
 
 use super::routes::{IncludeMeta, Target, target};
@@ -45,20 +46,20 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
         return Ok(text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"));
     };
     let _inside = site.gate.enter(&head.headers)?;
-    let route = route(&site.core, &target)?;
+    let core = site.core();
+    let route = route(&core, &target)?;
     let bytes = admit::body(incoming).await?;
     match jsonrpc::read(&bytes).map_err(|_| Refusal::NotJson)? {
         Body::Single(Ok(call)) => {
-            let position = Position { request_id, batch_index: 0, batch_size: 1 };
-            let done = call::answer(&site.core, &route, &call, position).await;
-            Ok(single(done, target.include_meta))
+            let position = Position { request_id, batch_index: 0, batch_size: 1, client_transport: Transport::Http };
+            Ok(single(call::answer(&core, &route, &call, position).await, target.include_meta))
         }
         Body::Single(Err(invalid)) => Ok(body(StatusCode::OK, JSON, refused(site, &invalid).into())),
         Body::Batch(items) if items.is_empty() => Err(Refusal::EmptyBatch),
         Body::Batch(items) if items.len() > admit::MAX_BATCH => {
             Err(Refusal::BatchTooLarge { found: items.len(), limit: admit::MAX_BATCH })
         }
-        Body::Batch(items) => Ok(batch(site, &route, items, request_id, target.include_meta).await),
+        Body::Batch(items) => Ok(batch(site, &core, &route, items, request_id, target.include_meta).await),
     }
 }
 
@@ -74,6 +75,7 @@ fn route<'a>(core: &'a Core, target: &'a Target) -> Result<Route<'a>, Refusal> {
         strategy: target.strategy.unwrap_or(profile.default_strategy),
         transport: target.transport,
         pin: target.provider.as_deref(),
+        wants_meta: target.include_meta != IncludeMeta::None,
     })
 }
 
@@ -84,12 +86,12 @@ fn refused(site: &Site, invalid: &Invalid) -> Vec<u8> {
 
 fn single(done: Done, include: IncludeMeta) -> Reply {
     let Some(mut bytes) = done.body else { return nothing() };
-    if include == IncludeMeta::Body {
-        jsonrpc::add_member(&mut bytes, "lariat_meta", &done.meta.to_string());
+    if let (IncludeMeta::Body, Some(meta)) = (include, &done.meta) {
+        jsonrpc::add_member(&mut bytes, "lariat_meta", &meta.to_string());
     }
     let mut reply = body(StatusCode::OK, JSON, bytes.into());
-    if include == IncludeMeta::Headers {
-        meta_header(&mut reply, &done.meta);
+    if let (IncludeMeta::Headers, Some(meta)) = (include, &done.meta) {
+        meta_header(&mut reply, meta);
     }
     reply
 }
@@ -111,6 +113,7 @@ fn meta_header(reply: &mut Reply, meta: &serde_json::Value) {
 
 async fn batch(
     site: &Site,
+    core: &Core,
     route: &Route<'_>,
     items: Vec<Result<Call, Invalid>>,
     request_id: Uuid,
@@ -121,9 +124,9 @@ async fn batch(
         .map(|(item, batch_index)| async move {
             match item {
                 Ok(call) => {
-                    let position = Position { request_id, batch_index, batch_size };
-                    let done = call::answer(&site.core, route, &call, position).await;
-                    (done.body, Some(done.meta))
+                    let position = Position { request_id, batch_index, batch_size, client_transport: Transport::Http };
+                    let done = call::answer(core, route, &call, position).await;
+                    (done.body, done.meta)
                 }
                 Err(invalid) => (Some(refused(site, &invalid)), None),
             }

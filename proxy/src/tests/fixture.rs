@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use lariat_schema::ids::BootId;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_tools::chain::{Chain, ChainSettings};
@@ -30,7 +32,7 @@ use tokio::net::TcpListener;
 use tonic::{Response, Status};
 
 use crate::record::ExporterConfig;
-use crate::{Config, Proxy, Settings, attempt, profiles};
+use crate::{Config, Proxy, Settings, profiles};
 
 /// Everything that arrived.
 #[derive(Default)]
@@ -241,7 +243,8 @@ pub(super) async fn request(
 ) -> Got {
     let request: Request<Full<Bytes>> =
         request.uri(format!("http://{address}{path}")).body(Full::new(body.into())).unwrap();
-    let response = attempt::upstreams().unwrap().request(request).await.unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.request(request).await.unwrap();
     let (head, body) = response.into_parts();
     Got { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
 }

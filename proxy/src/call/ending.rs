@@ -1,0 +1,75 @@
+//! The end of a call: its reply, what the record says of how it ended, and the metadata for clients who ask for them.
+
+use lariat_schema::vocabulary::{AnsweredBy, CallResult};
+
+use super::recording::nanos;
+use super::{Done, Ended, Run};
+use crate::classify;
+use crate::jsonrpc;
+use crate::refusal::Refusal;
+
+impl Run<'_> {
+    pub(super) fn finish(mut self, ended: Ended) -> Done {
+        let (core, call, attempts) = (self.core, self.call, self.dispatches());
+        let id: &[u8] = call.id.as_deref().unwrap_or(b"null");
+        let record = self.record();
+        let ending = &mut record.ending;
+        let body = match ended {
+            Ended::Local(result) => {
+                (ending.answered_by, ending.result, ending.category) = (AnsweredBy::Local, CallResult::Success, None);
+                jsonrpc::result_reply(id, &result)
+            }
+            Ended::Refused(refusal) => {
+                let category = match record.attempts.last() {
+                    Some(attempt) => attempt.end.category.unwrap_or(refusal.category()),
+                    None => refusal.category(),
+                };
+                ending.result = match refusal {
+                    Refusal::Exhausted { .. } => CallResult::Error,
+                    _ => CallResult::ApplicationError,
+                };
+                (ending.category, ending.code) = (Some(category), Some(refusal.code()));
+                refusal.reply(id)
+            }
+            Ended::Replied(reply, chosen, end) => {
+                ending.answered_by = AnsweredBy::Provider;
+                ending.result = end.category.map_or(CallResult::Success, classify::result_of);
+                (ending.category, ending.code) = (end.category, end.code);
+                ending.provider = Some(*chosen);
+                ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
+                reply.under(id)
+            }
+        };
+        ending.bytes_out = if call.id.is_some() { body.len() as u64 } else { 0 };
+        let elapsed = nanos(self.recording.started.elapsed());
+        let meta = self.route.wants_meta.then(|| self.meta(elapsed, attempts));
+        Done { body: call.id.is_some().then_some(body), meta }
+    }
+
+    fn meta(&self, elapsed_ns: u64, attempts: usize) -> serde_json::Value {
+        let Some(record) = &self.recording.record else { return serde_json::Value::Null };
+        #[allow(clippy::cast_precision_loss, reason = "durations for people")]
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let (timing, chosen) = (&record.timing, record.ending.provider.as_ref());
+        let candidates: Vec<&str> = record
+            .selections
+            .first()
+            .map(|selection| selection.decision.eligible.iter().map(|candidate| &*candidate.name).collect())
+            .unwrap_or_default();
+        serde_json::json!({
+            "version": "1.0",
+            "request_id": record.scope.request_id.to_string(),
+            "strategy": record.strategy,
+            "chain_id": record.scope.chain_id,
+            "transport": chosen.map(|chosen| chosen.transport),
+            "candidate_providers": candidates,
+            "selected_provider": chosen.map(|it| serde_json::json!({ "id": it.provider_id, "protocol": it.transport })),
+            "selection_latency_ms": ms(timing.selection_ns),
+            "upstream_latency_ms": ms(timing.provider_ns),
+            "end_to_end_latency_ms": ms(elapsed_ns),
+            "lariat_overhead_ms": ms(elapsed_ns.saturating_sub(timing.provider_ns)),
+            "retries": attempts.saturating_sub(1),
+            "circuit_breaker_state": record.attempts.last().map(|attempt| attempt.circuit.0),
+        })
+    }
+}
