@@ -16,6 +16,7 @@ use crate::classify;
 use crate::jsonrpc::Reply;
 use crate::profiles::{Endpoint, ErrorRule, Instance};
 use crate::record::AttemptEnd;
+use crate::trace_context;
 
 /// Bytes of a provider's reply at most.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
@@ -36,6 +37,8 @@ pub(crate) struct Outgoing {
     pub(crate) payload: Bytes,
     /// The id inside it.
     pub(crate) id: u64,
+    /// What the provider is told of the trace, if it wants to know; over a WebSocket there is no place for it.
+    pub(crate) trace: Option<trace_context::Outgoing>,
 }
 
 impl Upstreams {
@@ -108,13 +111,16 @@ async fn exchange(
     instance: &Instance,
     endpoint: &Endpoint,
     rules: &[ErrorRule],
-    Outgoing { payload, id }: Outgoing,
+    Outgoing { payload, id, trace }: Outgoing,
 ) -> Answer {
     let mut request = Request::new(Full::new(payload));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = endpoint.uri.clone();
     *request.headers_mut() = instance.headers.clone();
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(trace) = trace {
+        trace.write(request.headers_mut());
+    }
     let response = match upstreams.http.request(request).await {
         Ok(response) => response,
         Err(error) => {

@@ -5,6 +5,7 @@ mod attempts;
 mod ending;
 mod recording;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use lariat_schema::vocabulary::{AnsweredBy, CallResult, ErrorCategory, Origin, Strategy, Transport};
@@ -16,6 +17,7 @@ use crate::policy::Safety;
 use crate::profiles::{Chain, Profile};
 use crate::record::{AttemptEnd, Chosen, DecisionRecord, Ending, Scope, Timing, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
+use crate::trace_context::{Trace, TraceContext};
 use recording::Recording;
 
 /// Where a call goes and how, as its request said.
@@ -34,12 +36,14 @@ pub(crate) struct Route<'a> {
 }
 
 /// The place of a call in its request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Position {
     pub(crate) request_id: Uuid,
     pub(crate) batch_index: u32,
     pub(crate) batch_size: u32,
     pub(crate) client_transport: Transport,
+    /// What the client said of its trace: with this request, or when it opened its WebSocket.
+    pub(crate) context: Option<Arc<TraceContext>>,
 }
 
 /// The reply to a call, and what the metadata tell of it.
@@ -79,8 +83,11 @@ impl<'a> Run<'a> {
         let seq = core.recorder.next_seq();
         core.recorder.counters.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let known = call.policy.name == &*call.method;
+        // Every frame of a WebSocket is a request of its own, and its context is older than all of them.
+        let trusts = route.profile.trust_trace_context && position.client_transport == Transport::Http;
         let scope = Scope {
             request_id: position.request_id,
+            trace: Trace::of(position.context, trusts),
             batch_index: position.batch_index,
             batch_size: position.batch_size,
             profile: route.profile.slug.clone(),

@@ -11,6 +11,7 @@ mod server;
 
 mod jsonrpc;
 mod refusal;
+mod trace_context;
 
 mod call;
 mod core;

@@ -13,8 +13,9 @@ use uuid::Uuid;
 use crate::attempt::{Answer, Outgoing, attempt};
 use crate::core::Core;
 use crate::health::{Admission, ChannelIndex, PUBLISH_EVERY};
-use crate::record::{Attempt, Chosen, Happened, Item, Scope, now_unix_nanos};
+use crate::record::{Attempt, Chosen, Happened, Item, Scope, now_unix_nanos, span_id};
 use crate::server::Site;
+use crate::trace_context::Trace;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// First probes are spread over this time, or over the interval if that is shorter.
@@ -153,7 +154,7 @@ fn turn(core: &Core, instance: usize, watch: &mut Watch, to: &'static str, reaso
 async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission<'_>) -> (Answer, Option<u64>) {
     let instance = &core.catalog.instances[at];
     let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[]}}"#);
-    let outgoing = Outgoing { payload: Bytes::from(call), id: 1 };
+    let outgoing = Outgoing { payload: Bytes::from(call), id: 1, trace: None };
     let start_unix_nanos = now_unix_nanos();
     let answer = attempt(&core.upstreams, instance, Transport::Http, &[], outgoing, TIMEOUT).await;
     let number = answer.reply.as_ref().and_then(|reply| {
@@ -167,6 +168,7 @@ async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission
     let (profile, chain, provider_id) = core.named_by(at).clone();
     let scope = Scope {
         request_id: Uuid::now_v7(),
+        trace: Trace::default(),
         batch_index: 0,
         batch_size: 1,
         profile,
@@ -177,6 +179,7 @@ async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission
         origin: Origin::System,
     };
     let record = Attempt {
+        span_id: span_id(),
         ordinal: 1,
         kind: AttemptKind::Probe,
         chosen: Chosen {

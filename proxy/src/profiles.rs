@@ -161,6 +161,8 @@ pub struct Provider {
     pub has_ws: bool,
     /// Its channels' names in the record, `id:http` and `id:ws`.
     pub(crate) channels: [Arc<str>; 2],
+    /// Whether it is told of the trace that a call belongs to.
+    pub trace_context: bool,
     /// What it cannot do.
     pub capabilities: Capabilities,
 }

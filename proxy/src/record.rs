@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::circuit::Transition;
 use crate::decide::Decision;
+use crate::trace_context::Trace;
 pub use export::ExporterConfig;
 use spans::Attributes;
 pub(crate) use worker::{Running, Sources, start};
@@ -33,6 +34,7 @@ pub(crate) use worker::{Running, Sources, start};
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     pub(crate) request_id: Uuid,
+    pub(crate) trace: Trace,
     pub(crate) batch_index: u32,
     pub(crate) batch_size: u32,
     pub(crate) profile: ProfileName,
@@ -43,6 +45,13 @@ pub(crate) struct Scope {
     /// The method as called, where that is `_OTHER`.
     pub(crate) method_original: Option<Box<str>>,
     pub(crate) origin: Origin,
+}
+
+impl Scope {
+    /// The trace that the call's spans go to.
+    pub(crate) fn trace_id(&self) -> [u8; 16] {
+        self.trace.id(self.request_id.as_bytes())
+    }
 }
 
 /// When, and how long each part took.
@@ -85,6 +94,8 @@ pub(crate) struct Selection {
 /// One attempt.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
+    /// Made before anything is sent, since a provider may be told.
+    pub(crate) span_id: [u8; 8],
     pub(crate) ordinal: u32,
     pub(crate) kind: AttemptKind,
     pub(crate) chosen: Chosen,

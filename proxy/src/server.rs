@@ -150,7 +150,9 @@ fn preflight() -> Reply {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, OPTIONS"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("content-type, x-lariat-provider, x-lariat-transport, x-lariat-include-meta"),
+        HeaderValue::from_static(
+            "content-type, traceparent, tracestate, x-lariat-provider, x-lariat-transport, x-lariat-include-meta",
+        ),
     );
     reply
 }

@@ -3,3 +3,4 @@
 mod fixture;
 mod recording;
 mod routing;
+mod tracing;

@@ -14,7 +14,7 @@ use crate::decide::{Ask, Tried, decide};
 use crate::health::{Admission, ChannelIndex};
 use crate::jsonrpc::Reply;
 use crate::policy::{self, Safety};
-use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos};
+use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
 use crate::strategies::Candidate;
 
@@ -37,7 +37,7 @@ impl Run<'_> {
             None => None,
         };
         let deadline = self.recording.started + Duration::from_millis(self.call.policy.timeout_ms);
-        let outgoing = Outgoing { payload: self.call.payload(self.seq), id: self.seq };
+        let outgoing = Outgoing { payload: self.call.payload(self.seq), id: self.seq, trace: None };
         let mut tried: Vec<Tried> = Vec::new();
         let mut last: Option<(Reply, Box<Chosen>, AttemptEnd)> = None;
         let core = self.core;
@@ -108,7 +108,7 @@ impl Run<'_> {
         &mut self,
         candidate: &Candidate,
         admission: Admission<'_>,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         timeout: Duration,
     ) -> (Answer, Chosen) {
         let (core, profile, method) = (self.core, self.route.profile_at, self.call.policy.name);
@@ -133,8 +133,14 @@ impl Run<'_> {
             http_status: None,
             dispatched: Dispatched::Indeterminate,
         };
-        self.record().ending.provider = Some(chosen.clone());
-        self.record().attempts.push(Attempt {
+        let span_id = span_id();
+        let record = self.record();
+        if provider.trace_context {
+            outgoing.trace = record.scope.trace.outgoing(record.scope.request_id.as_bytes(), span_id);
+        }
+        record.ending.provider = Some(chosen.clone());
+        record.attempts.push(Attempt {
+            span_id,
             ordinal,
             kind: if ordinal == 1 { AttemptKind::Primary } else { AttemptKind::Failover },
             chosen: chosen.clone(),

@@ -292,13 +292,14 @@ fn read_provider(
             false
         }
     };
+    let trace_context = take!(r, f, "trace_context", bool).unwrap_or(false);
     let http = f.take("url").and_then(|url| endpoint(r, url, &f.at("url"), &["http", "https"]));
     let ws = f.take("ws_url").and_then(|url| endpoint(r, url, &f.at("ws_url"), &["ws", "wss"]));
     let headers = read_headers(r, &mut f);
     let capabilities = read_capabilities(r, f.take("capabilities"), &f.at("capabilities"));
     r.finish(
         f,
-        "id, name, priority, url, ws_url, archival, subscribe_new_heads, sharing_mode, api_key, credentials, headers, auth_headers, capabilities",
+        "id, name, priority, url, ws_url, archival, subscribe_new_heads, sharing_mode, trace_context, api_key, credentials, headers, auth_headers, capabilities",
     );
     if http.is_none() && ws.is_none() {
         r.fail(path, Some(tree), "has neither a valid `url` nor a valid `ws_url`; one is needed");
@@ -323,6 +324,7 @@ fn read_provider(
             has_http,
             has_ws,
             channels,
+            trace_context,
             capabilities,
         },
         explicit,

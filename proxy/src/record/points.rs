@@ -69,7 +69,7 @@ impl Points {
         note(&mut self.server, series, record.timing.duration_ns, end, &record.scope, record.span_id);
     }
 
-    pub(super) fn note_attempt(&mut self, scope: &Scope, attempt: &Attempt, span_id: &[u8]) {
+    pub(super) fn note_attempt(&mut self, scope: &Scope, attempt: &Attempt) {
         let series = SeriesKey {
             profile: scope.profile.clone(),
             chain: scope.chain.clone(),
@@ -80,8 +80,7 @@ impl Points {
             ending: attempt.end.outcome.as_str(),
         };
         let end = attempt.start_unix_nanos + attempt.duration_ns;
-        let span_id = span_id.try_into().unwrap_or_default();
-        note(&mut self.client, series, attempt.duration_ns, end, scope, span_id);
+        note(&mut self.client, series, attempt.duration_ns, end, scope, attempt.span_id);
     }
 
     /// Both histograms as of now; their exemplars start anew.
@@ -118,7 +117,7 @@ fn note(map: &mut SeriesMap, mut series: SeriesKey, duration_ns: u64, at: u64, s
         filtered_attributes: Vec::new(),
         time_unix_nano: at,
         span_id: span_id.to_vec(),
-        trace_id: scope.request_id.as_bytes().to_vec(),
+        trace_id: scope.trace_id().to_vec(),
         value: Some(exemplar::Value::AsDouble(seconds)),
     };
     let slower = series.slowest.as_ref().is_none_or(|slowest| match slowest.value {

@@ -2,14 +2,16 @@
 //! left out: an empty text would count as a value in every query.
 
 use lariat_schema::attributes as key;
-use lariat_schema::vocabulary::Outcome;
+use lariat_schema::vocabulary::{AttemptKind, Outcome};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status::StatusCode};
 
 use super::{Attempt, DecisionRecord, Scope, Selection};
+use crate::trace_context::Trace;
 
-/// Sampled, random trace id, and the parent (if any) is not remote.
-const FLAGS: u32 = 0x1 | 0x2 | 0x100;
+/// Bits of a span's or link's flags above those of the trace: it is known whether the context is remote, and it is.
+const REMOTE_KNOWN: u32 = 0x100;
+const REMOTE: u32 = 0x200;
 /// Longest text of a client that is repeated.
 const MAX_CLIENT_TEXT: usize = 128;
 
@@ -113,7 +115,8 @@ pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
         }
     }
     a.int(key::ATTEMPTS, i64::try_from(record.attempts.len()).unwrap_or(i64::MAX));
-    a.int(key::FAILOVERS, i64::try_from(record.attempts.len().saturating_sub(1)).unwrap_or(i64::MAX));
+    let failovers = record.attempts.iter().filter(|attempt| attempt.kind == AttemptKind::Failover).count();
+    a.int(key::FAILOVERS, i64::try_from(failovers).unwrap_or(i64::MAX));
     a.int(key::SELECTION_NS, timing.selection_ns);
     a.int(key::PROVIDER_NS, timing.provider_ns);
     a.int(key::OVERHEAD_NS, timing.duration_ns.saturating_sub(timing.selection_ns + timing.provider_ns));
@@ -126,22 +129,50 @@ pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
     }
     a.text(key::POLICY_HASH, &*record.policy_hash);
     let events = record.selections.iter().enumerate().map(|(i, selection)| of_selection(i + 1, selection)).collect();
+    let trace = &record.scope.trace;
+    let parent = match trace {
+        Trace::Continued(context) => Some(context.span_id.to_vec()),
+        Trace::Begun { .. } => None,
+    };
+    let remote = if parent.is_some() { REMOTE_KNOWN | REMOTE } else { REMOTE_KNOWN };
     out.push(Span {
-        trace_id: record.scope.request_id.as_bytes().to_vec(),
+        trace_id: record.scope.trace_id().to_vec(),
         span_id: record.span_id.to_vec(),
-        flags: FLAGS,
+        parent_span_id: parent.unwrap_or_default(),
+        trace_state: state(trace),
+        flags: u32::from(trace.flags()) | remote,
         name: name(&record.scope),
         kind: span::SpanKind::Server.into(),
         start_time_unix_nano: timing.start_unix_nanos,
         end_time_unix_nano: timing.start_unix_nanos + timing.duration_ns,
         attributes: attributes.0,
         events,
+        links: link(trace).into_iter().collect(),
         status,
         ..Default::default()
     });
     for attempt in &record.attempts {
         out.push(of_attempt(&record.scope, attempt, Some(record.span_id)));
     }
+}
+
+fn state(trace: &Trace) -> String {
+    match trace {
+        Trace::Continued(context) => context.recorded_state(),
+        Trace::Begun { .. } => String::new(),
+    }
+}
+
+/// The client's context, where it is not the parent.
+fn link(trace: &Trace) -> Option<span::Link> {
+    let Trace::Begun { link: Some(context) } = trace else { return None };
+    Some(span::Link {
+        trace_id: context.trace_id.to_vec(),
+        span_id: context.span_id.to_vec(),
+        trace_state: context.recorded_state(),
+        flags: u32::from(context.flags) | REMOTE_KNOWN | REMOTE,
+        ..Default::default()
+    })
 }
 
 fn of_selection(ordinal: usize, selection: &Selection) -> span::Event {
@@ -191,10 +222,11 @@ pub(super) fn of_attempt(scope: &Scope, attempt: &Attempt, parent: Option<[u8; 8
     out.int(key::SERVER_PORT, attempt.server.1);
     let status = failure(&mut out, attempt.end.code, attempt.end.category);
     Span {
-        trace_id: scope.request_id.as_bytes().to_vec(),
-        span_id: super::span_id().to_vec(),
+        trace_id: scope.trace_id().to_vec(),
+        span_id: attempt.span_id.to_vec(),
         parent_span_id: parent.map(|id| id.to_vec()).unwrap_or_default(),
-        flags: FLAGS,
+        trace_state: state(&scope.trace),
+        flags: u32::from(scope.trace.flags()) | REMOTE_KNOWN,
         name: name(scope),
         kind: span::SpanKind::Client.into(),
         start_time_unix_nano: attempt.start_unix_nanos,

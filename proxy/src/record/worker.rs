@@ -187,11 +187,10 @@ impl Worker {
             let Ok(item) = self.items.try_recv() else { return };
             match item {
                 Item::Decision(record) => {
-                    let before = self.spans.len();
                     spans::of_decision(&record, &mut self.spans);
                     self.points.note_decision(&record);
-                    for (attempt, span) in record.attempts.iter().zip(&self.spans[before + 1..]) {
-                        self.points.note_attempt(&record.scope, attempt, &span.span_id);
+                    for attempt in &record.attempts {
+                        self.points.note_attempt(&record.scope, attempt);
                     }
                     self.decisions += 1;
                 }

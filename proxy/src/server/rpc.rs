@@ -1,6 +1,8 @@
 //! A JSON-RPC request over HTTP, from its head to its reply: find the route, read the body, answer each call, put the
 //! replies together in order. Calls of a batch run a few at a time, each a decision of its own under the request's id.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,6 +19,7 @@ use crate::call::{self, Done, Position, Route};
 use crate::core::Core;
 use crate::jsonrpc::{self, Body, Call, Invalid};
 use crate::refusal::Refusal;
+use crate::trace_context::TraceContext;
 
 /// Calls of one batch that run at once.
 const BATCH_AT_ONCE: usize = 4;
@@ -49,17 +52,21 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
     let core = site.core();
     let route = route(&core, &target)?;
     let bytes = admit::body(incoming).await?;
+    let position = Position {
+        request_id,
+        batch_index: 0,
+        batch_size: 1,
+        client_transport: Transport::Http,
+        context: TraceContext::read(&head.headers).map(Arc::new),
+    };
     match jsonrpc::read(&bytes).map_err(|_| Refusal::NotJson)? {
-        Body::Single(Ok(call)) => {
-            let position = Position { request_id, batch_index: 0, batch_size: 1, client_transport: Transport::Http };
-            Ok(single(call::answer(&core, &route, &call, position).await, target.include_meta))
-        }
+        Body::Single(Ok(call)) => Ok(single(call::answer(&core, &route, &call, position).await, target.include_meta)),
         Body::Single(Err(invalid)) => Ok(body(StatusCode::OK, JSON, refused(site, &invalid).into())),
         Body::Batch(items) if items.is_empty() => Err(Refusal::EmptyBatch),
         Body::Batch(items) if items.len() > admit::MAX_BATCH => {
             Err(Refusal::BatchTooLarge { found: items.len(), limit: admit::MAX_BATCH })
         }
-        Body::Batch(items) => Ok(batch(site, &core, &route, items, request_id, target.include_meta).await),
+        Body::Batch(items) => Ok(batch(site, &core, &route, items, &position, target.include_meta).await),
     }
 }
 
@@ -116,7 +123,7 @@ async fn batch(
     core: &Core,
     route: &Route<'_>,
     items: Vec<Result<Call, Invalid>>,
-    request_id: Uuid,
+    position: &Position,
     include: IncludeMeta,
 ) -> Reply {
     let batch_size = u32::try_from(items.len()).unwrap_or(u32::MAX);
@@ -124,7 +131,7 @@ async fn batch(
         .map(|(item, batch_index)| async move {
             match item {
                 Ok(call) => {
-                    let position = Position { request_id, batch_index, batch_size, client_transport: Transport::Http };
+                    let position = Position { batch_index, batch_size, ..position.clone() };
                     let done = call::answer(core, route, &call, position).await;
                     (done.body, done.meta)
                 }

@@ -126,6 +126,14 @@ impl Inbox {
         found
     }
 
+    /// Attempts of a decision, by ordinal.
+    pub(super) fn attempts_of(&self, decision: &Span) -> Vec<(Span, Attributes)> {
+        let spans = self.spans().into_iter().filter(|span| span.kind == 3 && span.parent_span_id == decision.span_id);
+        let mut found: Vec<_> = spans.map(|span| (attributes(&span.attributes), span)).map(|(a, s)| (s, a)).collect();
+        found.sort_by_key(|(_, attributes)| attributes["lariat.ordinal"].parse::<u64>().unwrap());
+        found
+    }
+
     pub(super) fn events(&self, name: &str) -> Vec<Attributes> {
         let logs = self.logs.lock();
         let records = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|resource| &resource.scope_logs);
@@ -199,7 +207,12 @@ pub(super) fn exporter(collector: SocketAddr) -> ExporterConfig {
 }
 
 pub(super) async fn proxy(providers: &[ProviderHandle], exporter: ExporterConfig) -> Proxy {
-    let catalog = profiles::parse("public", &profile(providers), &|_| None).unwrap();
+    proxy_of(&profile(providers), exporter).await
+}
+
+/// A proxy with that profile.
+pub(super) async fn proxy_of(profile: &str, exporter: ExporterConfig) -> Proxy {
+    let catalog = profiles::parse("public", profile, &|_| None).unwrap();
     let identity = NodeIdentity {
         node_id: "lariat@127.0.0.1".into(),
         region: "us-east".into(),
@@ -212,10 +225,16 @@ pub(super) async fn proxy(providers: &[ProviderHandle], exporter: ExporterConfig
 }
 
 pub(super) async fn fleet(providers: Vec<ProviderHandle>) -> Fleet {
+    let profile = profile(&providers);
+    fleet_of(providers, &profile).await
+}
+
+/// The same under another profile.
+pub(super) async fn fleet_of(providers: Vec<ProviderHandle>, profile: &str) -> Fleet {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let inbox = collector(listener).await;
-    let proxy = proxy(&providers, exporter(address)).await;
+    let proxy = proxy_of(profile, exporter(address)).await;
     Fleet { proxy, providers, inbox }
 }
 

@@ -259,6 +259,12 @@ impl ProviderHandle {
         self.state.account.lock().stats.by_method.get(method).copied().unwrap_or(0)
     }
 
+    /// Headers of the newest HTTP requests that named a trace, at most [`BODIES_KEPT`], oldest first.
+    #[must_use]
+    pub fn traced(&self) -> Vec<http::HeaderMap> {
+        self.state.account.lock().traced.iter().cloned().collect()
+    }
+
     /// How it behaves now.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {

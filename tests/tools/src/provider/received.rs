@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::behaviour::Fault;
@@ -49,6 +50,8 @@ pub struct ProviderStats {
 pub(crate) struct Account {
     pub(crate) stats: ProviderStats,
     pub(crate) kept: VecDeque<Received>,
+    /// Headers of the newest HTTP requests that named a trace.
+    pub(crate) traced: VecDeque<HeaderMap>,
 }
 
 impl Account {
@@ -62,6 +65,16 @@ impl Account {
             self.kept.pop_front();
         }
         self.kept.push_back(received);
+    }
+
+    /// Keeps a request's headers if they name a trace.
+    pub(crate) fn trace(&mut self, headers: &HeaderMap) {
+        if headers.contains_key("traceparent") {
+            if self.traced.len() == BODIES_KEPT {
+                self.traced.pop_front();
+            }
+            self.traced.push_back(headers.clone());
+        }
     }
 }
 

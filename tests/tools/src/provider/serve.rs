@@ -112,7 +112,10 @@ async fn handle(state: Arc<State>, reset: ResetFlag, request: Request<Incoming>)
             }
             Err(error) => plain(StatusCode::BAD_REQUEST, &error.to_string()),
         }),
-        (&Method::POST, _) => deliver(respond(&state, Transport::Http, body).await, &reset).await,
+        (&Method::POST, _) => {
+            state.account.lock().trace(&parts.headers);
+            deliver(respond(&state, Transport::Http, body).await, &reset).await
+        }
         _ => Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON-RPC call")),
     }
 }
