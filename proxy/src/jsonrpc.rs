@@ -71,6 +71,10 @@ pub(crate) fn read(body: &Bytes) -> Result<Body, NotJson> {
         let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| NotJson)?;
         return Ok(Body::Batch(items.into_iter().map(|item| read_call(body, item.get())).collect()));
     }
+    // The usual case takes one pass over the body; only what is no call is read again to tell why.
+    if let Ok(raw) = serde_json::from_slice::<RawCall<'_>>(body) {
+        return Ok(Body::Single(checked(body, raw, body.len())));
+    }
     let item: &RawValue = serde_json::from_slice(body).map_err(|_| NotJson)?;
     Ok(Body::Single(read_call(body, item.get())))
 }
@@ -80,6 +84,10 @@ fn read_call(body: &Bytes, text: &str) -> Result<Call, Invalid> {
         return Err(Invalid { id: None });
     }
     let raw: RawCall<'_> = serde_json::from_str(text).map_err(|_| Invalid { id: None })?;
+    checked(body, raw, text.len())
+}
+
+fn checked(body: &Bytes, raw: RawCall<'_>, bytes: usize) -> Result<Call, Invalid> {
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
     let id = match raw.id {
         Some(id) if is_id(id.get()) => Some(slice(id)),
@@ -90,13 +98,9 @@ fn read_call(body: &Bytes, text: &str) -> Result<Call, Invalid> {
     let params = raw.params.is_none_or(|params| params.get().starts_with(['[', '{']));
     let method = raw.method.and_then(|method| serde_json::from_str::<String>(method.get()).ok());
     match method {
-        Some(method) if version && params => Ok(Call {
-            id,
-            policy: policy::of(&method),
-            method: method.into(),
-            params: raw.params.map(slice),
-            bytes: text.len(),
-        }),
+        Some(method) if version && params => {
+            Ok(Call { id, policy: policy::of(&method), method: method.into(), params: raw.params.map(slice), bytes })
+        }
         _ => Err(Invalid { id }),
     }
 }
@@ -112,7 +116,13 @@ impl Call {
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
         out.extend_from_slice(id.to_string().as_bytes());
         out.extend_from_slice(b",\"method\":");
-        out.extend_from_slice(serde_json::Value::from(&*self.method).to_string().as_bytes());
+        if self.method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            out.push(b'"');
+            out.extend_from_slice(self.method.as_bytes());
+            out.push(b'"');
+        } else {
+            out.extend_from_slice(serde_json::Value::from(&*self.method).to_string().as_bytes());
+        }
         if let Some(params) = &self.params {
             out.extend_from_slice(b",\"params\":");
             out.extend_from_slice(params);

@@ -1,6 +1,8 @@
 //! Where a request wants to go: path, headers and query as one [`Target`], with the precedence provider override, then
 //! header, then query, then path. Names are kept as text here; whether they exist is for the catalog to say.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Uri};
 use lariat_schema::vocabulary::{Strategy, Transport};
 
@@ -51,39 +53,49 @@ fn include_meta(name: &str) -> Result<IncludeMeta, Refusal> {
     }
 }
 
+/// Longest path of a route, in segments behind its prefix.
+const MAX_SEGMENTS: usize = 5;
+
+/// A segment of a path as text. Hardly any is escaped, and one that is not is not copied.
+fn decoded(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let pair = format!("x={}", segment.replace('+', "%2B"));
+    let decoded = url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned());
+    Cow::Owned(decoded.unwrap_or_default())
+}
+
 fn path(path: &str) -> Option<Target> {
     let rest = path.strip_prefix("/rpc/")?;
-    let segments: Vec<String> = rest
-        .split('/')
-        .map(|segment| {
-            url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B")).as_bytes())
-                .next()
-                .map(|(_, value)| value.into_owned())
-                .unwrap_or_default()
-        })
-        .collect();
-    let mut segments: &[String] = &segments;
+    let mut found: [Cow<'_, str>; MAX_SEGMENTS] = Default::default();
+    let mut count = 0;
+    for segment in rest.split('/') {
+        *found.get_mut(count)? = decoded(segment);
+        count += 1;
+    }
+    let mut segments = &found[..count];
     let mut target = Target::default();
     if let [profile, slug, rest @ ..] = segments
         && profile == "profile"
         && !rest.is_empty()
     {
-        target.profile = Some(slug.clone());
+        target.profile = Some(slug.clone().into_owned());
         segments = rest;
     }
     match segments {
-        [chain] => target.chain = chain.clone(),
+        [chain] => target.chain = chain.clone().into_owned(),
         [name, chain] if strategy(name).is_some() => {
             target.strategy = strategy(name);
-            target.chain = chain.clone();
+            target.chain = chain.clone().into_owned();
         }
         [chain, provider] => {
-            target.chain = chain.clone();
-            target.provider = Some(provider.clone());
+            target.chain = chain.clone().into_owned();
+            target.provider = Some(provider.clone().into_owned());
         }
         [pin, provider, chain] if pin == "provider" => {
-            target.chain = chain.clone();
-            target.provider = Some(provider.clone());
+            target.chain = chain.clone().into_owned();
+            target.provider = Some(provider.clone().into_owned());
         }
         _ => return None,
     }
