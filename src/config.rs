@@ -71,6 +71,11 @@ pub(crate) fn load_profiles(dir: &Path) -> Result<lariat_proxy::profiles::Catalo
     })
 }
 
+/// A variable of this process.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// `lariat check`: the file, then the profiles it names; all errors of both.
 #[allow(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn check(path: &Path) -> Result<(), Failure> {

@@ -149,6 +149,7 @@ fn node_settings(
         collector: config.collector,
         data_dir,
         profiles: Arc::new(config::load_profiles(&profiles_dir)?),
+        profiles_dir,
         token: Some(Arc::clone(token)),
         exporter: ExporterTuning { metric_interval_ms: Some(METRIC_INTERVAL_MS), ..ExporterTuning::default() },
     })

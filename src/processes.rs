@@ -47,6 +47,7 @@ async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) 
         // A node's name holds this port, so it is chosen before the node has one.
         config.collector.node_api.set_port(free_port()?);
     }
+    let mut hangups = shutdown::catch_hangups()?;
     let profiles = Arc::new(config::load_profiles(&config.profiles_dir)?);
     let token = config.cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
     let settings = node::Settings {
@@ -56,6 +57,7 @@ async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) 
         collector: config.collector,
         data_dir: config.data_dir.clone(),
         profiles,
+        profiles_dir: config.profiles_dir.clone(),
         token,
         exporter: node::ExporterTuning::from_environment(&config::Environment::of_process())?,
     };
@@ -63,7 +65,16 @@ async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) 
     let mut listening = Listening::default();
     node.announce(&mut listening);
     listening.write(&config.data_dir)?;
-    let signal = signals.next().await;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            _ = hangups.recv() => {}
+        }
+        tokio::select! {
+            signal = signals.next() => break signal,
+            () = node.reload() => {}
+        }
+    };
     signals.end_at_next();
     tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
     node.shutdown(config.shutdown_deadline).await;

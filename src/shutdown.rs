@@ -1,5 +1,6 @@
 //! The signals that ask for a clean end. They are caught from the first moment, so that one during a start ends cleanly
-//! too; a second one ends the process at once: whoever asks twice does not want to wait.
+//! too; a second one ends the process at once: whoever asks twice does not want to wait. SIGHUP asks a node to read its
+//! profiles again and ends nothing.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -18,6 +19,11 @@ pub(crate) fn catch() -> Result<Signals, Failure> {
         interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
         terminate: signal(SignalKind::terminate()).map_err(cannot)?,
     })
+}
+
+/// Catches SIGHUP from now on.
+pub(crate) fn catch_hangups() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))
 }
 
 impl Signals {

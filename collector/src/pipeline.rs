@@ -140,6 +140,17 @@ impl Collector {
         self.spine.set_policies(policies);
     }
 
+    /// The same as [`Self::set_policies`], for who outlives a borrow; it does nothing once the collector has ended.
+    #[must_use]
+    pub fn policy_setter(&self) -> impl Fn(Policies) + Send + Sync + use<> {
+        let spine = Arc::downgrade(&self.spine);
+        move |policies| {
+            if let Some(spine) = spine.upgrade() {
+                spine.set_policies(policies);
+            }
+        }
+    }
+
     /// What the receivers count.
     #[must_use]
     pub fn received(&self) -> Arc<receive::Counters> {

@@ -15,7 +15,7 @@ use crate::record::{ChannelEvent, Happened, Item, Recorder, now_unix_nanos};
 pub(crate) struct Core {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) book: Arc<Book>,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
     pub(crate) boot_seed: u64,
@@ -24,6 +24,18 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The same proxy with another catalog, and the book that belongs to it.
+    pub(crate) fn with(&self, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
+        Self {
+            catalog,
+            book,
+            upstreams: self.upstreams.clone(),
+            recorder: self.recorder.clone(),
+            boot_seed: self.boot_seed,
+            digest_key: self.digest_key,
+        }
+    }
+
     /// The seed of a selection.
     pub(crate) fn seed(&self, decision_seq: u64, selection: u64) -> u64 {
         let mut bytes = [0; 16];

@@ -6,7 +6,7 @@ use lariat_schema::vocabulary::{CircuitState, ExclusionReason, Strategy, Transpo
 
 use crate::health::{ChannelIndex, Place, Snapshot};
 use crate::policy::{BlockNeed, MethodPolicy};
-use crate::profiles::{Chain, Provider};
+use crate::profiles::{Chain, ProfileKey, Provider};
 use crate::strategies::{self, Candidate, Inputs};
 
 /// Channels that are considered at most; the rest are excluded as beyond the budget.
@@ -17,6 +17,8 @@ const MAX_ELIGIBLE: usize = 10;
 pub(crate) struct Ask<'a> {
     /// Place of the profile in the catalog.
     pub(crate) profile: usize,
+    /// What the profile's evidence is kept under.
+    pub(crate) profile_key: ProfileKey,
     /// Place of the chain in the profile.
     pub(crate) chain_at: usize,
     pub(crate) chain: &'a Chain,
@@ -202,7 +204,7 @@ fn exceeds_limits(ask: &Ask<'_>, provider: &Provider, consensus: Option<u64>) ->
 
 fn candidate(ask: &Ask<'_>, snapshot: &Snapshot, at: usize, provider: &Provider, channel: ChannelIndex) -> Candidate {
     let view = snapshot.channel(channel);
-    let evidence = view.evidence.get(&(ask.profile, ask.policy.name));
+    let evidence = view.evidence.get(&(ask.profile_key, ask.policy.name));
     let behind = match ask.need {
         BlockNeed::At(height) | BlockNeed::Range(_, height) => {
             snapshot.heights[provider.instance].is_some_and(|known| known.height < height)

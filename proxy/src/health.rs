@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use lariat_schema::vocabulary::{CircuitState, Transport};
 
-pub(crate) use book::{Admission, Book, Change};
+use crate::profiles::ProfileKey;
+pub(crate) use book::{Admission, Book, Change, Succession};
 use evidence::Evidence;
 
 /// How long evidence may wait for the next snapshot.
@@ -44,6 +45,9 @@ impl ChannelIndex {
 /// A provider by its place in the catalog: profile, chain, provider.
 pub(crate) type Place = (usize, usize, usize);
 
+/// What evidence is kept under: a profile and a method. A profile's key stays when its place in the catalog changes.
+pub(crate) type EvidenceKey = (ProfileKey, &'static str);
+
 /// A reported height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Height {
@@ -63,7 +67,7 @@ pub(crate) struct ChannelView {
     pub(crate) limited_until_ms: u64,
     /// Latency of the probes.
     pub(crate) prior_ms: Option<f64>,
-    pub(crate) evidence: Arc<HashMap<(usize, &'static str), Evidence>>,
+    pub(crate) evidence: Arc<HashMap<EvidenceKey, Evidence>>,
 }
 
 /// Everything that a decision may know, as it was at one moment of the book's clock.

@@ -16,6 +16,7 @@ mod trace_context;
 mod call;
 mod core;
 mod policy;
+pub mod reload;
 
 mod circuit;
 mod health;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use lariat_schema::node_api::NodeIdentity;
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +48,7 @@ use crate::admit::Gate;
 use crate::core::Core;
 use crate::health::Book;
 use crate::record::Sources;
+use crate::reload::{Changes, ReloadError, Reloader};
 use crate::server::Site;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
@@ -81,8 +84,10 @@ impl Default for Config {
 pub struct Settings {
     /// Its section of the configuration.
     pub config: Config,
-    /// What it routes.
+    /// What it routes at first.
     pub profiles: Arc<profiles::Catalog>,
+    /// Where the profiles are read again from; without it there are no reloads.
+    pub source: Option<reload::Source>,
     /// Who it is.
     pub identity: NodeIdentity,
     /// Where its record goes.
@@ -118,6 +123,7 @@ pub enum StartError {
 /// A running proxy.
 pub struct Proxy {
     address: SocketAddr,
+    site: Arc<Site>,
     recording: record::Running,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -130,41 +136,28 @@ pub struct Proxy {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
-    let Settings { config, profiles: catalog, identity, exporter, admin_token } = settings;
+    let Settings { config, profiles: catalog, source, identity, exporter, admin_token } = settings;
     let bind = |source| StartError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
-    let book = Arc::new(Book::new(shared_instances(&catalog), config.circuit_recovery_ms));
-    let sources = Sources { identity, catalog: catalog.clone(), book: book.clone() };
+    let book = Arc::new(Book::new(catalog.shared_instances(), config.circuit_recovery_ms));
+    let sources = Sources::new(identity, catalog.clone(), book.clone());
     let recording = record::start(&exporter, sources)
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
     let digest_key = admin_token.as_ref().map_or(boot_seed, |token| xxhash_rust::xxh3::xxh3_64(token.as_bytes()));
-    let upstreams = attempt::Upstreams::new()?;
-    let core = Core { catalog, book, upstreams, recorder: recording.recorder.clone(), boot_seed, digest_key };
-    let instances = core.catalog.instances.len();
-    let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token));
+    let upstreams = Arc::new(attempt::Upstreams::new()?);
+    let recorder = recording.recorder.clone();
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
+    let core = Core { catalog, book, upstreams, recorder, boot_seed, digest_key };
+    let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
-    for instance in 0..instances {
-        tasks.spawn(probe::watch(site.clone(), instance, background.clone()));
-    }
-    tasks.spawn(server::accept(listener, site, tasks.clone(), draining.clone(), kill.clone()));
-    Ok(Proxy { address, recording, tasks, draining, background, kill })
-}
-
-/// For each instance, whether several profiles use it.
-fn shared_instances(catalog: &profiles::Catalog) -> Vec<bool> {
-    let mut users: Vec<Option<usize>> = vec![None; catalog.instances.len()];
-    let mut shared = vec![false; catalog.instances.len()];
-    for (at, profile) in catalog.profiles.iter().enumerate() {
-        for provider in profile.chains.iter().flat_map(|chain| &chain.providers) {
-            shared[provider.instance] |= users[provider.instance].is_some_and(|user| user != at);
-            users[provider.instance] = Some(at);
-        }
-    }
-    shared
+    reload::keep_instances(&site);
+    tasks.spawn(reload::watch_files(site.clone(), background.clone()));
+    tasks.spawn(server::accept(listener, site.clone(), tasks.clone(), draining.clone(), kill.clone()));
+    Ok(Proxy { address, site, recording, tasks, draining, background, kill })
 }
 
 impl Proxy {
@@ -172,6 +165,20 @@ impl Proxy {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Reads the profiles again and puts them in force; calls under way finish under the old ones.
+    ///
+    /// # Errors
+    /// Then the old ones stay.
+    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        reload::reload(&self.site).await
+    }
+
+    /// The profiles in force, and each time others are put in force, those.
+    #[must_use]
+    pub fn catalogs(&self) -> watch::Receiver<Arc<profiles::Catalog>> {
+        self.site.reloader.catalogs()
     }
 
     /// Stops accepting, lets calls finish, sends what is recorded and says farewell; what is not done at the deadline is

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lariat_schema::ids::InstanceId;
 use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome, Transport};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -49,26 +50,31 @@ struct Watch {
     chain_checked: bool,
 }
 
-/// Probes one instance until stopped.
-pub(crate) async fn watch(site: Arc<Site>, instance: usize, stop: CancellationToken) {
-    let core = &*site.core();
-    if core.catalog.instances[instance].http.is_none() {
-        return;
-    }
-    let interval = Duration::from_millis(core.catalog.instances[instance].probe_interval_ms);
-    let mut wait = SPREAD.min(interval).mul_f64(rand::random::<f64>() / 4.0);
+/// Probes one instance until stopped. Each probe asks anew what is routed: after a reload the instance may have another
+/// place, and another interval.
+pub(crate) async fn watch(site: Arc<Site>, id: InstanceId, stop: CancellationToken) {
     let mut watch = Watch { status: "connecting", failures: 0, chain_checked: false };
+    let mut wait = None;
     loop {
-        if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+        let core = site.core();
+        let Some(at) = core.catalog.instance_at(&id).filter(|at| core.catalog.instances[*at].http.is_some()) else {
+            return;
+        };
+        let interval = Duration::from_millis(core.catalog.instances[at].probe_interval_ms);
+        let first = || SPREAD.min(interval).mul_f64(rand::random::<f64>() / 4.0);
+        drop(core);
+        if stop.run_until_cancelled(tokio::time::sleep(wait.unwrap_or_else(first))).await.is_none() {
             return;
         }
-        if stop.run_until_cancelled(probe(core, instance, &mut watch)).await.is_none() {
+        let core = site.core();
+        let Some(at) = core.catalog.instance_at(&id) else { return };
+        if stop.run_until_cancelled(probe(&core, at, &mut watch)).await.is_none() {
             return;
         }
-        wait = match watch.failures {
+        wait = Some(match watch.failures {
             0 => interval,
             n => FAILURE_PAUSE.saturating_mul(1 << n.min(4)).min(LONGEST_PAUSE).min(interval.max(FAILURE_PAUSE)),
-        };
+        });
     }
 }
 

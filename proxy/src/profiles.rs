@@ -6,12 +6,12 @@
 //! one. Nothing here reads the environment: the caller hands a function over.
 
 mod read;
-mod redact;
+pub(crate) mod redact;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lariat_schema::ids::{ChainName, InstanceId, ProfileName, ProviderId};
@@ -33,9 +33,20 @@ pub struct Catalog {
     pub policy: Arc<str>,
 }
 
+/// What is kept of a profile from one catalog to the next is kept under this: places change, slugs do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ProfileKey(u64);
+
+impl ProfileKey {
+    pub(crate) fn of(slug: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(slug.as_bytes()))
+    }
+}
+
 /// One routing configuration.
 #[derive(Debug, Clone)]
 pub struct Profile {
+    pub(crate) key: ProfileKey,
     /// Its name in paths and in the record; equal to its file's name.
     pub slug: ProfileName,
     /// Name for people.
@@ -274,6 +285,24 @@ impl Catalog {
         self.profiles.iter().enumerate().find(|(_, profile)| profile.slug.as_str() == slug)
     }
 
+    /// The place of an instance, if there is one of that id.
+    pub(crate) fn instance_at(&self, id: &InstanceId) -> Option<usize> {
+        self.instances.iter().position(|instance| instance.id == *id)
+    }
+
+    /// For each instance, whether several profiles use it.
+    pub(crate) fn shared_instances(&self) -> Vec<bool> {
+        let mut users: Vec<Option<usize>> = vec![None; self.instances.len()];
+        let mut shared = vec![false; self.instances.len()];
+        for (at, profile) in self.profiles.iter().enumerate() {
+            for provider in profile.chains.iter().flat_map(|chain| &chain.providers) {
+                shared[provider.instance] |= users[provider.instance].is_some_and(|user| user != at);
+                users[provider.instance] = Some(at);
+            }
+        }
+        shared
+    }
+
     /// Makes a catalog of profiles and the upstreams that they point into.
     fn assemble(profiles: Vec<Profile>, instances: Vec<Instance>) -> Self {
         let policy = redact::redacted(&profiles, &instances).to_string();
@@ -293,18 +322,9 @@ impl Profile {
     }
 }
 
-/// Reads every `<slug>.yml` and `<slug>.yaml` of `dir`; names that start with `.` or `_` are left out. `env` answers
-/// for `${VARIABLE}`.
-///
-/// # Errors
-/// Every error of every file, at once.
-pub fn load(dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Catalog, Vec<ProfileError>> {
-    let whole = |problem: String| ProfileError { file: dir.to_owned(), path: String::new(), line: None, problem };
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) => return Err(vec![whole(format!("the directory of profiles cannot be read: {error}"))]),
-    };
-    let mut files: Vec<_> = entries
+/// The files of a folder that are profiles, in the order of their names.
+pub(crate) fn files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)?
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .filter(|path| {
@@ -314,6 +334,20 @@ pub fn load(dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Catalog,
         })
         .collect();
     files.sort();
+    Ok(files)
+}
+
+/// Reads every `<slug>.yml` and `<slug>.yaml` of `dir`; names that start with `.` or `_` are left out. `env` answers
+/// for `${VARIABLE}`.
+///
+/// # Errors
+/// Every error of every file, at once.
+pub fn load(dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Catalog, Vec<ProfileError>> {
+    let whole = |problem: String| ProfileError { file: dir.to_owned(), path: String::new(), line: None, problem };
+    let files = match files(dir) {
+        Ok(files) => files,
+        Err(error) => return Err(vec![whole(format!("the directory of profiles cannot be read: {error}"))]),
+    };
     if files.is_empty() {
         return Err(vec![whole("holds no profile; put a file named <slug>.yml there".to_owned())]);
     }

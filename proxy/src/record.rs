@@ -15,7 +15,9 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use lariat_schema::ids::{ChainName, InstanceId, ProfileName, ProviderId};
 use lariat_schema::vocabulary::{
     AnsweredBy, AttemptKind, CallResult, CircuitState, Dispatched, ErrorCategory, Origin, Outcome, Strategy, Transport,
@@ -25,10 +27,15 @@ use uuid::Uuid;
 
 use crate::circuit::Transition;
 use crate::decide::Decision;
+use crate::health::Book;
+use crate::profiles::Catalog;
 use crate::trace_context::Trace;
 pub use export::ExporterConfig;
 use spans::Attributes;
 pub(crate) use worker::{Running, Sources, start};
+
+/// How long the event of a reload may wait for room.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the record says of a call, whoever makes the span.
 #[derive(Debug, Clone)]
@@ -162,6 +169,8 @@ pub(crate) enum Item {
     /// A probe: an attempt that no decision asked for.
     Probe(Box<(Scope, Attempt)>),
     Event(Box<ChannelEvent>),
+    /// Other profiles are in force.
+    Reload(Arc<Catalog>),
 }
 
 /// Figures that the request path and the recorder share, all of them atomic.
@@ -190,7 +199,14 @@ impl Counters {
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Item>,
+    routed: Arc<ArcSwap<Routed>>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What the gauges are read from.
+pub(crate) struct Routed {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) book: Arc<Book>,
 }
 
 impl Recorder {
@@ -204,9 +220,23 @@ impl Recorder {
         if let Err(refused) = self.queue.try_send(item) {
             let counter = match refused.into_inner() {
                 Item::Decision(_) => &self.counters.refused,
-                Item::Probe(_) | Item::Event(_) => &self.counters.events_refused,
+                Item::Probe(_) | Item::Event(_) | Item::Reload(_) => &self.counters.events_refused,
             };
             counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the gauges from these from now on.
+    pub(crate) fn follow(&self, catalog: Arc<Catalog>, book: Arc<Book>) {
+        self.routed.store(Arc::new(Routed { catalog, book }));
+    }
+
+    /// Tells of the profiles in force. A reload may wait for room in the queue, as no request does: without this event
+    /// the policy hash of later decisions says nothing.
+    pub(crate) async fn tell_reload(&self, catalog: Arc<Catalog>) {
+        let told = tokio::time::timeout(RELOAD_PATIENCE, self.queue.send(Item::Reload(catalog))).await;
+        if !matches!(told, Ok(Ok(()))) {
+            self.counters.events_refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

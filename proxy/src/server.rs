@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
 use crate::core::Core;
+use crate::reload::Reloader;
 
 /// Connections at once; further ones wait in the system's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -42,17 +44,25 @@ pub(crate) struct Site {
     core: ArcSwap<Core>,
     pub(crate) gate: Gate,
     pub(crate) admin_token: Option<String>,
+    pub(crate) reloader: Reloader,
+    /// Held while the core is replaced, and by what must not be lost between the old and the new one.
+    pub(crate) changing: Mutex<()>,
 }
 
 impl Site {
-    pub(crate) fn new(core: Core, gate: Gate, admin_token: Option<String>) -> Self {
-        Self { core: ArcSwap::from_pointee(core), gate, admin_token }
+    pub(crate) fn new(core: Core, gate: Gate, admin_token: Option<String>, reloader: Reloader) -> Self {
+        Self { core: ArcSwap::from_pointee(core), gate, admin_token, reloader, changing: Mutex::new(()) }
     }
 
     /// What is routed and what is known of it as of now. A request asks once and keeps what it got, so that a reload
     /// never changes the rules under a call.
     pub(crate) fn core(&self) -> Arc<Core> {
         self.core.load_full()
+    }
+
+    /// Puts another core in force for the requests from now on.
+    pub(crate) fn replace(&self, core: Arc<Core>) {
+        self.core.store(core);
     }
 }
 
@@ -112,14 +122,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, draini
     }
 }
 
-async fn serve(site: &Site, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+async fn serve(site: &Arc<Site>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let mut reply = dispatch(site, peer, request).await;
     let headers = reply.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     reply
 }
 
-async fn dispatch(site: &Site, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+async fn dispatch(site: &Arc<Site>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     if path.starts_with("/rpc/") || path.starts_with("/ws/rpc/") {
         if request.headers().contains_key(header::UPGRADE) || path.starts_with("/ws/") {
@@ -139,7 +149,7 @@ async fn dispatch(site: &Site, peer: SocketAddr, request: Request<Incoming>) -> 
         (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n"),
         (&Method::GET, "/metrics") => admin::metrics(site),
         (&Method::GET, "/v1/providers") => admin::providers(site, peer, &request),
-        (&Method::POST, path) if path.starts_with("/admin/") => admin::act(site, path, &request),
+        (&Method::POST, path) if path.starts_with("/admin/") => admin::act(site, path, &request).await,
         _ => text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"),
     }
 }

@@ -2,5 +2,6 @@
 
 mod fixture;
 mod recording;
+mod reloading;
 mod routing;
 mod tracing;

@@ -10,11 +10,14 @@ use lariat_collector::{Collector, Policies, SamplingPolicy};
 use lariat_proxy::Proxy;
 use lariat_proxy::profiles::Catalog;
 use lariat_proxy::record::ExporterConfig;
+use lariat_proxy::reload::Source;
 use lariat_schema::node_api::NodeIdentity;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::{chain, left};
 use crate::cli::Failure;
-use crate::config::Environment;
+use crate::config::{self, Environment};
 use crate::listening::Listening;
 
 /// Part of a clean end that the proxy may take; the rest is for sealing what it recorded.
@@ -37,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) collector: lariat_collector::Config,
     pub(crate) data_dir: PathBuf,
     pub(crate) profiles: Arc<Catalog>,
+    /// Where they are read again from.
+    pub(crate) profiles_dir: PathBuf,
     pub(crate) token: Option<Arc<str>>,
     pub(crate) exporter: ExporterTuning,
 }
@@ -96,6 +101,9 @@ impl ExporterTuning {
 pub(crate) struct Node {
     proxy: Option<Proxy>,
     collector: Option<Collector>,
+    profiles_dir: PathBuf,
+    /// Tells the collector of reloaded rates; ends with the proxy.
+    following: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -119,7 +127,28 @@ impl Node {
                 }
             },
         };
-        Ok(Self { proxy, collector })
+        let following = proxy
+            .as_ref()
+            .zip(collector.as_ref())
+            .map(|(proxy, collector)| tokio::spawn(follow(proxy.catalogs(), collector.policy_setter())));
+        Ok(Self { proxy, collector, profiles_dir: settings.profiles_dir, following })
+    }
+
+    /// Reads the profiles again, as SIGHUP asks; what came of it is in the log.
+    pub(crate) async fn reload(&self) {
+        tracing::info!(profiles_dir = %self.profiles_dir.display(), "reading the profiles again");
+        match (&self.proxy, &self.collector) {
+            (Some(proxy), _) => match proxy.reload().await {
+                Ok(changes) if changes.applied => {}
+                Ok(_) => tracing::info!("the profiles are as they were"),
+                Err(error) => tracing::error!(%error, "no reload"),
+            },
+            (None, Some(collector)) => match config::load_profiles(&self.profiles_dir) {
+                Ok(profiles) => collector.set_policies(policies(&profiles)),
+                Err(error) => tracing::error!(%error, "the old sampling rates stay"),
+            },
+            (None, None) => {}
+        }
     }
 
     /// Notes every listener.
@@ -148,6 +177,9 @@ impl Node {
     /// Ends cleanly: the proxy first, so that its last decisions reach the collector.
     pub(crate) async fn shutdown(self, deadline: Duration) {
         let started = Instant::now();
+        if let Some(following) = &self.following {
+            following.abort();
+        }
         if let Some(proxy) = self.proxy {
             proxy.shutdown(left(started, deadline).mul_f64(PROXY_SHARE)).await;
         }
@@ -158,6 +190,9 @@ impl Node {
 
     /// Ends at once, as a crash would: no farewell, nothing sealed.
     pub(crate) fn kill(self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
         if let Some(proxy) = self.proxy {
             proxy.kill();
         }
@@ -183,11 +218,20 @@ async fn start_proxy(settings: &Settings, otlp: SocketAddr) -> Result<Proxy, Fai
     let proxy = lariat_proxy::Settings {
         config: settings.proxy.clone(),
         profiles: Arc::clone(&settings.profiles),
+        source: Some(Source { dir: settings.profiles_dir.clone(), env: config::variable }),
         identity: settings.identity.clone(),
         exporter: settings.exporter.exporter(settings.parts, otlp, settings.token.clone()),
         admin_token: settings.token.as_ref().map(ToString::to_string),
     };
     lariat_proxy::start(proxy).await.map_err(|error| Failure::Failed(chain(&error)))
+}
+
+/// Hands the rates of each reload to the collector beside the proxy.
+async fn follow(mut catalogs: watch::Receiver<Arc<Catalog>>, set: impl Fn(Policies)) {
+    while catalogs.changed().await.is_ok() {
+        let rates = policies(&catalogs.borrow_and_update());
+        set(rates);
+    }
 }
 
 /// What the collector must know of each profile.

@@ -84,6 +84,7 @@ impl Run<'_> {
         let (core, route, call) = (self.core, self.route, self.call);
         let ask = Ask {
             profile: route.profile_at,
+            profile_key: route.profile.key,
             chain_at: route.chain_at,
             chain: route.chain,
             method: &call.method,
@@ -111,7 +112,7 @@ impl Run<'_> {
         mut outgoing: Outgoing,
         timeout: Duration,
     ) -> (Answer, Chosen) {
-        let (core, profile, method) = (self.core, self.route.profile_at, self.call.policy.name);
+        let (core, profile, method) = (self.core, self.route.profile.key, self.call.policy.name);
         let provider = &self.route.chain.providers[candidate.provider];
         let instance = &core.catalog.instances[provider.instance];
         let transport = candidate.channel.transport();

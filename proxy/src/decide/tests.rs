@@ -46,6 +46,7 @@ fn snapshot() -> Snapshot {
 fn ask<'a>(catalog: &'a Catalog, method: &'a str) -> Ask<'a> {
     Ask {
         profile: 0,
+        profile_key: catalog.profiles[0].key,
         chain_at: 0,
         chain: &catalog.profiles[0].chains[0],
         method,

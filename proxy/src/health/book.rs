@@ -1,10 +1,13 @@
 //! The live side of health: the only place where it changes. One lock per channel, held for a few assignments and never
 //! over an await; a global one would make every call wait for every other. What changed and is worth an event is
 //! returned as a value, since telling is not this module's work.
+//!
+//! A reload makes a new book, since channels have other places then; what is known of an instance that stays is not
+//! copied but shared, so that the late result of a call under the old rules still counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use lariat_schema::vocabulary::{CircuitState, ErrorCategory};
@@ -12,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, average};
-use super::{ChannelIndex, ChannelView, Height, Place, Snapshot};
+use super::{ChannelIndex, ChannelView, EvidenceKey, Height, Place, Snapshot};
 use crate::circuit::{Circuit, Denied, Lease, Transition};
 use crate::classify;
+use crate::profiles::ProfileKey;
 
 /// How long a provider that said nothing of its rate limit's end is taken to limit us.
 const DEFAULT_LIMITED_MS: u64 = 30_000;
@@ -25,8 +29,20 @@ struct Cell {
     circuit: Circuit,
     limited_until_ms: u64,
     prior_ms: Option<f64>,
-    evidence: HashMap<(usize, &'static str), Evidence>,
-    shared: Option<Arc<HashMap<(usize, &'static str), Evidence>>>,
+    evidence: HashMap<EvidenceKey, Evidence>,
+    shared: Option<Arc<HashMap<EvidenceKey, Evidence>>>,
+}
+
+impl Cell {
+    fn new(recovery_ms: u64) -> Self {
+        Self {
+            circuit: Circuit::new(recovery_ms),
+            limited_until_ms: 0,
+            prior_ms: None,
+            evidence: HashMap::new(),
+            shared: None,
+        }
+    }
 }
 
 /// A circuit's transition, with the channel that it is about.
@@ -36,18 +52,40 @@ pub(crate) struct Change {
     pub(crate) transition: Transition,
 }
 
+/// What a book and those that succeed it have in common.
+struct Lineage {
+    started: Instant,
+    recovery_ms: u64,
+    /// Number of the latest snapshot.
+    number: AtomicU64,
+    /// Changes so far, whichever book they were noted through.
+    changes: AtomicU64,
+}
+
 /// Everything known of the upstreams.
 pub(crate) struct Book {
-    started: Instant,
-    cells: Vec<Mutex<Cell>>,
+    lineage: Arc<Lineage>,
+    cells: Vec<Arc<Mutex<Cell>>>,
     /// True for instances behind providers of several profiles.
     shared: Vec<bool>,
-    heights: Mutex<Vec<Option<Height>>>,
+    heights: Vec<Arc<Mutex<Option<Height>>>>,
     drained: Mutex<HashSet<Place>>,
     snapshot: ArcSwap<Snapshot>,
-    number: AtomicU64,
-    dirty: AtomicBool,
+    /// Changes that are in the snapshot.
+    published: AtomicU64,
     publishing: Mutex<()>,
+}
+
+/// What another catalog makes of a book.
+pub(crate) struct Succession {
+    /// For each of its instances, which one of the old catalog it was.
+    pub(crate) kept: Vec<Option<usize>>,
+    /// For each of its instances, whether several profiles use it.
+    pub(crate) shared: Vec<bool>,
+    /// The drained providers at their new places.
+    pub(crate) drained: HashSet<Place>,
+    /// The profiles whose evidence stays.
+    pub(crate) profiles: HashSet<ProfileKey>,
 }
 
 /// The right to make one attempt on a channel; given back when dropped unsettled.
@@ -61,24 +99,49 @@ pub(crate) struct Admission<'b> {
 impl Book {
     /// `shared` says for each instance whether several profiles use it.
     pub(crate) fn new(shared: Vec<bool>, recovery_ms: u64) -> Self {
-        let cell = || {
-            Mutex::new(Cell {
-                circuit: Circuit::new(recovery_ms),
-                limited_until_ms: 0,
-                prior_ms: None,
-                evidence: HashMap::new(),
-                shared: None,
-            })
+        let (number, changes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let lineage = Arc::new(Lineage { started: Instant::now(), recovery_ms, number, changes });
+        let kept = vec![None; shared.len()];
+        Self::assemble(
+            lineage,
+            &[],
+            &[],
+            Succession { kept, shared, drained: HashSet::new(), profiles: HashSet::new() },
+        )
+    }
+
+    /// The book that follows this one: what is known of kept instances is the same in both from now on.
+    pub(crate) fn succeed(&self, succession: Succession) -> Self {
+        Self::assemble(self.lineage.clone(), &self.cells, &self.heights, succession)
+    }
+
+    fn assemble(
+        lineage: Arc<Lineage>,
+        cells: &[Arc<Mutex<Cell>>],
+        heights: &[Arc<Mutex<Option<Height>>>],
+        succession: Succession,
+    ) -> Self {
+        let Succession { kept, shared, drained, profiles } = succession;
+        let cell = |channel: ChannelIndex| match kept[channel.instance()] {
+            Some(before) => {
+                let cell = cells[ChannelIndex::new(before, channel.transport()).0].clone();
+                let mut known = cell.lock();
+                known.evidence.retain(|(profile, _), _| profiles.contains(profile));
+                known.shared = None;
+                drop(known);
+                cell
+            }
+            None => Arc::new(Mutex::new(Cell::new(lineage.recovery_ms))),
         };
+        let height = |before: &Option<usize>| before.map_or_else(Arc::default, |before| heights[before].clone());
         let book = Self {
-            started: Instant::now(),
-            cells: (0..shared.len() * 2).map(|_| cell()).collect(),
-            heights: Mutex::new(vec![None; shared.len()]),
+            cells: (0..kept.len() * 2).map(|at| cell(ChannelIndex(at))).collect(),
+            heights: kept.iter().map(height).collect(),
+            lineage,
             shared,
-            drained: Mutex::default(),
+            drained: Mutex::new(drained),
             snapshot: ArcSwap::default(),
-            number: AtomicU64::new(0),
-            dirty: AtomicBool::new(true),
+            published: AtomicU64::new(0),
             publishing: Mutex::new(()),
         };
         book.publish();
@@ -87,20 +150,34 @@ impl Book {
 
     /// Milliseconds of this book's clock.
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.lineage.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
+    /// Leaves a change to the next tick.
+    fn mark(&self) {
+        self.lineage.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Makes a change known at once.
+    fn publish_change(&self) {
+        self.mark();
+        self.publish();
+    }
+
     fn publish(&self) {
         let _one_at_a_time = self.publishing.lock();
-        self.dirty.store(false, Ordering::Release);
+        // Read before the cells: what changes meanwhile is published again by the next tick.
+        let changes = self.lineage.changes.load(Ordering::Acquire);
         let channels = self.cells.iter().map(|cell| view(&mut cell.lock())).collect();
-        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let (heights, drained) = (self.heights.lock().clone(), self.drained.lock().clone());
+        let number = self.lineage.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let heights = self.heights.iter().map(|height| *height.lock()).collect();
+        let drained = self.drained.lock().clone();
         self.snapshot.store(Arc::new(Snapshot { number, channels, heights, drained }));
+        self.published.store(changes, Ordering::Release);
     }
 
     /// Half-opens what is due and publishes what changed; to be called every [`super::PUBLISH_EVERY`].
@@ -115,7 +192,10 @@ impl Book {
                 Some(Change { channel: ChannelIndex(i), transition })
             })
             .collect();
-        if !changes.is_empty() || self.dirty.load(Ordering::Acquire) {
+        if !changes.is_empty() {
+            self.mark();
+        }
+        if self.lineage.changes.load(Ordering::Acquire) != self.published.load(Ordering::Acquire) {
             self.publish();
         }
         changes
@@ -125,7 +205,7 @@ impl Book {
     pub(crate) fn admit(&self, channel: ChannelIndex) -> Result<Admission<'_>, Denied> {
         let lease = self.cells[channel.0].lock().circuit.admit()?;
         if lease.state == CircuitState::HalfOpen {
-            self.publish();
+            self.publish_change();
         }
         Ok(Admission { book: self, channel, lease, settled: false })
     }
@@ -135,21 +215,21 @@ impl Book {
         let mut cell = self.cells[channel.0].lock();
         cell.prior_ms = Some(average(cell.prior_ms, latency_ms));
         drop(cell);
-        self.dirty.store(true, Ordering::Release);
+        self.mark();
     }
 
     /// Notes a height; true if it is another one than before.
     pub(crate) fn note_height(&self, instance: usize, height: u64) -> bool {
         let now = Height { height, at_ms: self.now_ms() };
-        let before = self.heights.lock()[instance].replace(now);
-        self.dirty.store(true, Ordering::Release);
+        let before = self.heights[instance].lock().replace(now);
+        self.mark();
         before.is_none_or(|before| before.height != height)
     }
 
     /// Opens or closes a circuit by hand.
     pub(crate) fn force(&self, channel: ChannelIndex, to: CircuitState) -> Option<Change> {
         let transition = self.cells[channel.0].lock().circuit.force(to, self.now_ms())?;
-        self.publish();
+        self.publish_change();
         Some(Change { channel, transition })
     }
 
@@ -158,7 +238,7 @@ impl Book {
         let mut set = self.drained.lock();
         let _changed = if drained { set.insert(place) } else { set.remove(&place) };
         drop(set);
-        self.publish();
+        self.publish_change();
     }
 }
 
@@ -177,7 +257,7 @@ fn view(cell: &mut Cell) -> ChannelView {
 
 impl Admission<'_> {
     /// The attempt got an answer: of use, with its latency and the method it was for, or the call's own fault.
-    pub(crate) fn succeed(mut self, useful: Option<(usize, &'static str, f64)>) -> Option<Change> {
+    pub(crate) fn succeed(mut self, useful: Option<(ProfileKey, &'static str, f64)>) -> Option<Change> {
         self.settled = true;
         let now_ms = self.book.now_ms();
         let mut cell = self.book.cells[self.channel.0].lock();
@@ -193,7 +273,7 @@ impl Admission<'_> {
     pub(crate) fn fail(
         mut self,
         category: ErrorCategory,
-        scope: Option<(usize, &'static str)>,
+        scope: Option<EvidenceKey>,
         retry_after_ms: Option<u64>,
     ) -> Option<Change> {
         self.settled = true;
@@ -221,15 +301,15 @@ impl Admission<'_> {
 
     fn conclude(&self, transition: Option<Transition>) -> Option<Change> {
         if transition.is_some() || self.lease.state == CircuitState::HalfOpen {
-            self.book.publish();
+            self.book.publish_change();
         } else {
-            self.book.dirty.store(true, Ordering::Release);
+            self.book.mark();
         }
         transition.map(|transition| Change { channel: self.channel, transition })
     }
 }
 
-fn note(cell: &mut Cell, profile: usize, method: &'static str, change: impl FnOnce(&mut Evidence)) {
+fn note(cell: &mut Cell, profile: ProfileKey, method: &'static str, change: impl FnOnce(&mut Evidence)) {
     if cell.evidence.len() < MAX_CELLS_PER_CHANNEL || cell.evidence.contains_key(&(profile, method)) {
         change(cell.evidence.entry((profile, method)).or_default());
         cell.shared = None;
@@ -240,7 +320,7 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if !self.settled {
             self.book.cells[self.channel.0].lock().circuit.release(self.lease);
-            self.book.dirty.store(true, Ordering::Release);
+            self.book.mark();
         }
     }
 }
@@ -279,7 +359,43 @@ mod tests {
     fn timeouts_of_one_profile_do_not_close_a_shared_upstream_to_another() {
         let book = Book::new(vec![true], 30_000);
         for _ in 0..10 {
-            assert_eq!(book.admit(CHANNEL).unwrap().fail(ErrorCategory::Timeout, Some((0, "m")), None), None);
+            assert_eq!(
+                book.admit(CHANNEL).unwrap().fail(ErrorCategory::Timeout, Some((ProfileKey::of("public"), "m")), None),
+                None
+            );
         }
+    }
+
+    #[test]
+    fn what_a_call_under_the_old_rules_learns_is_known_under_the_new_ones() {
+        let (kept, gone) = (ProfileKey::of("public"), ProfileKey::of("gone"));
+        let old = Book::new(vec![false, false], 30_000);
+        let second = ChannelIndex::new(1, Transport::Http);
+        for profile in [kept, gone] {
+            old.admit(second).unwrap().succeed(Some((profile, "m", 7.0)));
+        }
+        old.note_height(1, 40);
+        let under_way = [old.admit(second).unwrap(), old.admit(second).unwrap(), old.admit(second).unwrap()];
+        let new = old.succeed(Succession {
+            kept: vec![Some(1), None],
+            shared: vec![false; 2],
+            drained: HashSet::from([(0, 0, 1)]),
+            profiles: HashSet::from([kept]),
+        });
+        let snapshot = new.snapshot();
+        assert!(snapshot.number > old.snapshot().number);
+        assert!(snapshot.drained.contains(&(0, 0, 1)));
+        assert_eq!((snapshot.heights[0].map(|it| it.height), snapshot.heights[1]), (Some(40), None));
+        let evidence = &snapshot.channel(CHANNEL).evidence;
+        assert_eq!(evidence[&(kept, "m")].latency_ms, Some(7.0));
+        assert!(!evidence.contains_key(&(gone, "m")));
+        for admission in under_way {
+            admission.fail(ErrorCategory::NetworkError, None, None);
+        }
+        old.note_height(1, 41);
+        new.tick();
+        assert_eq!(new.snapshot().channel(CHANNEL).circuit, CircuitState::Open);
+        assert_eq!(new.snapshot().channel(ChannelIndex::new(1, Transport::Http)).circuit, CircuitState::Closed);
+        assert_eq!(new.snapshot().heights[0].map(|it| it.height), Some(41));
     }
 }

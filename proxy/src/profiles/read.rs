@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::tree::{Fields, Node, ProfileError, Reader, Tree, take};
 use super::{
-    Cache, Capabilities, Chain, ClientLimits, Endpoint, ErrorRule, Hedging, Instance, Profile, Provider, Sampling,
-    Websocket,
+    Cache, Capabilities, Chain, ClientLimits, Endpoint, ErrorRule, Hedging, Instance, Profile, ProfileKey, Provider,
+    Sampling, Websocket,
 };
 use crate::policy;
 
@@ -105,6 +105,7 @@ fn read_profile(r: &mut Reader<'_>, documents: &[Tree], expected: &str, instance
     let name = name.unwrap_or_else(|| slug.as_str().to_owned());
     let limits = ClientLimits { rps, burst };
     Profile {
+        key: ProfileKey::of(slug.as_str()),
         slug,
         name,
         default_strategy,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::{SEMCONV_SCHEMA_URL, attributes as key, metrics};
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::export::{Exporter, ExporterConfig, Parcel, Signal};
 use super::points::{Points, counter};
 use super::spans::Attributes;
-use super::{Counters, Item, Recorder, events, gauges, now_unix_nanos, spans};
+use super::{Counters, Item, Recorder, Routed, events, gauges, now_unix_nanos, spans};
 use crate::health::Book;
 use crate::profiles::Catalog;
 
@@ -37,9 +38,14 @@ const SERVICE_NAME: &str = "lariat-proxy";
 
 /// What the recorder reads besides its queue.
 pub(crate) struct Sources {
-    pub(crate) identity: NodeIdentity,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) book: Arc<Book>,
+    identity: NodeIdentity,
+    routed: Arc<ArcSwap<Routed>>,
+}
+
+impl Sources {
+    pub(crate) fn new(identity: NodeIdentity, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
+        Self { identity, routed: Arc::new(ArcSwap::from_pointee(Routed { catalog, book })) }
+    }
 }
 
 /// A running recorder.
@@ -66,6 +72,7 @@ pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running
     let finish = Arc::new(AtomicBool::new(false));
     let (done, finished) = oneshot::channel();
     let start_unix_nanos = now_unix_nanos();
+    let routed = sources.routed.clone();
     let mut worker = Worker {
         config: config.clone(),
         sources,
@@ -89,7 +96,7 @@ pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running
         })
         .map_err(|error| format!("the recorder thread cannot be started: {error}"))?;
     let thread = thread.thread().clone();
-    Ok(Running { recorder: Recorder { queue, counters }, finish, finished, thread, exporter, resource, stop })
+    Ok(Running { recorder: Recorder { queue, routed, counters }, finish, finished, thread, exporter, resource, stop })
 }
 
 impl Running {
@@ -157,7 +164,7 @@ impl Worker {
         let mut flush = Due::new(self.config.span_delay_ms, delay);
         let mut measure =
             Due::new(self.config.metric_interval_ms, Duration::from_millis(self.config.metric_interval_ms));
-        self.logs.push(events::reload(&self.sources.catalog));
+        self.logs.push(events::reload(&self.sources.routed.load().catalog));
         loop {
             let last = finish.load(Ordering::Acquire);
             if kill.is_cancelled() {
@@ -199,6 +206,7 @@ impl Worker {
                     self.spans.push(spans::of_attempt(&scope, &attempt, None));
                 }
                 Item::Event(event) => self.note(events::of_channel(&event)),
+                Item::Reload(catalog) => self.note(events::reload(&catalog)),
             }
             if self.spans.len() >= self.config.batch {
                 self.send_spans();
@@ -242,7 +250,8 @@ impl Worker {
         }
         let now = now_unix_nanos();
         let mut metrics: Vec<Metric> = self.points.collect(now);
-        metrics.extend(gauges::collect(&self.sources.catalog, &self.sources.book, &self.counters, now));
+        let routed = self.sources.routed.load();
+        metrics.extend(gauges::collect(&routed.catalog, &routed.book, &self.counters, now));
         let reasons = [
             ("queue_full", self.counters.refused.load(Ordering::Relaxed)),
             ("not_delivered", self.counters.lost.load(Ordering::Relaxed)),

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Reply, Site, body, text};
 use crate::health::ChannelIndex;
+use crate::reload::{self, Changes, ReloadError};
 
 fn is_authorised(site: &Site, request: &Request<Incoming>) -> bool {
     let given =
@@ -97,17 +99,45 @@ pub(super) fn metrics(site: &Site) -> Reply {
         // Writing to a String cannot fail.
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
+    reloads(&site.reloader.counters, &mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
 }
 
+fn reloads(counters: &reload::Counters, out: &mut String) {
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    out.push_str("# HELP lariat_config_reloads_total Reloads of the profiles by outcome.\n");
+    out.push_str("# TYPE lariat_config_reloads_total counter\n");
+    for (outcome, counter) in
+        [("applied", &counters.applied), ("unchanged", &counters.unchanged), ("failed", &counters.failed)]
+    {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(out, "lariat_config_reloads_total{{outcome=\"{outcome}\"}} {}", load(counter));
+    }
+    for (name, help, counter) in [
+        (
+            "lariat_config_last_reload_successful",
+            "Whether the latest reload found valid profiles.",
+            &counters.latest_succeeded,
+        ),
+        (
+            "lariat_config_last_reload_success_timestamp_seconds",
+            "When valid profiles were last read.",
+            &counters.latest_success_unix_s,
+        ),
+    ] {
+        let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", load(counter));
+    }
+}
+
 /// `POST /admin/…`.
-pub(super) fn act(site: &Site, path: &str, request: &Request<Incoming>) -> Reply {
+pub(super) async fn act(site: &Arc<Site>, path: &str, request: &Request<Incoming>) -> Reply {
     if !is_authorised(site, request) {
         return text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer <CLUSTER_TOKEN>\n");
     }
     let core = site.core();
     let segments: Vec<&str> = path.split('/').skip(2).collect();
     match segments[..] {
+        ["reload"] => reloaded(reload::reload(site).await),
         ["circuits", profile, chain, provider, transport, act @ ("open" | "close")] => {
             let (Some((_, provider)), Ok(transport)) = (core.find(profile, chain, provider), transport.parse()) else {
                 return text(StatusCode::NOT_FOUND, "no such channel\n");
@@ -119,6 +149,9 @@ pub(super) fn act(site: &Site, path: &str, request: &Request<Incoming>) -> Reply
             text(StatusCode::OK, "done\n")
         }
         ["providers", profile, chain, provider, act @ ("drain" | "undrain")] => {
+            // A reload in between would read the drained providers of the old core.
+            let _changing = site.changing.lock();
+            let core = site.core();
             let Some((place, _)) = core.find(profile, chain, provider) else {
                 return text(StatusCode::NOT_FOUND, "no such provider\n");
             };
@@ -127,4 +160,32 @@ pub(super) fn act(site: &Site, path: &str, request: &Request<Incoming>) -> Reply
         }
         _ => text(StatusCode::NOT_FOUND, "unknown admin path\n"),
     }
+}
+
+/// The answer to `POST /admin/reload`.
+fn reloaded(outcome: Result<Changes, ReloadError>) -> Reply {
+    let (status, answer) = match outcome {
+        Ok(changes) => (StatusCode::OK, serde_json::json!(changes)),
+        Err(error) => {
+            let status = match error {
+                ReloadError::NoFiles => StatusCode::CONFLICT,
+                ReloadError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                ReloadError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            let message = error.to_string();
+            let errors: Vec<serde_json::Value> = match error {
+                ReloadError::Invalid(errors) => errors
+                    .iter()
+                    .map(|it| {
+                        serde_json::json!({
+                            "file": it.file.display().to_string(), "path": it.path, "line": it.line, "problem": it.problem,
+                        })
+                    })
+                    .collect(),
+                ReloadError::NoFiles | ReloadError::Broken => Vec::new(),
+            };
+            (status, serde_json::json!({ "message": message, "errors": errors }))
+        }
+    };
+    body(status, "application/json", Bytes::from(answer.to_string()))
 }

@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tonic::{Response, Status};
 
 use crate::record::ExporterConfig;
+use crate::reload::Source;
 use crate::{Config, Proxy, Settings, profiles};
 
 /// Everything that arrived.
@@ -213,6 +214,10 @@ pub(super) async fn proxy(providers: &[ProviderHandle], exporter: ExporterConfig
 /// A proxy with that profile.
 pub(super) async fn proxy_of(profile: &str, exporter: ExporterConfig) -> Proxy {
     let catalog = profiles::parse("public", profile, &|_| None).unwrap();
+    start(catalog, None, exporter).await
+}
+
+pub(super) async fn start(catalog: profiles::Catalog, source: Option<Source>, exporter: ExporterConfig) -> Proxy {
     let identity = NodeIdentity {
         node_id: "lariat@127.0.0.1".into(),
         region: "us-east".into(),
@@ -221,7 +226,8 @@ pub(super) async fn proxy_of(profile: &str, exporter: ExporterConfig) -> Proxy {
     let config =
         Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), circuit_recovery_ms: 60_000, ..Config::default() };
     let admin_token = Some("t0ken".to_owned());
-    crate::start(Settings { config, profiles: Arc::new(catalog), identity, exporter, admin_token }).await.unwrap()
+    let profiles = Arc::new(catalog);
+    crate::start(Settings { config, profiles, source, identity, exporter, admin_token }).await.unwrap()
 }
 
 pub(super) async fn fleet(providers: Vec<ProviderHandle>) -> Fleet {
