@@ -1,78 +1,19 @@
 //! What an error means: whose fault it is, whether another provider may do better, and whether it counts against the
-//! channel. Messages are looked at before codes, since providers reuse codes freely; a provider's own rules come first.
+//! channel. A provider's own rules come first, then the codes that the protocol itself gives a meaning, then what is surely
+//! a revert, then the message, then the code, and the HTTP status where all of these say nothing: providers reuse codes
+//! freely. Nothing is remembered here: the same error is always of the same category.
+
+mod messages;
 
 use lariat_schema::vocabulary::{CallResult, ErrorCategory, Outcome};
 
 use crate::jsonrpc::RpcError;
 use crate::profiles::ErrorRule;
 
-/// Parts of messages, in lower case, in the order in which they are looked for.
-const PATTERNS: &[(ErrorCategory, &[&str])] = &[
-    (
-        ErrorCategory::RateLimit,
-        &[
-            "rate limit",
-            "rate-limit",
-            "ratelimit",
-            "too many requests",
-            "compute units",
-            "quota",
-            "throttl",
-            "capacity exceeded",
-        ],
-    ),
-    (
-        ErrorCategory::AuthError,
-        &["unauthorized", "forbidden", "invalid api key", "invalid token", "authentication", "access denied"],
-    ),
-    (
-        ErrorCategory::ServerError,
-        &[
-            "service unavailable",
-            "bad gateway",
-            "gateway timeout",
-            "temporarily unavailable",
-            "upstream",
-            "server is busy",
-        ],
-    ),
-    (
-        ErrorCategory::InvalidParams,
-        &["invalid params", "invalid argument", "missing value for required argument", "cannot unmarshal"],
-    ),
-    (
-        ErrorCategory::ExecutionRevert,
-        &["execution reverted", "revert", "out of gas", "insufficient funds", "nonce too low"],
-    ),
-    (
-        ErrorCategory::RequiresArchival,
-        &[
-            "missing trie node",
-            "archive",
-            "pruned",
-            "state is not available",
-            "state not available",
-            "historical state",
-        ],
-    ),
-    (ErrorCategory::BlockNotAvailable, &["header not found", "block not found", "unknown block", "not yet available"]),
-    (
-        ErrorCategory::CapabilityViolation,
-        &[
-            "block range",
-            "range too large",
-            "more than",
-            "response size",
-            "query timeout",
-            "too large",
-            "exceeds max",
-            "limited to",
-        ],
-    ),
-];
-
-/// Selectors of `Error(string)` and `Panic(uint256)`.
-const REVERT_SELECTORS: &[&str] = &["\"0x08c379a0", "\"0x4e487b71"];
+/// Beginnings of what a contract or a node says when it reverts: the selectors of `Error(string)` and `Panic(uint256)`.
+const REVERT_DATA: &[&[u8]] = &[b"\"0x08c379a0", b"\"0x4e487b71", b"\"reverted 0x"];
+/// Bytes of `error.data` in which they are looked for: some providers wrap them in an object.
+const REVERT_DATA_BYTES: usize = 256;
 
 /// What a JSON-RPC error is.
 pub(crate) fn of_error(rules: &[ErrorRule], status: u16, error: &RpcError) -> ErrorCategory {
@@ -92,17 +33,31 @@ pub(crate) fn of_error(rules: &[ErrorRule], status: u16, error: &RpcError) -> Er
     if status == 429 {
         return ErrorCategory::RateLimit;
     }
-    if error.code == 3 || error.data.as_ref().is_some_and(|data| REVERT_SELECTORS.iter().any(|it| data.starts_with(it)))
-    {
+    if error.code == 3 || error.data.as_deref().is_some_and(is_revert) {
         return ErrorCategory::ExecutionRevert;
     }
-    let by_message = PATTERNS.iter().find(|(_, parts)| parts.iter().any(|part| message.contains(part)));
-    by_message.map_or_else(|| of_code(error.code), |(category, _)| *category)
+    if let Some(category) = messages::read(&error.message) {
+        return category;
+    }
+    match of_code(error.code) {
+        // Neither message nor code says whose fault it is; the status may.
+        ErrorCategory::UnclassifiedServerError if matches!(status, 401..=403 | 500..=599) => of_status(status),
+        category => category,
+    }
+}
+
+fn is_revert(data: &[u8]) -> bool {
+    let data = &data[..data.len().min(REVERT_DATA_BYTES)];
+    REVERT_DATA.iter().any(|start| data.windows(start.len()).any(|part| part.eq_ignore_ascii_case(start)))
 }
 
 const fn of_code(code: i64) -> ErrorCategory {
     match code {
         -32010 | -32015 | -32016 => ErrorCategory::ExecutionRevert,
+        // Those of `eth_simulateV1`: what the simulated block or its sender cannot do.
+        -38025..=-38022 | -38015..=-38010 => ErrorCategory::ExecutionRevert,
+        -38021 | -38020 => ErrorCategory::InvalidParams,
+        -38026 => ErrorCategory::CapabilityViolation,
         -32005 | 30 | -32046 => ErrorCategory::RateLimit,
         -32004 | 4901 => ErrorCategory::NetworkError,
         -32003 => ErrorCategory::ClientError,
@@ -170,6 +125,8 @@ pub(crate) const fn outcome_of(category: ErrorCategory) -> Outcome {
     match category {
         ErrorCategory::RateLimit => Outcome::CapacityRejection,
         ErrorCategory::Timeout => Outcome::Timeout,
+        // Given up by the proxy, whatever the provider would have said.
+        ErrorCategory::LocalCapacity => Outcome::Cancelled,
         ErrorCategory::MethodNotFound | ErrorCategory::BlockNotAvailable => Outcome::ApplicationError,
         other if is_the_calls_own(other) => Outcome::ApplicationError,
         _ => Outcome::ServiceFailure,
@@ -191,33 +148,4 @@ pub(crate) const fn is_penalised(category: ErrorCategory) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(code: i64, message: &str) -> ErrorCategory {
-        of_error(&[], 200, &RpcError { code, message: message.to_owned(), data: None })
-    }
-
-    #[test]
-    fn messages_are_looked_at_before_codes_but_the_protocols_own_codes_stand() {
-        assert_eq!(of(-32000, "Your app exceeded its Rate Limit"), ErrorCategory::RateLimit);
-        assert_eq!(of(-32000, "execution reverted: nope"), ErrorCategory::ExecutionRevert);
-        assert_eq!(of(-32601, "too many requests"), ErrorCategory::MethodNotFound);
-        assert_eq!(of(-32000, "hm"), ErrorCategory::UnclassifiedServerError);
-        assert_eq!(of(-32005, "hm"), ErrorCategory::RateLimit);
-        assert_eq!(of(-32050, "hm"), ErrorCategory::ServerError);
-    }
-
-    #[test]
-    fn a_providers_own_rule_wins() {
-        let rule = ErrorRule { code: Some(-32601), message_contains: vec![], category: ErrorCategory::RateLimit };
-        let error = RpcError { code: -32601, message: String::new(), data: None };
-        assert_eq!(of_error(&[rule], 200, &error), ErrorCategory::RateLimit);
-    }
-
-    #[test]
-    fn a_revert_is_known_by_its_data() {
-        let error = RpcError { code: -32000, message: String::new(), data: Some("\"0x08c379a0ff\"".to_owned()) };
-        assert_eq!(of_error(&[], 200, &error), ErrorCategory::ExecutionRevert);
-    }
-}
+mod tests;

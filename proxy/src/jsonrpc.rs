@@ -1,14 +1,25 @@
 //! The JSON-RPC reader and the one writer of replies.
 //!
 //! Ids, parameters and results are slices of the bytes that came in and are never turned into values: a number beyond
-//! 64 bits or `1.0` must come back as it was. A reply is the provider's own body with the id exchanged in place, so
-//! that even members which nobody here knows pass through. Nothing here routes.
+//! 64 bits or `1.0` must come back as it was, and nesting of any depth costs neither stack nor memory. A reply is the
+//! provider's own body with the id exchanged in place, so that even members which nobody here knows pass through. What
+//! is read costs a small multiple of its bytes at most: the calls of an array beyond the largest batch are counted, not
+//! kept. A member that is there twice is never guessed at: such a call is invalid, such a reply is none. Nothing here
+//! routes.
+
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::admit::MAX_BATCH;
 use crate::policy::{self, MethodPolicy};
+
+/// Bytes of an error's message that are kept: what it means stands at its beginning, and the client gets the whole of
+/// it as the provider wrote it.
+const MAX_MESSAGE_BYTES: usize = 2_048;
 
 /// A valid call or notification.
 #[derive(Debug, Clone)]
@@ -37,8 +48,10 @@ pub(crate) struct Invalid {
 pub(crate) enum Body {
     /// One object.
     Single(Result<Call, Invalid>),
-    /// An array of them, possibly empty.
+    /// An array of at most [`MAX_BATCH`] of them, possibly empty.
     Batch(Vec<Result<Call, Invalid>>),
+    /// An array of so many, which is too many.
+    TooMany(usize),
 }
 
 /// The body is not JSON.
@@ -62,14 +75,50 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// The first items of an array, and how many it has.
+struct Items<'a> {
+    first: Vec<&'a RawValue>,
+    found: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Items<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Items<'de>, A::Error> {
+                let mut items = Items { first: Vec::new(), found: 0 };
+                while items.first.len() < MAX_BATCH
+                    && let Some(item) = seq.next_element()?
+                {
+                    items.first.push(item);
+                }
+                items.found = items.first.len();
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    items.found += 1;
+                }
+                Ok(items)
+            }
+        }
+        deserializer.deserialize_seq(Read)
+    }
+}
+
 /// Reads a request's body.
 ///
 /// # Errors
 /// The body is not JSON as a whole.
 pub(crate) fn read(body: &Bytes) -> Result<Body, NotJson> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| NotJson)?;
-        return Ok(Body::Batch(items.into_iter().map(|item| read_call(body, item.get())).collect()));
+        let items: Items<'_> = serde_json::from_slice(body).map_err(|_| NotJson)?;
+        if items.found > MAX_BATCH {
+            return Ok(Body::TooMany(items.found));
+        }
+        return Ok(Body::Batch(items.first.into_iter().map(|item| read_call(body, item.get())).collect()));
     }
     // The usual case takes one pass over the body; only what is no call is read again to tell why.
     if let Ok(raw) = serde_json::from_slice::<RawCall<'_>>(body) {
@@ -148,10 +197,10 @@ pub(crate) struct Reply {
 pub(crate) struct RpcError {
     /// `error.code`.
     pub(crate) code: i64,
-    /// `error.message`.
+    /// The beginning of `error.message`.
     pub(crate) message: String,
     /// `error.data` as it was written.
-    pub(crate) data: Option<String>,
+    pub(crate) data: Option<Bytes>,
 }
 
 #[derive(Deserialize)]
@@ -167,8 +216,8 @@ struct RawReply<'a> {
 #[derive(Deserialize)]
 struct RawError<'a> {
     code: i64,
-    #[serde(default)]
-    message: Option<String>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
 }
@@ -184,8 +233,9 @@ impl Reply {
         let error = match raw.error.filter(|error| error.get() != "null") {
             Some(error) => {
                 let error: RawError<'_> = serde_json::from_str(error.get()).ok()?;
-                let data = error.data.map(|data| data.get().to_owned());
-                Some(RpcError { code: error.code, message: error.message.unwrap_or_default(), data })
+                let data = error.data.map(|data| body.slice_ref(data.get().as_bytes()));
+                let message = error.message.map(|message| beginning(message.get())).unwrap_or_default();
+                Some(RpcError { code: error.code, message, data })
             }
             None => None,
         };
@@ -212,6 +262,13 @@ impl Reply {
     }
 }
 
+/// The beginning of a message. One that is no readable text is taken as it was written.
+fn beginning(message: &str) -> String {
+    let as_written = &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)];
+    let read = (as_written.len() == message.len()).then(|| serde_json::from_str(message).ok()).flatten();
+    read.unwrap_or_else(|| as_written.to_owned())
+}
+
 /// A reply with a result of our own.
 pub(crate) fn result_reply(id: &[u8], result: &str) -> Vec<u8> {
     [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":", result.as_bytes(), b"}"].concat()
@@ -234,71 +291,4 @@ pub(crate) fn add_member(reply: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn single(text: &str) -> Result<Call, Invalid> {
-        match read(&Bytes::copy_from_slice(text.as_bytes())).unwrap() {
-            Body::Single(call) => call,
-            Body::Batch(_) => panic!("a batch"),
-        }
-    }
-
-    #[test]
-    fn ids_of_every_type_are_kept_as_written() {
-        for id in ["1", "\"a\\u0041\"", "null", "-0.5e3", "123456789012345678901234567890"] {
-            let call = single(&format!(r#" {{"jsonrpc":"2.0", "id": {id} ,"method":"m"}}"#)).unwrap();
-            assert_eq!(call.id.as_deref(), Some(id.as_bytes()));
-        }
-        assert_eq!(single(r#"{"jsonrpc":"2.0","method":"m"}"#).unwrap().id, None);
-    }
-
-    #[test]
-    fn what_is_json_but_no_call_is_an_invalid_request() {
-        for text in [
-            "1",
-            "{}",
-            r#"{"jsonrpc":"1.0","id":1,"method":"m"}"#,
-            r#"{"jsonrpc":"2.0","id":{},"method":"m"}"#,
-            r#"{"jsonrpc":"2.0","id":1,"method":1}"#,
-            r#"{"jsonrpc":"2.0","id":1,"method":"m","params":"bar"}"#,
-        ] {
-            assert!(single(text).is_err(), "{text}");
-        }
-        assert!(matches!(read(&Bytes::from_static(b"{\"jsonrpc\"")), Err(NotJson)));
-        assert!(matches!(read(&Bytes::from_static(b"[1,]")), Err(NotJson)));
-    }
-
-    #[test]
-    fn a_reply_passes_through_byte_for_byte_under_the_clients_id() {
-        let body = Bytes::from_static(
-            b" {\"extra\":[1.0], \"id\": 7 ,\"result\":{\"n\":1e400,\"a\": null},\"jsonrpc\":\"2.0\"}\n",
-        );
-        let reply = Reply::read(&body, 7).unwrap();
-        let expected = "{\"extra\":[1.0], \"id\": \"x\" ,\"result\":{\"n\":1e400,\"a\": null},\"jsonrpc\":\"2.0\"}";
-        assert_eq!(String::from_utf8(reply.under(b"\"x\"")).unwrap(), expected);
-        assert!(Reply::read(&body, 8).is_none(), "another id is no reply to this call");
-        assert!(Reply::read(&Bytes::from_static(b"{\"id\":7}"), 7).is_none());
-        assert!(Reply::read(&Bytes::from_static(b"{\"id\":7,\"result\":null}"), 7).is_some());
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = Bytes::from(bytes);
-            let _ = read(&bytes);
-            let _ = Reply::read(&bytes, 1);
-        }
-
-        #[test]
-        fn a_payload_reads_back_as_the_call_it_was_made_of(method in ".{0,20}", number in any::<u64>()) {
-            let text = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": [number]}).to_string();
-            let call = single(&text).unwrap();
-            let again = single(std::str::from_utf8(&call.payload(9)).unwrap()).unwrap();
-            prop_assert_eq!(again.method, call.method);
-            prop_assert_eq!(again.params, call.params);
-            prop_assert_eq!(again.id.as_deref(), Some(&b"9"[..]));
-        }
-    }
-}
+mod tests;

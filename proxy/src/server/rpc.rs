@@ -63,9 +63,7 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
         Body::Single(Ok(call)) => Ok(single(call::answer(&core, &route, &call, position).await, target.include_meta)),
         Body::Single(Err(invalid)) => Ok(body(StatusCode::OK, JSON, refused(site, &invalid).into())),
         Body::Batch(items) if items.is_empty() => Err(Refusal::EmptyBatch),
-        Body::Batch(items) if items.len() > admit::MAX_BATCH => {
-            Err(Refusal::BatchTooLarge { found: items.len(), limit: admit::MAX_BATCH })
-        }
+        Body::TooMany(found) => Err(Refusal::BatchTooLarge { found, limit: admit::MAX_BATCH }),
         Body::Batch(items) => Ok(batch(site, &core, &route, items, &position, target.include_meta).await),
     }
 }

@@ -52,8 +52,8 @@ pub(crate) struct Call<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) method: Cow<'a, str>,
-    #[serde(default)]
-    pub(crate) params: Value,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
 }
 
 /// A message as read.
@@ -90,7 +90,7 @@ enum Item {
 impl State {
     /// Accounts for one call and decides what happens to it.
     pub(crate) fn admit(&self, transport: Transport, call: &Call<'_>, body: &Bytes) -> Planned {
-        let scripted = self.script.as_ref().and_then(|script| script.lock().next(&call.method));
+        let scripted = self.script.as_ref().and_then(|script| script.lock().next(&call.method, &call.params()));
         let mut planned = Planned { delay: Duration::ZERO, reply: scripted.unwrap_or(Reply::Simulated) };
         while let Reply::After(wait, then) = planned.reply {
             planned = Planned { delay: planned.delay + wait, reply: *then };
@@ -117,9 +117,13 @@ impl State {
         match reply {
             Reply::Result(json) => Item::Text(result_text(id, &String::from_utf8_lossy(&json))),
             Reply::Error(error) => Item::Text(error_text(id, &error)),
+            Reply::Around { before, after } => {
+                Item::Text([&String::from_utf8_lossy(&before), id, &String::from_utf8_lossy(&after)].concat())
+            }
+            Reply::Echo => Item::Text(result_text(id, call.params.map_or("null", RawValue::get))),
             Reply::Http { status, headers, body } => Item::Whole(Rendered::Message { status, headers, body }),
             Reply::Fault(fault) => faulty(fault, id, &call.method),
-            Reply::After(..) | Reply::Simulated => Item::Text(match self.answer(&call.method, &call.params) {
+            Reply::After(..) | Reply::Simulated => Item::Text(match self.answer(&call.method, &call.params()) {
                 Ok(value) => result_text(id, &value.to_string()),
                 Err(error) => error_text(id, &error),
             }),
@@ -240,5 +244,10 @@ impl Call<'_> {
     /// The call's own id as JSON text.
     pub(crate) fn id_text(&self) -> &str {
         self.id.map_or("null", RawValue::get)
+    }
+
+    /// Its parameters; null where there are none, or none that fit into a value.
+    pub(crate) fn params(&self) -> Value {
+        self.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default()
     }
 }

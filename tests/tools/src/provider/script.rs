@@ -1,5 +1,5 @@
-//! Exact replies for tests: per method a sequence, whose last entry repeats. A method without a sequence is answered
-//! by the simulated chain.
+//! Exact replies for tests: per method, or per method and parameters, a sequence whose last entry repeats. A call without
+//! a sequence is answered by the simulated chain.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +17,15 @@ pub enum Reply {
     Result(Bytes),
     /// A JSON-RPC error; the call's own id is put around it.
     Error(RpcError),
+    /// These very bytes, with the call's own id between them.
+    Around {
+        /// What stands before the id.
+        before: Bytes,
+        /// What stands after it.
+        after: Bytes,
+    },
+    /// The call's own parameters as its result.
+    Echo,
     /// This status and this body, whatever the call's id.
     Http {
         /// HTTP status; over WebSocket only the body is sent.
@@ -53,6 +62,12 @@ impl Reply {
         Self::Error(RpcError { code, message: message.to_owned(), data: Some(data) })
     }
 
+    /// These bytes, with the call's own id between them.
+    #[must_use]
+    pub fn around(before: impl Into<Bytes>, after: impl Into<Bytes>) -> Self {
+        Self::Around { before: before.into(), after: after.into() }
+    }
+
     /// A body with a status, without further headers.
     #[must_use]
     pub fn http(status: u16, body: impl Into<Bytes>) -> Self {
@@ -70,6 +85,7 @@ impl Reply {
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     replies: HashMap<String, VecDeque<Reply>>,
+    exact: HashMap<(String, String), VecDeque<Reply>>,
 }
 
 impl Script {
@@ -86,9 +102,21 @@ impl Script {
         self
     }
 
-    /// The next reply to `method`.
-    pub(crate) fn next(&mut self, method: &str) -> Option<Reply> {
-        let sequence = self.replies.get_mut(method)?;
+    /// Answers calls of `method` with exactly these parameters, null where there are none, before those of
+    /// [`Script::on`].
+    #[must_use]
+    pub fn on_call(mut self, method: &str, params: &Value, replies: impl IntoIterator<Item = Reply>) -> Self {
+        self.exact.insert((method.to_owned(), params.to_string()), replies.into_iter().collect());
+        self
+    }
+
+    /// The next reply to a call.
+    pub(crate) fn next(&mut self, method: &str, params: &Value) -> Option<Reply> {
+        let exact = if self.exact.is_empty() { None } else { Some((method.to_owned(), params.to_string())) };
+        let sequence = match exact.and_then(|call| self.exact.get_mut(&call)) {
+            Some(sequence) => sequence,
+            None => self.replies.get_mut(method)?,
+        };
         if sequence.len() > 1 { sequence.pop_front() } else { sequence.front().cloned() }
     }
 }
@@ -100,8 +128,16 @@ mod tests {
     #[test]
     fn a_sequence_is_played_in_order_and_its_last_reply_repeats() {
         let mut script = Script::new().on("a", [Reply::Fault(Fault::Reset), Reply::result("1")]);
-        let played: Vec<_> = (0..3).map(|_| script.next("a")).collect();
+        let played: Vec<_> = (0..3).map(|_| script.next("a", &Value::Null)).collect();
         assert_eq!(played, [Some(Reply::Fault(Fault::Reset)), Some(Reply::result("1")), Some(Reply::result("1"))]);
-        assert_eq!(script.next("b"), None);
+        assert_eq!(script.next("b", &Value::Null), None);
+    }
+
+    #[test]
+    fn a_call_with_exact_parameters_comes_before_its_method() {
+        let params = serde_json::json!([1]);
+        let mut script = Script::new().on("a", [Reply::result("1")]).on_call("a", &params, [Reply::Echo]);
+        assert_eq!(script.next("a", &params), Some(Reply::Echo));
+        assert_eq!(script.next("a", &Value::Null), Some(Reply::result("1")));
     }
 }

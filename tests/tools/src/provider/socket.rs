@@ -97,8 +97,8 @@ impl Socket {
             state.account.lock().stats.messages += 1;
             let planned = state.admit(Transport::Ws, &call, &body);
             let rendered = match planned.reply {
-                Reply::Simulated if call.method == "eth_subscribe" => self.subscribe(&call.params, call.id_text()),
-                Reply::Simulated => self.unsubscribe(&call.params, call.id_text()),
+                Reply::Simulated if call.method == "eth_subscribe" => self.subscribe(&call.params(), call.id_text()),
+                Reply::Simulated => self.unsubscribe(&call.params(), call.id_text()),
                 reply => state.single(&call, reply),
             };
             self.give(rendered, planned.delay);
