@@ -113,18 +113,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
 /// # Errors
 /// The body is not JSON as a whole.
 pub(crate) fn read(body: &Bytes) -> Result<Body, NotJson> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let items: Items<'_> = serde_json::from_slice(body).map_err(|_| NotJson)?;
+    let text = std::str::from_utf8(body).map_err(|_| NotJson)?;
+    if text.trim_ascii_start().starts_with('[') {
+        let items: Items<'_> = serde_json::from_str(text).map_err(|_| NotJson)?;
         if items.found > MAX_BATCH {
             return Ok(Body::TooMany(items.found));
         }
         return Ok(Body::Batch(items.first.into_iter().map(|item| read_call(body, item.get())).collect()));
     }
     // The usual case takes one pass over the body; only what is no call is read again to tell why.
-    if let Ok(raw) = serde_json::from_slice::<RawCall<'_>>(body) {
+    if let Ok(raw) = serde_json::from_str::<RawCall<'_>>(text) {
         return Ok(Body::Single(checked(body, raw, body.len())));
     }
-    let item: &RawValue = serde_json::from_slice(body).map_err(|_| NotJson)?;
+    let item: &RawValue = serde_json::from_str(text).map_err(|_| NotJson)?;
     Ok(Body::Single(read_call(body, item.get())))
 }
 
