@@ -2,6 +2,7 @@
 //! demo, the tests and the benchmarks. It knows nothing of the collector's or the query service's code, so that it
 //! builds fast and cannot share their mistakes; what it knows of Lariat are the names in the schema.
 
+pub mod bench_routing;
 pub mod calls;
 pub mod chain;
 pub mod fleet;

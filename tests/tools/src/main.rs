@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use lariat_tools::bench_routing::{self, BenchRoutingSettings};
 use lariat_tools::calls::Mix;
 use lariat_tools::chain::{Chain, ChainSettings};
 use lariat_tools::histogram::Quantiles;
@@ -41,6 +42,8 @@ enum Command {
     Relay(RelayArgs),
     /// Forwards HTTP without looking at it until interrupted.
     Floor(FloorArgs),
+    /// Compares a call through Lariat with one through a bare forwarder and with none between.
+    BenchRouting(BenchRoutingArgs),
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +186,28 @@ struct FloorArgs {
     target: String,
 }
 
+#[derive(Debug, Args)]
+struct BenchRoutingArgs {
+    /// The lariat to measure.
+    #[arg(long, default_value = "target/release/lariat")]
+    lariat: PathBuf,
+    /// Turns of each arm, after one that only warms up.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each of the loads, of which a round has eight.
+    #[arg(long, default_value_t = 3.0)]
+    duration: f64,
+    /// Connections, each with one call at a time.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Calls per second of the paced load.
+    #[arg(long, default_value_t = 1_000.0)]
+    rps: f64,
+    /// Print every round as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main]
@@ -193,6 +218,7 @@ async fn main() -> ExitCode {
         Command::LoadRpc(args) => load_rpc(args).await,
         Command::Relay(args) => relay(args).await,
         Command::Floor(args) => floor(args).await,
+        Command::BenchRouting(args) => bench_routing(args).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -246,6 +272,23 @@ async fn floor(args: FloorArgs) -> Result<(), Failure> {
     told_to_stop().await?;
     floor.shutdown().await;
     Ok(())
+}
+
+async fn bench_routing(args: BenchRoutingArgs) -> Result<(), Failure> {
+    let dir = std::env::temp_dir().join(format!("lariat-bench-{}", std::process::id()));
+    let settings = BenchRoutingSettings {
+        lariat: args.lariat,
+        tools: std::env::current_exe()?,
+        dir: dir.clone(),
+        rounds: args.rounds,
+        duration: seconds(args.duration)?,
+        connections: args.connections,
+        calls_per_second: args.rps,
+    };
+    let report = bench_routing::run(&settings).await;
+    std::fs::remove_dir_all(&dir)?;
+    let report = report?;
+    show(args.json, &report, bench_routing::table(&report))
 }
 
 /// Returns at SIGINT or SIGTERM.
