@@ -1,6 +1,8 @@
 //! What is let in: how many calls at once, how large a body, how long it may take to arrive. Memory is reserved before a
 //! body is read, so that many large bodies at once are refused instead of being half read; a refusal here is no
-//! decision and is only counted.
+//! decision and is only counted. Limits on the rate of calls are in [`rate`]: what they refuse is a call, and a decision.
+
+pub(crate) mod rate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

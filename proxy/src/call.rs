@@ -52,6 +52,8 @@ pub(crate) struct Done {
     pub(crate) body: Option<Vec<u8>>,
     /// None unless the route asks for them.
     pub(crate) meta: Option<serde_json::Value>,
+    /// Where the client calls too often: when it may again.
+    pub(crate) limited_for_ms: Option<u64>,
 }
 
 /// Routes a call.
@@ -127,6 +129,9 @@ impl<'a> Run<'a> {
 
     /// The answer, where no provider is asked.
     fn without_provider(&self) -> Option<Ended> {
+        if let Err(retry_after_ms) = self.core.limits.charge(self.route.profile_at, self.route.profile) {
+            return Some(Ended::Refused(Refusal::RateLimited { retry_after_ms }));
+        }
         let method = || self.call.method.to_string();
         match self.call.policy.safety {
             Safety::Keystore => Some(Ended::Refused(Refusal::Keystore(method()))),

@@ -7,6 +7,7 @@ use lariat_schema::ids::{ChainName, ProfileName, ProviderId};
 use lariat_schema::vocabulary::Transport;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
+use crate::admit::rate::Limits;
 use crate::attempt::Upstreams;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
@@ -15,6 +16,7 @@ use crate::record::{ChannelEvent, Happened, Item, Recorder, now_unix_nanos};
 pub(crate) struct Core {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) book: Arc<Book>,
+    pub(crate) limits: Limits,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
@@ -27,6 +29,7 @@ impl Core {
     /// The same proxy with another catalog, and the book that belongs to it.
     pub(crate) fn with(&self, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
         Self {
+            limits: self.limits.succeed(&self.catalog, &catalog),
             catalog,
             book,
             upstreams: self.upstreams.clone(),

@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
+use crate::admit::rate::Limits;
 use crate::core::Core;
 use crate::health::Book;
 use crate::record::Sources;
@@ -151,7 +152,8 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
-    let core = Core { catalog, book, upstreams, recorder, boot_seed, digest_key };
+    let limits = Limits::new(&catalog);
+    let core = Core { catalog, book, limits, upstreams, recorder, boot_seed, digest_key };
     let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);

@@ -76,7 +76,7 @@ pub struct Profile {
 pub struct ClientLimits {
     /// Calls per second.
     pub rps: Option<u64>,
-    /// Calls at once above it.
+    /// Calls at once; absent, as many as in a second.
     pub burst: Option<u64>,
 }
 

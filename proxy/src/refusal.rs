@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     BodyBroken,
     #[error("too many calls in flight; try again")]
     Overloaded,
+    #[error("the rate limit of this profile is reached; try again in {retry_after_ms} ms")]
+    RateLimited { retry_after_ms: u64 },
     #[error("unknown profile `{0}`")]
     UnknownProfile(String),
     #[error("unknown chain `{0}`")]
@@ -48,6 +50,7 @@ impl Refusal {
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => -32600,
             Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => -32602,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => -32601,
+            Self::RateLimited { .. } => -32005,
             Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::BodyBroken
@@ -63,6 +66,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownProfile(_) => StatusCode::NOT_FOUND,
             Self::UnknownChain(_) | Self::BadOption(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             _ => StatusCode::OK,
@@ -76,7 +80,7 @@ impl Refusal {
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => ErrorCategory::InvalidRequest,
             Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => ErrorCategory::InvalidParams,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => ErrorCategory::MethodNotFound,
-            Self::Overloaded => ErrorCategory::LocalCapacity,
+            Self::Overloaded | Self::RateLimited { .. } => ErrorCategory::LocalCapacity,
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::BodyBroken | Self::UnknownProfile(_) => {
                 ErrorCategory::ClientError
             }
@@ -87,7 +91,9 @@ impl Refusal {
     /// `error.data`.
     pub(crate) fn data(&self) -> Option<Value> {
         match self {
-            Self::Exhausted { retry_after_ms } => Some(json!({ "retry_after_ms": retry_after_ms })),
+            Self::Exhausted { retry_after_ms } | Self::RateLimited { retry_after_ms } => {
+                Some(json!({ "retry_after_ms": retry_after_ms }))
+            }
             Self::UnknownProfile(_) => Some(json!({ "error_type": "unknown_profile" })),
             Self::UnknownChain(_) => Some(json!({ "error_type": "unknown_chain" })),
             _ => None,

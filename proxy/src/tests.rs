@@ -2,6 +2,7 @@
 
 mod conformance;
 mod fixture;
+mod limiting;
 mod recording;
 mod reloading;
 mod routing;

@@ -14,6 +14,10 @@ impl Run<'_> {
         let id: &[u8] = call.id.as_deref().unwrap_or(b"null");
         let record = self.record();
         let ending = &mut record.ending;
+        let limited_for_ms = match &ended {
+            Ended::Refused(Refusal::RateLimited { retry_after_ms }) => Some(*retry_after_ms),
+            _ => None,
+        };
         let body = match ended {
             Ended::Local(result) => {
                 (ending.answered_by, ending.result, ending.category) = (AnsweredBy::Local, CallResult::Success, None);
@@ -43,7 +47,7 @@ impl Run<'_> {
         ending.bytes_out = if call.id.is_some() { body.len() as u64 } else { 0 };
         let elapsed = nanos(self.recording.started.elapsed());
         let meta = self.route.wants_meta.then(|| self.meta(elapsed, attempts));
-        Done { body: call.id.is_some().then_some(body), meta }
+        Done { body: call.id.is_some().then_some(body), meta, limited_for_ms }
     }
 
     fn meta(&self, elapsed_ns: u64, attempts: usize) -> serde_json::Value {

@@ -70,6 +70,22 @@ fn every_error_is_reported_at_once_with_path_and_line() {
 }
 
 #[test]
+fn a_limit_has_one_name_and_a_burst_needs_a_rate() {
+    let read = |limits: &str| {
+        let text =
+            format!("{limits}\nchains: {{ e: {{ chain_id: 1, providers: [ {{ id: a, url: 'http://h:1' }} ] }} }}\n");
+        parse("p", &text, &|_| None).map(|catalog| catalog.profiles[0].limits).map_err(|errors| errors[0].to_string())
+    };
+    let both = ClientLimits { rps: Some(5), burst: Some(9) };
+    assert_eq!(read("rps_limit: 5\nburst_limit: 9"), Ok(both));
+    assert_eq!(read("default_rps_limit: 5\ndefault_burst_limit: 9"), Ok(both));
+    assert_eq!(read(""), Ok(ClientLimits::default()));
+    assert!(read("rps_limit: 5\ndefault_rps_limit: 6").unwrap_err().starts_with("p.yml:2: default_rps_limit"));
+    assert!(read("burst_limit: 9").unwrap_err().contains("rps_limit"));
+    assert!(read("rps_limit: 0").unwrap_err().contains("from 1 to"));
+}
+
+#[test]
 fn upstreams_are_shared_between_profiles_unless_credentials_differ_or_they_are_isolated() {
     let dir = tempfile::tempdir().unwrap();
     let file = |slug: &str, extra: &str| {

@@ -13,6 +13,7 @@ use lariat_schema::vocabulary::{CircuitState, Transport};
 use sha2::{Digest, Sha256};
 
 use super::{Reply, Site, body, text};
+use crate::core::Core;
 use crate::health::ChannelIndex;
 use crate::reload::{self, Changes, ReloadError};
 
@@ -100,6 +101,7 @@ pub(super) fn metrics(site: &Site) -> Reply {
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
     reloads(&site.reloader.counters, &mut out);
+    rate_limited(&core, &mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
 }
 
@@ -126,6 +128,15 @@ fn reloads(counters: &reload::Counters, out: &mut String) {
         ),
     ] {
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", load(counter));
+    }
+}
+
+fn rate_limited(core: &Core, out: &mut String) {
+    out.push_str("# HELP lariat_calls_rate_limited_total Calls refused by the limit of their profile.\n");
+    out.push_str("# TYPE lariat_calls_rate_limited_total counter\n");
+    for (at, profile) in core.catalog.profiles.iter().enumerate() {
+        let (slug, refused) = (&profile.slug, core.limits.refused(at));
+        let _infallible = writeln!(out, "lariat_calls_rate_limited_total{{profile=\"{slug}\"}} {refused}");
     }
 }
 

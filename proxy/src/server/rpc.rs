@@ -90,6 +90,21 @@ fn refused(site: &Site, invalid: &Invalid) -> Vec<u8> {
 }
 
 fn single(done: Done, include: IncludeMeta) -> Reply {
+    let limited_for_ms = done.limited_for_ms;
+    let mut reply = answered(done, include);
+    if let Some(wait_ms) = limited_for_ms {
+        *reply.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        retry_after(&mut reply, wait_ms);
+    }
+    reply
+}
+
+fn retry_after(reply: &mut Reply, wait_ms: u64) {
+    let seconds = admit::rate::retry_after_seconds(wait_ms);
+    reply.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+}
+
+fn answered(done: Done, include: IncludeMeta) -> Reply {
     let Some(mut bytes) = done.body else { return nothing() };
     if let (IncludeMeta::Body, Some(meta)) = (include, &done.meta) {
         jsonrpc::add_member(&mut bytes, "lariat_meta", &meta.to_string());
@@ -125,24 +140,24 @@ async fn batch(
     include: IncludeMeta,
 ) -> Reply {
     let batch_size = u32::try_from(items.len()).unwrap_or(u32::MAX);
-    let done: Vec<(Option<Vec<u8>>, Option<serde_json::Value>)> = futures::stream::iter(items.into_iter().zip(0u32..))
+    let done: Vec<Done> = futures::stream::iter(items.into_iter().zip(0u32..))
         .map(|(item, batch_index)| async move {
             match item {
                 Ok(call) => {
                     let position = Position { batch_index, batch_size, ..position.clone() };
-                    let done = call::answer(core, route, &call, position).await;
-                    (done.body, done.meta)
+                    call::answer(core, route, &call, position).await
                 }
-                Err(invalid) => (Some(refused(site, &invalid)), None),
+                Err(invalid) => Done { body: Some(refused(site, &invalid)), meta: None, limited_for_ms: None },
             }
         })
         .buffered(BATCH_AT_ONCE)
         .collect()
         .await;
     let mut out =
-        Vec::with_capacity(2 + done.iter().filter_map(|(body, _)| Some(body.as_ref()?.len() + 1)).sum::<usize>());
-    let mut first_meta = None;
-    for (reply, meta) in done {
+        Vec::with_capacity(2 + done.iter().filter_map(|done| Some(done.body.as_ref()?.len() + 1)).sum::<usize>());
+    let (mut first_meta, mut limited_for_ms) = (None, None);
+    for Done { body: reply, meta, limited_for_ms: limited } in done {
+        limited_for_ms = limited_for_ms.max(limited);
         let Some(mut reply) = reply else { continue };
         if let (IncludeMeta::Body, Some(meta)) = (include, &meta) {
             jsonrpc::add_member(&mut reply, "lariat_meta", &meta.to_string());
@@ -151,11 +166,16 @@ async fn batch(
         out.extend_from_slice(&reply);
         first_meta = first_meta.or(meta);
     }
-    if out.is_empty() {
-        return nothing();
+    let mut reply = if out.is_empty() {
+        nothing()
+    } else {
+        out.push(b']');
+        body(StatusCode::OK, JSON, out.into())
+    };
+    // Some of the batch was answered: that is no 429, but worth the same advice.
+    if let Some(wait_ms) = limited_for_ms {
+        retry_after(&mut reply, wait_ms);
     }
-    out.push(b']');
-    let mut reply = body(StatusCode::OK, JSON, out.into());
     if let (IncludeMeta::Headers, Some(meta)) = (include, first_meta) {
         meta_header(&mut reply, &meta);
     }
