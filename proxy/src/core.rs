@@ -8,10 +8,10 @@ use lariat_schema::vocabulary::Transport;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::admit::rate::Limits;
-use crate::attempt::Upstreams;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
 use crate::record::{ChannelEvent, Happened, Item, Recorder, now_unix_nanos};
+use crate::upstream::Upstreams;
 
 pub(crate) struct Core {
     pub(crate) catalog: Arc<Catalog>,
@@ -28,11 +28,12 @@ pub(crate) struct Core {
 impl Core {
     /// The same proxy with another catalog, and the book that belongs to it.
     pub(crate) fn with(&self, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
+        let upstreams = Arc::new(self.upstreams.succeed(&catalog));
         Self {
             limits: self.limits.succeed(&self.catalog, &catalog),
             catalog,
             book,
-            upstreams: self.upstreams.clone(),
+            upstreams,
             recorder: self.recorder.clone(),
             boot_seed: self.boot_seed,
             digest_key: self.digest_key,

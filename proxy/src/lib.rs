@@ -1,7 +1,7 @@
 //! JSON-RPC in → decision → attempts → reply, and the record of it.
 //!
 //! The modules stand in the order in which a call meets them. Deciding is pure (`decide`, `strategies`, `classify`,
-//! `circuit`, `policy`); acting is in `server`, `call`, `attempt` and `probe`; telling is in `record`, which no call
+//! `circuit`, `policy`); acting is in `server`, `call`, `upstream` and `probe`; telling is in `record`, which no call
 //! ever waits for. A proxy needs no other node, and nothing of it is global to the process.
 
 pub mod profiles;
@@ -24,9 +24,10 @@ mod health;
 mod decide;
 pub mod strategies;
 
-mod attempt;
 mod classify;
 mod probe;
+#[allow(dead_code, reason = "subscriptions and probes over sockets are what it is for")]
+mod upstream;
 
 pub mod record;
 
@@ -147,10 +148,10 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
     let digest_key = admin_token.as_ref().map_or(boot_seed, |token| xxhash_rust::xxh3::xxh3_64(token.as_bytes()));
-    let upstreams = Arc::new(attempt::Upstreams::new()?);
     let recorder = recording.recorder.clone();
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, kill.clone())?);
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let core = Core { catalog, book, limits, upstreams, recorder, boot_seed, digest_key };

@@ -11,12 +11,12 @@ use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome, Tra
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::attempt::{Answer, Outgoing, attempt};
 use crate::core::Core;
 use crate::health::{Admission, ChannelIndex, PUBLISH_EVERY};
 use crate::record::{Attempt, Chosen, Happened, Item, Scope, now_unix_nanos, span_id};
 use crate::server::Site;
 use crate::trace_context::Trace;
+use crate::upstream::{Answer, Outgoing, attempt};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// First probes are spread over this time, or over the interval if that is shorter.

@@ -7,7 +7,6 @@ use lariat_schema::vocabulary::{AttemptKind, Dispatched, ErrorCategory, Exclusio
 
 use super::recording::nanos;
 use super::{Ended, Run};
-use crate::attempt::{self, Answer, Outgoing};
 use crate::circuit::Denied;
 use crate::classify;
 use crate::decide::{Ask, Tried, decide};
@@ -17,6 +16,7 @@ use crate::policy::{self, Safety};
 use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
 use crate::strategies::Candidate;
+use crate::upstream::{self, Answer, Outgoing};
 
 /// Attempts of a call that may be sent again.
 const MAX_DISPATCHES: usize = 3;
@@ -153,7 +153,7 @@ impl Run<'_> {
         });
         self.recording.attempting = Some(Instant::now());
         let rules = &provider.capabilities.error_rules;
-        let answer = attempt::attempt(&core.upstreams, instance, transport, rules, outgoing, timeout).await;
+        let answer = upstream::attempt(&core.upstreams, instance, transport, rules, outgoing, timeout).await;
         self.recording.attempting = None;
         let took_ns = nanos(answer.took);
         let record = self.record();

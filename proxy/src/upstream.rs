@@ -1,0 +1,163 @@
+//! The ways to the providers: a pool of HTTP connections, and one kept WebSocket for each instance that has one. An
+//! attempt is a request to one of them under a deadline, and what came of it as a value. It touches no circuit and
+//! records nothing: those belong to whoever asked for it. What a provider sends is bounded in bytes and in time, and read
+//! as JSON-RPC only far enough to know whether it answers this call.
+
+mod http;
+mod retry_after;
+mod socket;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lariat_schema::ids::InstanceId;
+use lariat_schema::vocabulary::{Dispatched, ErrorCategory, Outcome, Transport};
+use tokio_util::sync::CancellationToken;
+
+use crate::classify;
+use crate::jsonrpc::Reply;
+use crate::profiles::{Catalog, ErrorRule, Instance};
+use crate::record::AttemptEnd;
+use crate::trace_context;
+pub(crate) use retry_after::retry_after_ms;
+#[allow(unused_imports, reason = "subscriptions and probes over sockets name them")]
+pub(crate) use socket::{Counts, Feed, Link, LinkView, Socket, State, SubscribeError};
+
+/// Bytes of a provider's reply at most.
+pub(crate) const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+/// Time in which a TCP connection must stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The connections to all providers of a catalog.
+pub(crate) struct Upstreams {
+    http: http::Pool,
+    dialler: socket::Dialler,
+    sockets: HashMap<InstanceId, Socket>,
+    pub(crate) counts: Arc<Counts>,
+    /// Ends the sockets where they stand.
+    stop: CancellationToken,
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// The whole call.
+    pub(crate) payload: Bytes,
+    /// The id inside it.
+    pub(crate) id: u64,
+    /// What the provider is told of the trace, if it wants to know; over a WebSocket there is no place for it.
+    pub(crate) trace: Option<trace_context::Outgoing>,
+}
+
+impl Upstreams {
+    /// Makes the pool and starts a socket for each instance that has one; `stop` ends them.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own settings.
+    pub(crate) fn new(catalog: &Catalog, stop: CancellationToken) -> Result<Self, rustls::Error> {
+        let first = Self {
+            http: http::Pool::new()?,
+            dialler: socket::Dialler::new()?,
+            sockets: HashMap::new(),
+            counts: Arc::default(),
+            stop,
+        };
+        Ok(first.succeed(catalog))
+    }
+
+    /// The connections for another catalog. Those of instances that stay are kept; a socket that no catalog has any
+    /// more ends with the last call that still holds the old one.
+    pub(crate) fn succeed(&self, catalog: &Catalog) -> Self {
+        let mut sockets = HashMap::new();
+        for instance in &catalog.instances {
+            let Some(endpoint) = &instance.ws else { continue };
+            let kept = self.sockets.get(&instance.id).cloned();
+            let socket = kept.unwrap_or_else(|| {
+                let door = self.dialler.door(endpoint, &instance.headers);
+                let spread = Duration::from_millis(instance.probe_interval_ms / 4);
+                Socket::start(door, spread, self.counts.clone(), self.stop.clone())
+            });
+            sockets.insert(instance.id.clone(), socket);
+        }
+        let Self { http, dialler, counts, stop, .. } = self;
+        Self { http: http.clone(), dialler: dialler.clone(), sockets, counts: counts.clone(), stop: stop.clone() }
+    }
+
+    /// The kept WebSocket of an instance; none if it has no address for one.
+    pub(crate) fn socket(&self, instance: &InstanceId) -> Option<Socket> {
+        self.sockets.get(instance).cloned()
+    }
+
+    /// What is known of each instance's socket, in the catalog's order.
+    pub(crate) fn links(&self, catalog: &Catalog) -> Vec<Option<Arc<Link>>> {
+        let link = |instance: &Instance| self.sockets.get(&instance.id).map(Socket::link);
+        catalog.instances.iter().map(link).collect()
+    }
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) end: AttemptEnd,
+    /// The provider's reply, a result or an error.
+    pub(crate) reply: Option<Reply>,
+    /// How long the provider wants to be left alone.
+    pub(crate) retry_after_ms: Option<u64>,
+    pub(crate) took: Duration,
+}
+
+impl Answer {
+    fn failed(category: ErrorCategory, dispatched: Dispatched, http_status: Option<u16>) -> Self {
+        let outcome = classify::outcome_of(category);
+        let end = AttemptEnd { outcome, category: Some(category), code: None, http_status, dispatched };
+        Self { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
+    }
+
+    /// Reads what a provider sent as the reply to the call of that id.
+    fn read(body: &Bytes, status: Option<u16>, rules: &[ErrorRule], id: u64) -> Self {
+        let Some(reply) = Reply::read(body, id) else {
+            let category = status.map_or(ErrorCategory::InvalidResponse, classify::of_status);
+            return Self::failed(category, Dispatched::Dispatched, status);
+        };
+        let end = end_of(&reply, status, rules);
+        Self { end, reply: Some(reply), retry_after_ms: None, took: Duration::ZERO }
+    }
+}
+
+/// How an attempt ended that got this reply.
+fn end_of(reply: &Reply, status: Option<u16>, rules: &[ErrorRule]) -> AttemptEnd {
+    let (category, code) = match &reply.error {
+        Some(error) => (Some(classify::of_error(rules, status.unwrap_or(200), error)), Some(error.code)),
+        None => (None, None),
+    };
+    let outcome = category.map_or(Outcome::Success, classify::outcome_of);
+    AttemptEnd { outcome, category, code, http_status: status, dispatched: Dispatched::Dispatched }
+}
+
+/// Sends a call over that channel of the instance, and waits at most `timeout` for the whole reply.
+pub(crate) async fn attempt(
+    upstreams: &Upstreams,
+    instance: &Instance,
+    transport: Transport,
+    rules: &[ErrorRule],
+    outgoing: Outgoing,
+    timeout: Duration,
+) -> Answer {
+    let started = Instant::now();
+    let (http, socket) = (instance.endpoint(Transport::Http), upstreams.sockets.get(&instance.id));
+    let mut answer = match (transport, http, socket) {
+        (Transport::Http, Some(endpoint), _) => {
+            let exchange = upstreams.http.exchange(endpoint, &instance.headers, rules, outgoing);
+            match tokio::time::timeout(timeout, exchange).await {
+                Ok(answer) => answer,
+                Err(_) => Answer::failed(ErrorCategory::Timeout, Dispatched::Indeterminate, None),
+            }
+        }
+        (Transport::Ws, _, Some(socket)) => socket.attempt(rules, outgoing, timeout).await,
+        _ => Answer::failed(ErrorCategory::NetworkError, Dispatched::NotDispatched, None),
+    };
+    answer.took = started.elapsed();
+    answer
+}
