@@ -60,8 +60,19 @@ impl Gate {
         if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
             return Err(Refusal::BodyTooLarge { limit: MAX_BODY_BYTES });
         }
-        let units = declared.unwrap_or(UNKNOWN_LENGTH_CHARGE).div_ceil(CHARGE_UNIT).max(1);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.reserve(declared.unwrap_or(UNKNOWN_LENGTH_CHARGE))
+    }
+
+    /// Lets a WebSocket frame in that was read already.
+    ///
+    /// # Errors
+    /// Too much is in flight.
+    pub(crate) fn enter_frame(&self, bytes: usize) -> Result<Admitted, Refusal> {
+        self.reserve(bytes)
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Admitted, Refusal> {
+        let units = u32::try_from(bytes.div_ceil(CHARGE_UNIT).max(1)).unwrap_or(u32::MAX);
         let request = self.requests.clone().try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let body = self.body_units.clone().try_acquire_many_owned(units).map_err(|_| Refusal::Overloaded)?;
         Ok(Admitted { _request: request, _body: body })

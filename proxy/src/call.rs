@@ -66,6 +66,11 @@ pub(crate) async fn answer(core: &Core, route: &Route<'_>, call: &Call, position
     run.finish(ended)
 }
 
+/// Refuses a call before any provider is asked, which is a decision too.
+pub(crate) fn refuse(core: &Core, route: &Route<'_>, call: &Call, position: Position, refusal: Refusal) -> Done {
+    Run::new(core, route, call, position).finish(Ended::Refused(refusal))
+}
+
 enum Ended {
     Local(String),
     Refused(Refusal),

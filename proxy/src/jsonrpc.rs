@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) params: Option<Bytes>,
     /// Size of the whole call in bytes.
     pub(crate) bytes: usize,
+    /// Whether the call itself asks for its metadata as a notification: `"lariat_meta":"notify"`.
+    pub(crate) notify_meta: bool,
 }
 
 /// JSON, but no JSON-RPC 2.0 call; the reply's id is null unless one could be read.
@@ -68,6 +70,8 @@ struct RawCall<'a> {
     method: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    lariat_meta: Option<&'a RawValue>,
 }
 
 /// Tells an absent member from a null one.
@@ -148,9 +152,14 @@ fn checked(body: &Bytes, raw: RawCall<'_>, bytes: usize) -> Result<Call, Invalid
     let params = raw.params.is_none_or(|params| params.get().starts_with(['[', '{']));
     let method = raw.method.and_then(|method| serde_json::from_str::<String>(method.get()).ok());
     match method {
-        Some(method) if version && params => {
-            Ok(Call { id, policy: policy::of(&method), method: method.into(), params: raw.params.map(slice), bytes })
-        }
+        Some(method) if version && params => Ok(Call {
+            id,
+            policy: policy::of(&method),
+            method: method.into(),
+            params: raw.params.map(slice),
+            bytes,
+            notify_meta: raw.lariat_meta.is_some_and(|wanted| wanted.get() == "\"notify\""),
+        }),
         _ => Err(Invalid { id }),
     }
 }

@@ -52,6 +52,7 @@ use crate::health::Book;
 use crate::record::Sources;
 use crate::reload::{Changes, ReloadError, Reloader};
 use crate::server::Site;
+use crate::server::ws::Life;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
 /// Requests at once; each may be a batch.
@@ -159,7 +160,8 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);
     tasks.spawn(reload::watch_files(site.clone(), background.clone()));
-    tasks.spawn(server::accept(listener, site.clone(), tasks.clone(), draining.clone(), kill.clone()));
+    let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };
+    tasks.spawn(server::accept(listener, site.clone(), life));
     Ok(Proxy { address, site, recording, tasks, draining, background, kill })
 }
 

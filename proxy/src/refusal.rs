@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     Overloaded,
     #[error("the rate limit of this profile is reached; try again in {retry_after_ms} ms")]
     RateLimited { retry_after_ms: u64 },
+    #[error("too many calls under way; wait for replies before sending more")]
+    TooManyUnderWay,
     #[error("unknown profile `{0}`")]
     UnknownProfile(String),
     #[error("unknown chain `{0}`")]
@@ -51,6 +53,7 @@ impl Refusal {
             Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => -32602,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => -32601,
             Self::RateLimited { .. } => -32005,
+            Self::TooManyUnderWay => -32008,
             Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::BodyBroken
@@ -80,7 +83,7 @@ impl Refusal {
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => ErrorCategory::InvalidRequest,
             Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => ErrorCategory::InvalidParams,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => ErrorCategory::MethodNotFound,
-            Self::Overloaded | Self::RateLimited { .. } => ErrorCategory::LocalCapacity,
+            Self::Overloaded | Self::TooManyUnderWay | Self::RateLimited { .. } => ErrorCategory::LocalCapacity,
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::BodyBroken | Self::UnknownProfile(_) => {
                 ErrorCategory::ClientError
             }

@@ -5,9 +5,9 @@
 pub(crate) mod admin;
 pub(crate) mod routes;
 pub(crate) mod rpc;
+pub(crate) mod ws;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,11 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
 use crate::core::Core;
 use crate::reload::Reloader;
+use ws::{Guest, Life};
 
 /// Connections at once; further ones wait in the system's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -47,11 +46,13 @@ pub(crate) struct Site {
     pub(crate) reloader: Reloader,
     /// Held while the core is replaced, and by what must not be lost between the old and the new one.
     pub(crate) changing: Mutex<()>,
+    pub(crate) sockets: ws::Counts,
 }
 
 impl Site {
     pub(crate) fn new(core: Core, gate: Gate, admin_token: Option<String>, reloader: Reloader) -> Self {
-        Self { core: ArcSwap::from_pointee(core), gate, admin_token, reloader, changing: Mutex::new(()) }
+        let (core, changing, sockets) = (ArcSwap::from_pointee(core), Mutex::new(()), ws::Counts::default());
+        Self { core, gate, admin_token, reloader, changing, sockets }
     }
 
     /// What is routed and what is known of it as of now. A request asks once and keeps what it got, so that a reload
@@ -67,29 +68,20 @@ impl Site {
 }
 
 /// Accepts until told to stop.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    site: Arc<Site>,
-    tasks: TaskTracker,
-    draining: CancellationToken,
-    kill: CancellationToken,
-) {
+pub(crate) async fn accept(listener: TcpListener, site: Arc<Site>, life: Life) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = draining.cancelled() => return,
-            () = kill.cancelled() => return,
+            () = life.draining.cancelled() => return,
+            () = life.kill.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let serve = connection(stream, peer, site.clone(), draining.clone());
-                let kill = kill.clone();
-                tasks.spawn(async move {
-                    kill.run_until_cancelled_owned(serve).await;
-                    drop(place);
-                });
+                let guest = Guest { peer, _place: Arc::new(place), life: life.clone() };
+                let kill = life.kill.clone();
+                life.tasks.spawn(kill.run_until_cancelled_owned(connection(stream, guest, site.clone())));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -99,17 +91,18 @@ pub(crate) async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, draining: CancellationToken) {
+async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let (peer, draining) = (guest.peer, guest.life.draining.clone());
     let service = service_fn(move |request| {
-        let site = site.clone();
-        async move { Ok::<_, Infallible>(serve(&site, peer, request).await) }
+        let (site, guest) = (site.clone(), guest.clone());
+        async move { Ok::<_, Infallible>(serve(&site, &guest, request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = draining.cancelled() => {
@@ -122,21 +115,21 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, draini
     }
 }
 
-async fn serve(site: &Arc<Site>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
-    let mut reply = dispatch(site, peer, request).await;
+async fn serve(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -> Reply {
+    let mut reply = dispatch(site, guest, request).await;
     let headers = reply.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     reply
 }
 
-async fn dispatch(site: &Arc<Site>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+async fn dispatch(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     if path.starts_with("/rpc/") || path.starts_with("/ws/rpc/") {
-        if request.headers().contains_key(header::UPGRADE) || path.starts_with("/ws/") {
-            return text(
-                StatusCode::NOT_IMPLEMENTED,
-                "WebSocket clients are not served; send calls with HTTP POST to /rpc/{chain}\n",
-            );
+        if ws::is_upgrade(&request) {
+            return ws::upgrade(site, guest, request);
+        }
+        if path.starts_with("/ws/") {
+            return ws::needs_upgrade(request.method());
         }
         return match *request.method() {
             Method::POST => rpc::serve(site, request).await,
@@ -148,7 +141,7 @@ async fn dispatch(site: &Arc<Site>, peer: SocketAddr, request: Request<Incoming>
         (&Method::GET, "/health") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n"),
         (&Method::GET, "/metrics") => admin::metrics(site),
-        (&Method::GET, "/v1/providers") => admin::providers(site, peer, &request),
+        (&Method::GET, "/v1/providers") => admin::providers(site, guest.peer, &request),
         (&Method::POST, path) if path.starts_with("/admin/") => admin::act(site, path, &request).await,
         _ => text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"),
     }

@@ -6,5 +6,7 @@ mod limiting;
 mod recording;
 mod reloading;
 mod routing;
+mod sockets;
 mod specification;
 mod tracing;
+mod websocket;

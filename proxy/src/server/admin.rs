@@ -95,6 +95,30 @@ pub(super) fn metrics(site: &Site) -> Reply {
             "Calls accepted and not yet answered.",
             u64::try_from(counters.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
         ),
+        (
+            "lariat_ws_connections",
+            "gauge",
+            "WebSocket connections that are open.",
+            u64::try_from(site.sockets.open.load(Ordering::Relaxed)).unwrap_or(0),
+        ),
+        (
+            "lariat_ws_frames_refused_total",
+            "counter",
+            "WebSocket frames refused since too much was under way.",
+            load(&site.sockets.overloads),
+        ),
+        (
+            "lariat_ws_ended_slow_total",
+            "counter",
+            "WebSocket connections ended since the client did not read its events.",
+            load(&site.sockets.ended_slow),
+        ),
+        (
+            "lariat_ws_ended_silent_total",
+            "counter",
+            "WebSocket connections ended since the client did not answer pings.",
+            load(&site.sockets.ended_silent),
+        ),
         ("lariat_snapshot_number", "gauge", "Number of the latest health snapshot.", core.book.snapshot().number),
     ] {
         // Writing to a String cannot fail.

@@ -67,7 +67,7 @@ fn decoded(segment: &str) -> Cow<'_, str> {
 }
 
 fn path(path: &str) -> Option<Target> {
-    let rest = path.strip_prefix("/rpc/")?;
+    let rest = path.strip_prefix("/ws").unwrap_or(path).strip_prefix("/rpc/")?;
     let mut found: [Cow<'_, str>; MAX_SEGMENTS] = Default::default();
     let mut count = 0;
     for segment in rest.split('/') {
@@ -157,6 +157,7 @@ mod tests {
             read("/rpc/profile/desk/base/alpha"),
             Some(Target { profile: Some("desk".to_owned()), ..pinned("alpha") })
         );
+        assert_eq!(read("/ws/rpc/profile/desk/base/alpha"), read("/rpc/profile/desk/base/alpha"));
         assert_eq!(read("/rpc/a/b/c/d"), None);
         assert_eq!(read("/rpc/"), None);
     }

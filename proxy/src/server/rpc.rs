@@ -68,7 +68,7 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
     }
 }
 
-fn route<'a>(core: &'a Core, target: &'a Target) -> Result<Route<'a>, Refusal> {
+pub(super) fn route<'a>(core: &'a Core, target: &'a Target) -> Result<Route<'a>, Refusal> {
     let slug = target.profile.as_deref().unwrap_or(ProfileName::DEFAULT);
     let (profile_at, profile) = core.catalog.profile(slug).ok_or_else(|| Refusal::UnknownProfile(slug.to_owned()))?;
     let (chain_at, chain) = profile.chain(&target.chain).ok_or_else(|| Refusal::UnknownChain(target.chain.clone()))?;

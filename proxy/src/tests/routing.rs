@@ -107,9 +107,6 @@ async fn what_is_refused_has_its_code_and_its_status() {
     let notification = r#"[{"jsonrpc":"2.0","method":"eth_gasPrice"}]"#;
     let got = post(fleet.proxy.address(), "/rpc/ethereum", notification).await;
     assert_eq!((got.status, got.body.len()), (StatusCode::NO_CONTENT, 0));
-    let upgrade = Request::get("/").header("upgrade", "websocket").header("connection", "upgrade");
-    let got = request(fleet.proxy.address(), upgrade, "/ws/rpc/ethereum", "").await;
-    assert_eq!(got.status, StatusCode::NOT_IMPLEMENTED);
 }
 
 #[tokio::test]
