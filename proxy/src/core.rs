@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use lariat_schema::ids::{ChainName, ProfileName, ProviderId};
 use lariat_schema::vocabulary::Transport;
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::admit::rate::Limits;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
-use crate::record::{ChannelEvent, Happened, Item, Recorder, now_unix_nanos};
+use crate::record::{ChannelEvent, Digest, DigestKey, Happened, Item, Recorder, now_unix_nanos};
 use crate::upstream::Upstreams;
 
 pub(crate) struct Core {
@@ -21,8 +21,8 @@ pub(crate) struct Core {
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
     pub(crate) boot_seed: u64,
-    /// Key of the digests, the same on nodes that share a token.
-    pub(crate) digest_key: u64,
+    /// Key of the digests.
+    pub(crate) digests: DigestKey,
 }
 
 impl Core {
@@ -36,7 +36,7 @@ impl Core {
             upstreams,
             recorder: self.recorder.clone(),
             boot_seed: self.boot_seed,
-            digest_key: self.digest_key,
+            digests: self.digests.clone(),
         }
     }
 
@@ -49,8 +49,8 @@ impl Core {
     }
 
     /// Digest of parameters or of a result.
-    pub(crate) fn digest(&self, bytes: &[u8]) -> u128 {
-        xxh3_128_with_seed(bytes, self.digest_key)
+    pub(crate) fn digest(&self, text: &[u8]) -> Digest {
+        self.digests.of(text)
     }
 
     /// Every provider, with its place.

@@ -225,4 +225,8 @@ fn candidate(ask: &Ask<'_>, snapshot: &Snapshot, at: usize, provider: &Provider,
 }
 
 #[cfg(test)]
+mod distribution;
+#[cfg(test)]
+pub(crate) mod fleets;
+#[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ use crate::admit::Gate;
 use crate::admit::rate::Limits;
 use crate::core::Core;
 use crate::health::Book;
-use crate::record::Sources;
+use crate::record::{DigestKey, Sources};
 use crate::reload::{Changes, ReloadError, Reloader};
 use crate::server::Site;
 use crate::server::ws::Life;
@@ -144,18 +144,18 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     let book = Arc::new(Book::new(catalog.shared_instances(), config.circuit_recovery_ms));
-    let sources = Sources::new(identity, catalog.clone(), book.clone());
+    let digests = DigestKey::new(admin_token.as_deref());
+    let sources = Sources::new(identity, catalog.clone(), book.clone(), digests.clone());
     let recording = record::start(&exporter, sources)
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
-    let digest_key = admin_token.as_ref().map_or(boot_seed, |token| xxhash_rust::xxh3::xxh3_64(token.as_bytes()));
     let recorder = recording.recorder.clone();
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let upstreams = Arc::new(upstream::Upstreams::new(&catalog, kill.clone())?);
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
-    let core = Core { catalog, book, limits, upstreams, recorder, boot_seed, digest_key };
+    let core = Core { catalog, book, limits, upstreams, recorder, boot_seed, digests };
     let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);

@@ -5,12 +5,16 @@
 //! system call. The OpenTelemetry SDK is not used for this path, since it keeps no exemplars, drops silently and cannot
 //! resend identical bytes, on which the collector's dedup depends; its data types are.
 
+mod counts;
+mod digest;
 mod events;
 mod export;
 mod gauges;
 mod histogram;
 mod points;
+mod snapshots;
 mod spans;
+mod units;
 mod worker;
 
 use std::sync::Arc;
@@ -30,6 +34,7 @@ use crate::decide::Decision;
 use crate::health::Book;
 use crate::profiles::Catalog;
 use crate::trace_context::Trace;
+pub(crate) use digest::{Digest, DigestKey};
 pub use export::ExporterConfig;
 use spans::Attributes;
 pub(crate) use worker::{Running, Sources, start};
@@ -79,7 +84,7 @@ pub(crate) struct Ending {
     pub(crate) code: Option<i64>,
     pub(crate) provider: Option<Chosen>,
     pub(crate) bytes_out: u64,
-    pub(crate) response_digest: Option<u128>,
+    pub(crate) response_digest: Option<Digest>,
 }
 
 /// The channel whose answer was returned, or that was tried.
@@ -135,7 +140,7 @@ pub(crate) struct DecisionRecord {
     /// Hash of the policy that the decision was made under.
     pub(crate) policy_hash: Arc<str>,
     pub(crate) bytes_in: u64,
-    pub(crate) params_digest: Option<u128>,
+    pub(crate) params_digest: Option<Digest>,
     pub(crate) timing: Timing,
     pub(crate) selections: Vec<Selection>,
     pub(crate) attempts: Vec<Attempt>,
@@ -158,9 +163,23 @@ pub(crate) struct ChannelEvent {
 /// What changed.
 #[derive(Debug, Clone)]
 pub(crate) enum Happened {
-    Circuit { transition: Transition, epoch: u64 },
-    Health { from: &'static str, to: &'static str, reason: String },
-    Head { height: u64, lag: Option<i64> },
+    Circuit {
+        transition: Transition,
+        epoch: u64,
+    },
+    Health {
+        from: &'static str,
+        to: &'static str,
+        reason: String,
+    },
+    Head {
+        height: u64,
+        lag: Option<i64>,
+    },
+    /// The provider limits us for so long.
+    RateLimit {
+        for_ms: u64,
+    },
 }
 
 /// What goes through the queue.
@@ -251,3 +270,6 @@ pub(crate) fn now_unix_nanos() -> u64 {
 pub(crate) fn span_id() -> [u8; 8] {
     (rand::random::<u64>() | 1).to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests;

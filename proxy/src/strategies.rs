@@ -1,6 +1,10 @@
-//! The rules that rank eligible candidates, one file each. A strategy sees only what is recorded of the candidates and
-//! a seeded generator, and it sees the candidates in the order of their names: so the record alone is enough to run it
-//! again ([`replay`]), whatever order the profile lists its providers in. It never sees who was excluded.
+//! The rules that rank eligible candidates, one file each. A strategy sees only what is recorded of the candidates, and
+//! draws for each by its name: so the record alone is enough to run it again ([`replay`]), whatever order the profile
+//! lists its providers in, and even where candidates beyond the budget are not in the record. It never sees who was
+//! excluded.
+//!
+//! A generator that is read in turn would make each draw depend on how many came before; it is also slower to set up
+//! than all draws of a selection take.
 
 mod fastest;
 mod latency_weighted;
@@ -11,8 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lariat_schema::vocabulary::Strategy;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Score of a candidate of which no latency is known, in milliseconds: after everything measured, and still a number
 /// that every format can hold.
@@ -106,15 +109,20 @@ pub(crate) struct Candidate {
     pub(crate) group: u8,
 }
 
+/// A candidate's draw from [0, 1), uniform over seeds and independent of other names': the upper 53 bits of XXH3-64 of
+/// its channel's name under the selection's seed.
+#[allow(clippy::cast_precision_loss, reason = "53 bits fit")]
+fn draw(seed: u64, channel: &str) -> f64 {
+    (xxh3_64_with_seed(channel.as_bytes(), seed) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 /// Puts the candidates in the order in which they are to be tried.
 pub(crate) fn rank(strategy: Strategy, candidates: &mut [Candidate], seed: u64) {
-    candidates.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     match strategy {
-        Strategy::LoadBalanced => load_balanced::score(candidates, &mut rng),
+        Strategy::LoadBalanced => load_balanced::score(candidates, seed),
         Strategy::Fastest => fastest::score(candidates),
         Strategy::Priority => priority::score(candidates),
-        Strategy::LatencyWeighted => latency_weighted::score(candidates, &mut rng),
+        Strategy::LatencyWeighted => latency_weighted::score(candidates, seed),
     }
     candidates.sort_by(|a, b| {
         (a.inputs.tier(), a.group)

@@ -3,6 +3,7 @@
 mod conformance;
 mod fixture;
 mod limiting;
+mod losses;
 mod recording;
 mod reloading;
 mod routing;

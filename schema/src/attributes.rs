@@ -89,7 +89,7 @@ attributes! {
     ACCOUNT_ID = "lariat.account_id", String, "1", DecisionAndAttempt, Some("account_id"), "The tenant; absent when nobody asked for keys.";
     CHAIN = "lariat.chain", String, "1", DecisionAndAttempt, Some("chain"), "Key of the chain in its profile.";
     CHAIN_ID = "lariat.chain_id", Int, "1", DecisionAndAttempt, Some("chain_id"), "EIP-155 chain id.";
-    STRATEGY = "lariat.strategy", String, "1", Decision, Some("strategy"), "The rule that ranked the candidates.";
+    STRATEGY = "lariat.strategy", String, "1", DecisionAndAttempt, Some("strategy"), "The rule that ranked the candidates.";
     PROVIDER_ID = "lariat.provider_id", String, "1", DecisionAndAttempt, Some("provider_id"), "Provider whose answer was returned, or that was tried; absent if none.";
     INSTANCE_ID = "lariat.instance_id", String, "1", DecisionAndAttempt, Some("instance_id"), "The physical upstream behind the provider.";
     TRANSPORT = "lariat.transport", String, "1", DecisionAndAttempt, Some("transport"), "Transport to the provider.";
@@ -143,6 +143,7 @@ attributes! {
     HEALTH_REASON = "lariat.health.reason", String, "1", Event, None, "What caused the change.";
     BLOCK_HEIGHT = "lariat.block.height", Int, "{block}", Event, None, "Height reported by the provider.";
     BLOCK_LAG = "lariat.block.lag", Int, "{block}", Event, None, "Height less the consensus height, at most 0.";
+    RATE_LIMIT_MS = "lariat.rate_limit.for_ms", Int, "ms", Event, None, "How long the provider is taken to limit us from now on.";
     HEARTBEAT_SEQ = "lariat.heartbeat.decision_seq", Int, "1", Event, None, "Highest decision_seq handed out so far.";
     HEARTBEAT_DROPPED = "lariat.heartbeat.dropped", Int, "1", Event, None, "Decisions refused or dropped after their number was given, in this boot.";
     HEARTBEAT_FAREWELL = "lariat.heartbeat.farewell", Bool, "1", Event, None, "True in the last heartbeat of a clean end.";

@@ -39,6 +39,8 @@ metrics! {
     BLOCK_HEIGHT = "lariat.block.height", Gauge, "{block}", "Latest height of each provider.";
     BLOCK_LAG = "lariat.block.lag", Gauge, "{block}", "Blocks behind the consensus height, at most 0.";
     CALLS_IN_FLIGHT = "lariat.calls.in_flight", Gauge, "{call}", "Calls accepted and not yet answered.";
+    CANDIDATES_EXCLUDED = "lariat.candidates.excluded", Counter, "{candidate}", "Channels passed over by selections, by profile, chain, provider, transport and reason.";
+    RETRIES = "lariat.retries", Counter, "{attempt}", "Attempts made after another one failed, by profile, chain, provider and transport.";
     RECORDER_DROPPED = "lariat.recorder.dropped", Counter, "{decision}", "Decisions that the recorder refused or dropped, by reason.";
 }
 

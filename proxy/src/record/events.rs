@@ -8,7 +8,7 @@ use super::spans::Attributes;
 use super::{ChannelEvent, Counters, Happened, now_unix_nanos};
 use crate::profiles::Catalog;
 
-fn log(name: &str, at_unix_nanos: u64, severity: SeverityNumber, attributes: Attributes) -> LogRecord {
+pub(super) fn log(name: &str, at_unix_nanos: u64, severity: SeverityNumber, attributes: Attributes) -> LogRecord {
     LogRecord {
         time_unix_nano: at_unix_nanos,
         observed_time_unix_nano: at_unix_nanos,
@@ -68,6 +68,10 @@ pub(super) fn of_channel(event: &ChannelEvent) -> LogRecord {
                 out.int(key::BLOCK_LAG, *lag);
             }
             (events::BLOCK_HEAD, SeverityNumber::Info)
+        }
+        Happened::RateLimit { for_ms } => {
+            out.int(key::RATE_LIMIT_MS, *for_ms);
+            (events::PROVIDER_RATE_LIMIT, SeverityNumber::Warn)
         }
     };
     log(name, event.at_unix_nanos, severity, out)

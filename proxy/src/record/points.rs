@@ -199,6 +199,14 @@ pub(super) fn gauge(name: &str, values: Vec<(Attributes, i64)>, now: u64) -> Met
     named(name, Data::Gauge(Gauge { data_points }))
 }
 
+/// A cumulative counter.
+pub(super) fn sum(name: &str, values: Vec<(Attributes, u64)>, start: u64, now: u64) -> Metric {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let data_points = values.into_iter().map(|(labels, n)| number(labels.0, start, now, count(n))).collect();
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    named(name, Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic: true }))
+}
+
 /// A cumulative counter by reason.
 pub(super) fn counter(name: &str, reasons: &[(&str, u64)], start: u64, now: u64) -> Metric {
     let data_points = reasons

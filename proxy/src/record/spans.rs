@@ -2,11 +2,11 @@
 //! left out: an empty text would count as a value in every query.
 
 use lariat_schema::attributes as key;
-use lariat_schema::vocabulary::{AttemptKind, Outcome};
+use lariat_schema::vocabulary::{AttemptKind, Outcome, Strategy};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status::StatusCode};
 
-use super::{Attempt, DecisionRecord, Scope, Selection};
+use super::{Attempt, DecisionRecord, DigestKey, Scope, Selection, units};
 use crate::trace_context::Trace;
 
 /// Bits of a span's or link's flags above those of the trace: it is known whether the context is remote, and it is.
@@ -32,6 +32,10 @@ impl Attributes {
     }
     pub(super) fn int(&mut self, key: &str, value: impl TryInto<i64>) {
         self.push(key, Value::IntValue(value.try_into().unwrap_or(i64::MAX)));
+    }
+    #[allow(clippy::cast_precision_loss, reason = "units stay far below 2^53")]
+    pub(super) fn double(&mut self, key: &str, value: u64) {
+        self.push(key, Value::DoubleValue(value as f64));
     }
     pub(super) fn bool(&mut self, key: &str, value: bool) {
         self.push(key, Value::BoolValue(value));
@@ -94,7 +98,7 @@ fn chosen(out: &mut Attributes, chosen: &super::Chosen) {
 }
 
 /// The SERVER span of a decision, followed by the CLIENT spans of its attempts.
-pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
+pub(super) fn of_decision(record: &DecisionRecord, digests: &DigestKey, out: &mut Vec<Span>) {
     let (timing, ending) = (&record.timing, &record.ending);
     let mut attributes = scope_attributes(&record.scope);
     let a = &mut attributes;
@@ -122,9 +126,11 @@ pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
     a.int(key::OVERHEAD_NS, timing.duration_ns.saturating_sub(timing.selection_ns + timing.provider_ns));
     a.int(key::BYTES_IN, record.bytes_in);
     a.int(key::BYTES_OUT, ending.bytes_out);
-    for (key, digest) in [(key::PARAMS_DIGEST, record.params_digest), (key::RESPONSE_DIGEST, ending.response_digest)] {
+    a.double(key::BILLABLE_UNITS, units::billable(record.scope.method, record.bytes_in, ending.bytes_out));
+    let made = [(key::PARAMS_DIGEST, &record.params_digest), (key::RESPONSE_DIGEST, &ending.response_digest)];
+    for (key, digest) in made {
         if let Some(digest) = digest {
-            a.text(key, format!("{digest:032x}"));
+            a.text(key, digests.write(digest));
         }
     }
     a.text(key::POLICY_HASH, &*record.policy_hash);
@@ -152,7 +158,7 @@ pub(super) fn of_decision(record: &DecisionRecord, out: &mut Vec<Span>) {
         ..Default::default()
     });
     for attempt in &record.attempts {
-        out.push(of_attempt(&record.scope, attempt, Some(record.span_id)));
+        out.push(of_attempt(&record.scope, attempt, Some((record.span_id, record.strategy))));
     }
 }
 
@@ -200,8 +206,13 @@ fn of_selection(ordinal: usize, selection: &Selection) -> span::Event {
 }
 
 /// The CLIENT span of an attempt; a probe's has no parent.
-pub(super) fn of_attempt(scope: &Scope, attempt: &Attempt, parent: Option<[u8; 8]>) -> Span {
+///
+/// `decision` is its span and strategy.
+pub(super) fn of_attempt(scope: &Scope, attempt: &Attempt, decision: Option<([u8; 8], Strategy)>) -> Span {
     let mut out = scope_attributes(scope);
+    if let Some((_, strategy)) = decision {
+        out.text(key::STRATEGY, strategy.as_str());
+    }
     chosen(&mut out, &attempt.chosen);
     out.int(key::ORDINAL, attempt.ordinal);
     out.text(key::KIND, attempt.kind.as_str());
@@ -224,7 +235,7 @@ pub(super) fn of_attempt(scope: &Scope, attempt: &Attempt, parent: Option<[u8; 8
     Span {
         trace_id: scope.trace_id().to_vec(),
         span_id: attempt.span_id.to_vec(),
-        parent_span_id: parent.map(|id| id.to_vec()).unwrap_or_default(),
+        parent_span_id: decision.map(|(id, _)| id.to_vec()).unwrap_or_default(),
         trace_state: state(&scope.trace),
         flags: u32::from(scope.trace.flags()) | REMOTE_KNOWN,
         name: name(scope),

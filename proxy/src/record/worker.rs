@@ -23,10 +23,12 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Counts;
 use super::export::{Exporter, ExporterConfig, Parcel, Signal};
 use super::points::{Points, counter};
+use super::snapshots::Watch;
 use super::spans::Attributes;
-use super::{Counters, Item, Recorder, Routed, events, gauges, now_unix_nanos, spans};
+use super::{Counters, DigestKey, Item, Recorder, Routed, events, gauges, now_unix_nanos, spans};
 use crate::health::Book;
 use crate::profiles::Catalog;
 
@@ -40,11 +42,12 @@ const SERVICE_NAME: &str = "lariat-proxy";
 pub(crate) struct Sources {
     identity: NodeIdentity,
     routed: Arc<ArcSwap<Routed>>,
+    digests: DigestKey,
 }
 
 impl Sources {
-    pub(crate) fn new(identity: NodeIdentity, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
-        Self { identity, routed: Arc::new(ArcSwap::from_pointee(Routed { catalog, book })) }
+    pub(crate) fn new(identity: NodeIdentity, catalog: Arc<Catalog>, book: Arc<Book>, digests: DigestKey) -> Self {
+        Self { identity, routed: Arc::new(ArcSwap::from_pointee(Routed { catalog, book })), digests }
     }
 }
 
@@ -81,6 +84,8 @@ pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running
         exporter: exporter.clone(),
         resource: resource.clone(),
         points: Points::new(start_unix_nanos),
+        counts: Counts::default(),
+        watch: Watch::new(Instant::now()),
         start_unix_nanos,
         spans: Vec::new(),
         decisions: 0,
@@ -131,6 +136,8 @@ struct Worker {
     exporter: Exporter,
     resource: Resource,
     points: Points,
+    counts: Counts,
+    watch: Watch,
     start_unix_nanos: u64,
     spans: Vec<Span>,
     decisions: u64,
@@ -173,6 +180,7 @@ impl Worker {
             if heartbeat.now() {
                 self.note(events::heartbeat(&self.counters, false));
             }
+            self.look();
             self.drain(last);
             if last || flush.now() {
                 self.send_spans();
@@ -188,14 +196,24 @@ impl Worker {
         }
     }
 
+    /// Notes what changed of what decisions can know.
+    fn look(&mut self) {
+        let routed = self.sources.routed.load_full();
+        let (snapshot, now_ms) = (routed.book.snapshot(), routed.book.now_ms());
+        for log in self.watch.look(&routed.catalog, &snapshot, now_ms, Instant::now()) {
+            self.note(log);
+        }
+    }
+
     /// Empties the queue, unless too much waits already; at the end whatever waits.
     fn drain(&mut self, last: bool) {
         while last || self.exporter.has_room() {
             let Ok(item) = self.items.try_recv() else { return };
             match item {
                 Item::Decision(record) => {
-                    spans::of_decision(&record, &mut self.spans);
+                    spans::of_decision(&record, &self.sources.digests, &mut self.spans);
                     self.points.note_decision(&record);
+                    self.counts.note(&record);
                     for attempt in &record.attempts {
                         self.points.note_attempt(&record.scope, attempt);
                     }
@@ -250,6 +268,7 @@ impl Worker {
         }
         let now = now_unix_nanos();
         let mut metrics: Vec<Metric> = self.points.collect(now);
+        metrics.extend(self.counts.collect(self.start_unix_nanos, now));
         let routed = self.sources.routed.load();
         metrics.extend(gauges::collect(&routed.catalog, &routed.book, &self.counters, now));
         let reasons = [

@@ -2,9 +2,7 @@
 //! −ln(U)/w: sorting those is drawing without replacement by weight. Fast channels get most of the traffic, slow ones
 //! enough to show when they have become fast.
 
-use rand::Rng;
-
-use super::Candidate;
+use super::{Candidate, draw};
 
 /// How steeply the weight falls with latency.
 const BETA: f64 = 3.0;
@@ -16,7 +14,7 @@ pub(super) fn weight_for(candidate: &Candidate) -> f64 {
     candidate.inputs.latency_ms.map_or(1.0, |latency_ms| latency_ms.max(MIN_LATENCY_MS).powf(-BETA))
 }
 
-pub(super) fn score(candidates: &mut [Candidate], rng: &mut impl Rng) {
+pub(super) fn score(candidates: &mut [Candidate], seed: u64) {
     for candidate in candidates {
         candidate.group = match candidate.inputs.latency_ms {
             Some(_) if candidate.inputs.qualified => 0,
@@ -24,7 +22,6 @@ pub(super) fn score(candidates: &mut [Candidate], rng: &mut impl Rng) {
             None => 2,
         };
         // 1 − U lies in (0, 1], so that the logarithm is finite.
-        let draw: f64 = rng.random();
-        candidate.score = -(1.0 - draw).ln() / weight_for(candidate);
+        candidate.score = -(1.0 - draw(seed, &candidate.name)).ln() / weight_for(candidate);
     }
 }

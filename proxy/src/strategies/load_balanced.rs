@@ -1,12 +1,10 @@
 //! A uniformly random order. Not a rotation: a counter would be shared state on the request path, and rotations of many
 //! nodes fall into step.
 
-use rand::Rng;
+use super::{Candidate, draw};
 
-use super::Candidate;
-
-pub(super) fn score(candidates: &mut [Candidate], rng: &mut impl Rng) {
+pub(super) fn score(candidates: &mut [Candidate], seed: u64) {
     for candidate in candidates {
-        candidate.score = rng.random();
+        candidate.score = draw(seed, &candidate.name);
     }
 }

@@ -26,6 +26,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -135,11 +137,36 @@ impl Inbox {
         found
     }
 
-    pub(super) fn events(&self, name: &str) -> Vec<Attributes> {
+    fn logs_of(&self, name: &str) -> Vec<LogRecord> {
         let logs = self.logs.lock();
         let records = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|resource| &resource.scope_logs);
-        let records: Vec<LogRecord> = records.flat_map(|scope| scope.log_records.clone()).collect();
-        records.iter().filter(|record| record.event_name == name).map(|record| attributes(&record.attributes)).collect()
+        records.flat_map(|scope| scope.log_records.clone()).filter(|record| record.event_name == name).collect()
+    }
+
+    pub(super) fn events(&self, name: &str) -> Vec<Attributes> {
+        self.logs_of(name).iter().map(|record| attributes(&record.attributes)).collect()
+    }
+
+    /// Bodies of events, as text.
+    pub(super) fn bodies(&self, name: &str) -> Vec<String> {
+        let text = |record: LogRecord| match record.body.and_then(|body| body.value) {
+            Some(Value::StringValue(text)) => text,
+            _ => String::new(),
+        };
+        self.logs_of(name).into_iter().map(text).collect()
+    }
+
+    /// The newest values of a counter, with their attributes.
+    pub(super) fn counter(&self, name: &str) -> Vec<(Attributes, i64)> {
+        let metrics = self.metrics.lock();
+        let all = metrics.iter().rev().flat_map(|it| &it.resource_metrics).flat_map(|it| &it.scope_metrics);
+        let mut named = all.flat_map(|it| &it.metrics).filter(|metric| metric.name == name);
+        let Some(Data::Sum(sum)) = named.next().and_then(|metric| metric.data.clone()) else { return Vec::new() };
+        let value = |point: &NumberDataPoint| match point.value {
+            Some(number_data_point::Value::AsInt(value)) => value,
+            _ => panic!("{name} counts in whole numbers"),
+        };
+        sum.data_points.iter().map(|point| (attributes(&point.attributes), value(point))).collect()
     }
 }
 

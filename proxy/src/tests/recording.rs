@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::fixture::{attributes, call, collector, eventually, exporter, fleet, post, provider, proxy};
-use crate::record::ExporterConfig;
 use crate::strategies::replay;
 use lariat_schema::{attributes as key, events, metrics};
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
@@ -170,26 +169,6 @@ async fn a_collector_that_comes_late_or_refuses_gets_everything_once_as_the_same
     eventually("the refused request again", || inbox.traces.lock().contains(&refused).then_some(())).await;
     let beat = eventually("a heartbeat", || inbox.events(events::HEARTBEAT).pop()).await;
     assert_eq!(beat[key::HEARTBEAT_DROPPED], "0");
-}
-
-#[tokio::test]
-async fn what_finds_the_queue_full_is_counted_and_leaves_a_gap() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let inbox = collector(listener).await;
-    let providers = vec![provider("a", |it| it).await];
-    let proxy = proxy(&providers, ExporterConfig { queue: 1, ..exporter(address) }).await;
-    let batch = format!("[{}]", vec![call("eth_chainId"); 50].join(","));
-    for _ in 0..4 {
-        post(proxy.address(), "/rpc/ethereum", batch.clone()).await;
-    }
-    assert!(proxy.shutdown(DRAIN).await);
-    let said = inbox.events(events::HEARTBEAT);
-    let last = said.iter().find(|it| it.get(key::HEARTBEAT_FAREWELL).is_some()).unwrap();
-    let dropped: usize = last[key::HEARTBEAT_DROPPED].parse().unwrap();
-    assert_eq!(last[key::HEARTBEAT_SEQ], "200");
-    assert!(dropped > 0);
-    assert_eq!(inbox.decisions().len() + dropped, 200);
 }
 
 #[tokio::test]
