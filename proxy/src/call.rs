@@ -3,12 +3,15 @@
 
 mod attempts;
 mod ending;
+mod envelope;
+pub(crate) mod hedge;
 mod recording;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use lariat_schema::vocabulary::{AnsweredBy, CallResult, ErrorCategory, Origin, Strategy, Transport};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::core::Core;
@@ -31,6 +34,12 @@ pub(crate) struct Route<'a> {
     pub(crate) transport: Option<Transport>,
     /// The provider that was pinned, by id.
     pub(crate) pin: Option<&'a str>,
+    /// Providers that are not to be used, by id.
+    pub(crate) excluded: &'a [String],
+    /// Whether providers that limit our rate are left out, too.
+    pub(crate) leave_out_limited: bool,
+    /// The client's own bound on the time of each call.
+    pub(crate) timeout: Option<Duration>,
     /// Whether the client asked for metadata, which cost time to write.
     pub(crate) wants_meta: bool,
 }
@@ -61,7 +70,10 @@ pub(crate) async fn answer(core: &Core, route: &Route<'_>, call: &Call, position
     let mut run = Run::new(core, route, call, position);
     let ended = match run.without_provider() {
         Some(ended) => ended,
-        None => run.over_providers().await,
+        None => match run.way() {
+            Ok(way) => run.over_providers(way).await,
+            Err(refusal) => Ended::Refused(refusal),
+        },
     };
     run.finish(ended)
 }
@@ -74,7 +86,15 @@ pub(crate) fn refuse(core: &Core, route: &Route<'_>, call: &Call, position: Posi
 enum Ended {
     Local(String),
     Refused(Refusal),
-    Replied(Reply, Box<Chosen>, AttemptEnd),
+    Replied(Box<Answered>),
+}
+
+/// A provider's reply, and whose it is.
+#[derive(Debug, Clone)]
+struct Answered {
+    reply: Reply,
+    chosen: Chosen,
+    end: AttemptEnd,
 }
 
 struct Run<'a> {
@@ -88,7 +108,6 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(core: &'a Core, route: &'a Route<'a>, call: &'a Call, position: Position) -> Self {
         let seq = core.recorder.next_seq();
-        core.recorder.counters.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let known = call.policy.name == &*call.method;
         // Every frame of a WebSocket is a request of its own, and its context is older than all of them.
         let trusts = route.profile.trust_trace_context && position.client_transport == Transport::Http;
@@ -119,6 +138,7 @@ impl<'a> Run<'a> {
             attempts: Vec::with_capacity(1),
             ending: Ending {
                 answered_by: AnsweredBy::None,
+                cache: None,
                 result: CallResult::ApplicationError,
                 category: Some(ErrorCategory::ClientError),
                 code: None,
@@ -127,9 +147,7 @@ impl<'a> Run<'a> {
                 response_digest: None,
             },
         });
-        let recorder = &core.recorder;
-        let recording = Recording { recorder, record: Some(record), started: Instant::now(), attempting: None };
-        Self { core, route, call, seq, recording }
+        Self { core, route, call, seq, recording: Recording::new(&core.recorder, record) }
     }
 
     /// The answer, where no provider is asked.
@@ -148,11 +166,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn record(&mut self) -> &mut DecisionRecord {
-        self.recording.record.as_mut().expect("the record is taken only at the end")
+    /// When the call ends at the latest: after its method's time, or the client's if that is shorter.
+    fn deadline(&self) -> Instant {
+        let most = Duration::from_millis(self.call.policy.timeout_ms);
+        self.recording.started + self.route.timeout.map_or(most, |wanted| wanted.min(most))
     }
 
-    fn dispatches(&self) -> usize {
-        self.recording.record.as_ref().map_or(0, |record| record.attempts.len())
+    fn record(&mut self) -> &mut DecisionRecord {
+        self.recording.record()
+    }
+
+    fn look(&self) -> &DecisionRecord {
+        self.recording.look()
     }
 }

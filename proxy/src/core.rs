@@ -11,6 +11,7 @@ use crate::admit::rate::Limits;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
 use crate::record::{ChannelEvent, Digest, DigestKey, Happened, Item, Recorder, now_unix_nanos};
+use crate::saving::Saving;
 use crate::upstream::Upstreams;
 
 pub(crate) struct Core {
@@ -18,6 +19,8 @@ pub(crate) struct Core {
     pub(crate) book: Arc<Book>,
     pub(crate) limits: Limits,
     pub(crate) upstreams: Arc<Upstreams>,
+    /// What the calls of a profile share so that less is asked of its providers.
+    pub(crate) saving: Saving,
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
     pub(crate) boot_seed: u64,
@@ -31,6 +34,7 @@ impl Core {
         let upstreams = Arc::new(self.upstreams.succeed(&catalog));
         Self {
             limits: self.limits.succeed(&self.catalog, &catalog),
+            saving: self.saving.succeed(&catalog),
             catalog,
             book,
             upstreams,

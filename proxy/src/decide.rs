@@ -29,6 +29,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) transport: Option<Transport>,
     /// Only this provider, if one was pinned: its place in the chain.
     pub(crate) pin: Option<usize>,
+    /// Not these providers, by id.
+    pub(crate) excluded: &'a [String],
+    /// Whether providers that limit our rate are left out; else they come last.
+    pub(crate) leave_out_limited: bool,
     pub(crate) need: BlockNeed,
     /// The book's clock.
     pub(crate) now_ms: u64,
@@ -84,13 +88,15 @@ pub(crate) fn decide(ask: &Ask<'_>, snapshot: &Snapshot, tried: &[Tried], seed: 
         }
     }
     // Nobody is left: what was excluded for what it is said not to be able to do is tried all the same.
-    let fail_open = eligible.is_empty() && excluded.iter().any(|it| is_waivable(it.reason));
+    let attempted = tried.iter().any(|tried| tried.reason == ExclusionReason::Tried);
+    let fail_open = eligible.is_empty() && excluded.iter().any(|it| is_waivable(it.reason, attempted));
     if fail_open {
         excluded.retain(|it| {
-            if is_waivable(it.reason) {
+            let waived = is_waivable(it.reason, attempted);
+            if waived {
                 eligible.push(candidate(ask, snapshot, it.provider, &ask.chain.providers[it.provider], it.channel));
             }
-            !is_waivable(it.reason)
+            !waived
         });
     }
     strategies::rank(ask.strategy, &mut eligible, seed);
@@ -101,11 +107,13 @@ pub(crate) fn decide(ask: &Ask<'_>, snapshot: &Snapshot, tried: &[Tried], seed: 
     Decision { eligible, excluded, fail_open, snapshot: snapshot.number, seed }
 }
 
-const fn is_waivable(reason: ExclusionReason) -> bool {
-    matches!(
-        reason,
-        ExclusionReason::Method | ExclusionReason::Params | ExclusionReason::Lagging | ExclusionReason::Archival
-    )
+/// Limits on parameters are waived once, before the first attempt: after it, an answer is there that says more than they.
+const fn is_waivable(reason: ExclusionReason, attempted: bool) -> bool {
+    match reason {
+        ExclusionReason::Method | ExclusionReason::Lagging | ExclusionReason::Archival => true,
+        ExclusionReason::Params => !attempted,
+        _ => false,
+    }
 }
 
 enum Verdict {
@@ -133,6 +141,8 @@ fn exclusion(
     let place: Place = (ask.profile, ask.chain_at, at);
     let why = if ask.pin.is_some_and(|pin| pin != at) {
         Why::PinnedElsewhere
+    } else if ask.excluded.iter().any(|id| id == provider.id.as_str()) {
+        Why::ExcludedByClient
     } else if ask.transport.is_some_and(|wanted| wanted != transport) {
         Why::Transport
     } else if transport == Transport::Ws {
@@ -144,6 +154,8 @@ fn exclusion(
         Why::CircuitOpen
     } else if view.trial_under_way {
         Why::HalfOpenBusy
+    } else if ask.leave_out_limited && view.limited_until_ms > ask.now_ms {
+        Why::RateLimited
     } else if snapshot.drained.contains(&place) {
         Why::Draining
     } else if is_lagging(ask, snapshot, consensus, provider) {
@@ -179,8 +191,7 @@ fn age(ask: &Ask<'_>, consensus: Option<u64>) -> Option<u64> {
 }
 
 fn needs_archive(ask: &Ask<'_>, consensus: Option<u64>) -> bool {
-    // Blocks, receipts and logs are kept by every node; state is not.
-    ask.policy.block_param.is_some() && age(ask, consensus).is_some_and(|age| age > ask.chain.archival_threshold)
+    ask.policy.reads_state() && age(ask, consensus).is_some_and(|age| age > ask.chain.archival_threshold)
 }
 
 fn lacks_method(ask: &Ask<'_>, provider: &Provider) -> bool {

@@ -6,6 +6,7 @@
 
 mod book;
 pub(crate) mod evidence;
+mod latencies;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

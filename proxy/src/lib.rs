@@ -17,6 +17,7 @@ mod call;
 mod core;
 mod policy;
 pub mod reload;
+mod saving;
 
 mod circuit;
 mod health;
@@ -51,6 +52,7 @@ use crate::core::Core;
 use crate::health::Book;
 use crate::record::{DigestKey, Sources};
 use crate::reload::{Changes, ReloadError, Reloader};
+use crate::saving::Saving;
 use crate::server::Site;
 use crate::server::ws::Life;
 
@@ -150,12 +152,13 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
     let recorder = recording.recorder.clone();
+    let saving = Saving::new(&catalog);
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let upstreams = Arc::new(upstream::Upstreams::new(&catalog, kill.clone())?);
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
-    let core = Core { catalog, book, limits, upstreams, recorder, boot_seed, digests };
+    let core = Core { catalog, book, limits, upstreams, saving, recorder, boot_seed, digests };
     let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);

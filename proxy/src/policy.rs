@@ -54,6 +54,18 @@ pub(crate) struct MethodPolicy {
     pub(crate) block_param: Option<usize>,
 }
 
+impl MethodPolicy {
+    /// True where it reads state, which only some providers keep of old blocks; blocks, receipts and logs all of them do.
+    pub(crate) fn reads_state(&self) -> bool {
+        self.block_param.is_some() && matches!(self.category, "state" | "debug" | "trace")
+    }
+
+    /// True where it may be sent again, whatever became of it.
+    pub(crate) fn is_replay_safe(&self) -> bool {
+        self.safety == Safety::ReplaySafe
+    }
+}
+
 use Safety::{Affine, Broadcast, Keystore, ReplaySafe, Subscription};
 
 const fn method(
@@ -72,14 +84,14 @@ const OTHER: MethodPolicy = method(lariat_schema::vocabulary::OVERFLOW, "other",
 /// Sorted by name.
 #[rustfmt::skip]
 static METHODS: &[MethodPolicy] = &[
-    method("debug_getRawBlock", "debug", 10_000, ReplaySafe, None),
-    method("debug_getRawHeader", "debug", 10_000, ReplaySafe, None),
-    method("debug_getRawReceipts", "debug", 10_000, ReplaySafe, None),
+    method("debug_getRawBlock", "debug", 10_000, ReplaySafe, Some(0)),
+    method("debug_getRawHeader", "debug", 10_000, ReplaySafe, Some(0)),
+    method("debug_getRawReceipts", "debug", 10_000, ReplaySafe, Some(0)),
     method("debug_getRawTransaction", "debug", 10_000, ReplaySafe, None),
     method("debug_storageRangeAt", "debug", 10_000, ReplaySafe, None),
     method("debug_traceBlockByHash", "debug", 45_000, ReplaySafe, None),
-    method("debug_traceBlockByNumber", "debug", 45_000, ReplaySafe, None),
-    method("debug_traceCall", "debug", 30_000, ReplaySafe, None),
+    method("debug_traceBlockByNumber", "debug", 45_000, ReplaySafe, Some(0)),
+    method("debug_traceCall", "debug", 30_000, ReplaySafe, Some(1)),
     method("debug_traceTransaction", "debug", 30_000, ReplaySafe, None),
     method("eth_accounts", "local_only", 1_000, Keystore, None),
     method("eth_blobBaseFee", "eip4844", 2_000, ReplaySafe, None),
@@ -89,14 +101,14 @@ static METHODS: &[MethodPolicy] = &[
     method("eth_coinbase", "node_admin", 2_000, ReplaySafe, None),
     method("eth_createAccessList", "state", 5_000, ReplaySafe, Some(1)),
     method("eth_estimateGas", "state", 5_000, ReplaySafe, Some(1)),
-    method("eth_feeHistory", "eip1559", 2_000, ReplaySafe, None),
+    method("eth_feeHistory", "eip1559", 2_000, ReplaySafe, Some(1)),
     method("eth_gasPrice", "core", 2_000, ReplaySafe, None),
     method("eth_getBalance", "state", 2_000, ReplaySafe, Some(1)),
     method("eth_getBlockByHash", "core", 2_000, ReplaySafe, None),
-    method("eth_getBlockByNumber", "core", 2_000, ReplaySafe, None),
-    method("eth_getBlockReceipts", "core", 5_000, ReplaySafe, None),
+    method("eth_getBlockByNumber", "core", 2_000, ReplaySafe, Some(0)),
+    method("eth_getBlockReceipts", "core", 5_000, ReplaySafe, Some(0)),
     method("eth_getBlockTransactionCountByHash", "core", 2_000, ReplaySafe, None),
-    method("eth_getBlockTransactionCountByNumber", "core", 2_000, ReplaySafe, None),
+    method("eth_getBlockTransactionCountByNumber", "core", 2_000, ReplaySafe, Some(0)),
     method("eth_getCode", "state", 2_000, ReplaySafe, Some(1)),
     method("eth_getFilterChanges", "filters", 2_000, Affine, None),
     method("eth_getFilterLogs", "filters", 5_000, Affine, None),
@@ -104,12 +116,12 @@ static METHODS: &[MethodPolicy] = &[
     method("eth_getProof", "state", 10_000, ReplaySafe, Some(2)),
     method("eth_getStorageAt", "state", 2_000, ReplaySafe, Some(2)),
     method("eth_getTransactionByBlockHashAndIndex", "core", 2_000, ReplaySafe, None),
-    method("eth_getTransactionByBlockNumberAndIndex", "core", 2_000, ReplaySafe, None),
+    method("eth_getTransactionByBlockNumberAndIndex", "core", 2_000, ReplaySafe, Some(0)),
     method("eth_getTransactionByHash", "core", 2_000, ReplaySafe, None),
     method("eth_getTransactionCount", "state", 2_000, ReplaySafe, Some(1)),
     method("eth_getTransactionReceipt", "core", 3_000, ReplaySafe, None),
     method("eth_getUncleCountByBlockHash", "core", 2_000, ReplaySafe, None),
-    method("eth_getUncleCountByBlockNumber", "core", 2_000, ReplaySafe, None),
+    method("eth_getUncleCountByBlockNumber", "core", 2_000, ReplaySafe, Some(0)),
     method("eth_hashrate", "node_admin", 2_000, ReplaySafe, None),
     method("eth_maxPriorityFeePerGas", "eip1559", 2_000, ReplaySafe, None),
     method("eth_mining", "node_admin", 2_000, ReplaySafe, None),
@@ -131,13 +143,13 @@ static METHODS: &[MethodPolicy] = &[
     method("net_peerCount", "network", 1_000, ReplaySafe, None),
     method("net_version", "network", 1_000, ReplaySafe, None),
     method("personal_sign", "local_only", 1_000, Keystore, None),
-    method("trace_block", "trace", 10_000, ReplaySafe, None),
-    method("trace_call", "trace", 10_000, ReplaySafe, None),
-    method("trace_callMany", "trace", 10_000, ReplaySafe, None),
+    method("trace_block", "trace", 10_000, ReplaySafe, Some(0)),
+    method("trace_call", "trace", 10_000, ReplaySafe, Some(2)),
+    method("trace_callMany", "trace", 10_000, ReplaySafe, Some(1)),
     method("trace_filter", "trace", 10_000, ReplaySafe, None),
     method("trace_get", "trace", 10_000, ReplaySafe, None),
     method("trace_rawTransaction", "trace", 10_000, ReplaySafe, None),
-    method("trace_replayBlockTransactions", "trace", 10_000, ReplaySafe, None),
+    method("trace_replayBlockTransactions", "trace", 10_000, ReplaySafe, Some(0)),
     method("trace_replayTransaction", "trace", 10_000, ReplaySafe, None),
     method("trace_transaction", "trace", 10_000, ReplaySafe, None),
     method("txpool_content", "txpool", 10_000, ReplaySafe, None),
@@ -218,5 +230,9 @@ mod tests {
         assert_eq!(need("eth_call", r#"[{},"earliest"]"#), BlockNeed::Earliest);
         assert_eq!(need("eth_getLogs", r#"[{"fromBlock":"0x1","toBlock":"0x3"}]"#), BlockNeed::Range(1, 3));
         assert_eq!(need("eth_getBalance", "{}"), BlockNeed::Recent);
+        assert_eq!(need("eth_getBlockByNumber", r#"["0x11",false]"#), BlockNeed::At(17));
+        let hash = format!(r#"["0x{}"]"#, "1".repeat(64));
+        assert_eq!(need("eth_getBlockReceipts", &hash), BlockNeed::Recent);
+        assert!(of("eth_call").reads_state() && !of("eth_getBlockByNumber").reads_state());
     }
 }

@@ -253,6 +253,14 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Provider {
+    /// Whether it is reached over a transport.
+    pub(crate) const fn has(&self, transport: Transport) -> bool {
+        match transport {
+            Transport::Http => self.has_http,
+            Transport::Ws => self.has_ws,
+        }
+    }
+
     /// Name of its channel over a transport.
     pub(crate) const fn channel(&self, transport: Transport) -> &Arc<str> {
         match transport {

@@ -24,7 +24,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use lariat_schema::ids::{ChainName, InstanceId, ProfileName, ProviderId};
 use lariat_schema::vocabulary::{
-    AnsweredBy, AttemptKind, CallResult, CircuitState, Dispatched, ErrorCategory, Origin, Outcome, Strategy, Transport,
+    AnsweredBy, AttemptKind, CacheOutcome, CallResult, CircuitState, Dispatched, ErrorCategory, HedgeOutcome, Origin,
+    Outcome, Strategy, Transport,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -79,6 +80,8 @@ pub(crate) struct Timing {
 #[derive(Debug, Clone)]
 pub(crate) struct Ending {
     pub(crate) answered_by: AnsweredBy,
+    /// What the cache or an identical call did; none where neither was asked.
+    pub(crate) cache: Option<CacheOutcome>,
     pub(crate) result: CallResult,
     pub(crate) category: Option<ErrorCategory>,
     pub(crate) code: Option<i64>,
@@ -205,12 +208,24 @@ pub(crate) struct Counters {
     pub(crate) events_refused: AtomicU64,
     /// Calls accepted and not yet answered.
     pub(crate) in_flight: AtomicI64,
+    /// Hedges by outcome, in the order of [`HedgeOutcome::ALL`].
+    hedges: [AtomicU64; HedgeOutcome::ALL.len()],
 }
 
 impl Counters {
     /// Decisions of this boot that will not be found.
     pub(crate) fn dropped(&self) -> u64 {
         self.refused.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Counts what became of a hedge.
+    pub(crate) fn count_hedge(&self, outcome: HedgeOutcome) {
+        self.hedges[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Hedges so far, by outcome.
+    pub(crate) fn hedges(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HedgeOutcome::ALL.iter().zip(&self.hedges).map(|(outcome, n)| (outcome.as_str(), n.load(Ordering::Relaxed)))
     }
 }
 

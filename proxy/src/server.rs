@@ -154,7 +154,8 @@ fn preflight() -> Reply {
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
-            "content-type, traceparent, tracestate, x-lariat-provider, x-lariat-transport, x-lariat-include-meta",
+            "content-type, traceparent, tracestate, x-lariat-provider, x-lariat-transport, x-lariat-include-meta, \
+             x-lariat-exclude, x-lariat-exclude-limited, x-lariat-timeout-ms",
         ),
     );
     reply

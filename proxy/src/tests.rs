@@ -1,7 +1,9 @@
 //! The proxy over real sockets: simulated providers on one side, a collector that keeps what it gets on the other.
 
 mod conformance;
+mod envelope;
 mod fixture;
+mod hedging;
 mod limiting;
 mod losses;
 mod recording;

@@ -41,6 +41,7 @@ metrics! {
     CALLS_IN_FLIGHT = "lariat.calls.in_flight", Gauge, "{call}", "Calls accepted and not yet answered.";
     CANDIDATES_EXCLUDED = "lariat.candidates.excluded", Counter, "{candidate}", "Channels passed over by selections, by profile, chain, provider, transport and reason.";
     RETRIES = "lariat.retries", Counter, "{attempt}", "Attempts made after another one failed, by profile, chain, provider and transport.";
+    HEDGES = "lariat.hedges", Counter, "{call}", "Calls that waited long enough for a hedge, by what became of it.";
     RECORDER_DROPPED = "lariat.recorder.dropped", Counter, "{decision}", "Decisions that the recorder refused or dropped, by reason.";
 }
 

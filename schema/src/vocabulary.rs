@@ -129,6 +129,22 @@ closed_enum! {
 }
 
 closed_enum! {
+    /// What became of a call whose first attempt was slow enough for a hedge.
+    pub enum HedgeOutcome ("outcome of a hedge") {
+        /// The hedge's answer was returned.
+        Won = "won",
+        /// The first attempt answered before it, and the hedge was cancelled.
+        Lost = "lost",
+        /// The hedge failed.
+        Failed = "failed",
+        /// The profile's budget was spent, and none was sent.
+        OverBudget = "over_budget",
+        /// No other channel could be tried, and none was sent.
+        NoCandidate = "no_candidate",
+    }
+}
+
+closed_enum! {
     /// How an attempt ended.
     pub enum Outcome ("outcome") {
         /// A result.

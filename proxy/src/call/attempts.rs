@@ -1,85 +1,227 @@
-//! The attempts of a call: select, try, and select anew after a failure, within one deadline. The rules of failover stand
-//! here; what a decision is lives in `decide`, what an error means in `classify`.
+//! The attempts of a call: select, try, and select anew after a failure. At most two are under way at once, the first and
+//! its hedge; the first answer of use ends the call and the other attempt is dropped, which frees its connection. The
+//! bounds are in `envelope`, when to hedge in `hedge`, what a decision is in `decide`.
 
-use std::time::{Duration, Instant};
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
 
-use lariat_schema::vocabulary::{AttemptKind, Dispatched, ErrorCategory, ExclusionReason, Outcome, Transport};
+use lariat_schema::vocabulary::{
+    AttemptKind, Dispatched, ErrorCategory, ExclusionReason, HedgeOutcome, Outcome, Transport,
+};
+use tokio::time::Instant;
 
+use super::envelope::{self, Used};
+use super::hedge::{self, Situation};
 use super::recording::nanos;
-use super::{Ended, Run};
+use super::{Answered, Ended, Run};
 use crate::circuit::Denied;
 use crate::classify;
 use crate::decide::{Ask, Tried, decide};
 use crate::health::{Admission, ChannelIndex};
-use crate::jsonrpc::Reply;
-use crate::policy::{self, Safety};
+use crate::policy::{self, BlockNeed};
 use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
 use crate::strategies::Candidate;
 use crate::upstream::{self, Answer, Outgoing};
 
-/// Attempts of a call that may be sent again.
-const MAX_DISPATCHES: usize = 3;
-/// Channels asked for at most, refused ones included.
-const MAX_ADMISSIONS: usize = 16;
-/// Less time than this is not worth an attempt.
-const MIN_USEFUL: Duration = Duration::from_millis(25);
-/// Share of the time that the first attempt gets where others could follow.
-const FIRST_SHARE: f64 = 0.6;
+/// What is not known of an attempt that was not waited for.
+const CANCELLED: AttemptEnd = AttemptEnd {
+    outcome: Outcome::Cancelled,
+    category: None,
+    code: None,
+    http_status: None,
+    dispatched: Dispatched::Indeterminate,
+};
 
-impl Run<'_> {
-    pub(super) async fn over_providers(&mut self) -> Ended {
+/// Where a call may go, and how far it has come.
+pub(super) struct Way {
+    /// Place of the pinned provider in the chain.
+    pub(super) pin: Option<usize>,
+    pub(super) transport: Option<Transport>,
+    need: BlockNeed,
+    deadline: Instant,
+    pub(super) outgoing: Outgoing,
+    tried: Vec<Tried>,
+    used: Used,
+    last: Option<Answered>,
+}
+
+impl Way {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+/// What is kept of an attempt under way besides its future.
+struct Flight<'a> {
+    /// Its place in the record.
+    at: usize,
+    channel: ChannelIndex,
+    admission: Admission<'a>,
+    chosen: Chosen,
+    timeout: Duration,
+    /// Whether another channel was eligible when it was chosen.
+    others: bool,
+}
+
+/// What an answer leaves to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stop,
+    GoOn,
+}
+
+impl<'a> Run<'a> {
+    /// The way of a call that names its provider as its request did.
+    pub(super) fn way(&self) -> Result<Way, Refusal> {
         let pin = match self.route.pin {
             Some(id) => match self.route.chain.providers.iter().position(|provider| provider.id.as_str() == id) {
                 Some(pin) => Some(pin),
-                None => return Ended::Refused(Refusal::UnknownProvider(id.to_owned())),
+                None => return Err(Refusal::UnknownProvider(id.to_owned())),
             },
             None => None,
         };
-        let deadline = self.recording.started + Duration::from_millis(self.call.policy.timeout_ms);
-        let outgoing = Outgoing { payload: self.call.payload(self.seq), id: self.seq, trace: None };
-        let mut tried: Vec<Tried> = Vec::new();
-        let mut last: Option<(Reply, Box<Chosen>, AttemptEnd)> = None;
-        let core = self.core;
-        for _ in 0..MAX_ADMISSIONS {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left < MIN_USEFUL || self.dispatches() >= MAX_DISPATCHES {
+        Ok(Way {
+            pin,
+            transport: self.route.transport,
+            need: policy::block_need(self.call.policy, self.call.params.as_deref()),
+            deadline: self.deadline(),
+            outgoing: Outgoing { payload: self.call.payload(self.seq), id: self.seq, trace: None },
+            tried: Vec::new(),
+            used: Used::default(),
+            last: None,
+        })
+    }
+
+    pub(super) async fn over_providers(&mut self, mut way: Way) -> Ended {
+        loop {
+            let first = self.look().attempts.is_empty();
+            let kind = if first { AttemptKind::Primary } else { AttemptKind::Failover };
+            let Some((flight, answering)) = self.start(&mut way, kind) else { break };
+            let wait = if first { self.hedge_wait(&flight, &way) } else { None };
+            if self.fly(flight, answering, wait, &mut way).await == Next::Stop || way.pin.is_some() {
                 break;
             }
-            let Some((candidate, alternatives)) = self.select(pin, &tried) else { break };
+        }
+        match way.last {
+            Some(answered) => Ended::Replied(Box::new(answered)),
+            None => Ended::Refused(Refusal::Exhausted { retry_after_ms: self.retry_after_ms(way.pin) }),
+        }
+    }
+
+    /// Waits for an attempt, and after `wait` for a hedge beside it.
+    async fn fly(
+        &mut self,
+        flight: Flight<'a>,
+        answering: impl Future<Output = Answer>,
+        wait: Option<Duration>,
+        way: &mut Way,
+    ) -> Next {
+        let mut answering = pin!(answering);
+        let Some(wait) = wait else { return self.land(flight, answering.await, way) };
+        tokio::select! {
+            biased;
+            answer = &mut answering => return self.land(flight, answer, way),
+            () = tokio::time::sleep(wait) => {}
+        }
+        let Some((hedge, hedging)) = self.start_hedge(way) else {
+            return self.land(flight, answering.await, way);
+        };
+        let mut hedging = pin!(hedging);
+        let counters = &self.core.recorder.counters;
+        tokio::select! {
+            biased;
+            answer = &mut answering => {
+                if self.land(flight, answer, way) == Next::Stop {
+                    self.outrun(hedge);
+                    counters.count_hedge(HedgeOutcome::Lost);
+                    return Next::Stop;
+                }
+                let next = self.land(hedge, hedging.await, way);
+                counters.count_hedge(if next == Next::Stop { HedgeOutcome::Won } else { HedgeOutcome::Failed });
+                next
+            }
+            answer = &mut hedging => {
+                if self.land(hedge, answer, way) == Next::Stop {
+                    self.outrun(flight);
+                    counters.count_hedge(HedgeOutcome::Won);
+                    return Next::Stop;
+                }
+                counters.count_hedge(HedgeOutcome::Failed);
+                self.land(flight, answering.await, way)
+            }
+        }
+    }
+
+    /// When a hedge is sent beside this first attempt, if at all.
+    fn hedge_wait(&self, flight: &Flight<'_>, way: &Way) -> Option<Duration> {
+        let hedging = self.route.profile.hedging?;
+        let share = &self.core.saving.profile(self.route.profile_at).hedges;
+        share.add(hedging.budget);
+        let snapshot = self.core.book.snapshot();
+        let evidence = snapshot.channel(flight.channel).evidence.get(&(self.route.profile.key, self.call.policy.name));
+        hedge::wait(&Situation {
+            hedging: Some(hedging),
+            safety: self.call.policy.safety,
+            others: flight.others && way.pin.is_none(),
+            quantile_ms: evidence.and_then(|evidence| evidence.latencies.quantile_ms(hedging.quantile)),
+            timeout: flight.timeout,
+            left: way.left(),
+        })
+    }
+
+    fn start_hedge(&mut self, way: &mut Way) -> Option<(Flight<'a>, impl Future<Output = Answer> + use<'a>)> {
+        let core = self.core;
+        let (budget, counters) = (&core.saving.profile(self.route.profile_at).hedges, &core.recorder.counters);
+        if !budget.take() {
+            counters.count_hedge(HedgeOutcome::OverBudget);
+            return None;
+        }
+        let started = self.start(way, AttemptKind::Hedge);
+        if started.is_none() {
+            budget.give_back();
+            counters.count_hedge(HedgeOutcome::NoCandidate);
+        }
+        started
+    }
+
+    /// Selects a channel, asks to use it and starts an attempt; none where the bounds or the candidates are exhausted.
+    fn start(
+        &mut self,
+        way: &mut Way,
+        kind: AttemptKind,
+    ) -> Option<(Flight<'a>, impl Future<Output = Answer> + use<'a>)> {
+        let core = self.core;
+        loop {
+            let left = way.left();
+            if !way.used.allows_another(left) {
+                return None;
+            }
+            let (candidate, others) = self.select(way)?;
+            way.used.admissions += 1;
             let channel = candidate.channel;
-            let admission = match core.book.admit(channel) {
-                Ok(admission) => admission,
+            match core.book.admit(channel) {
+                Ok(admission) => {
+                    way.tried.push(Tried { channel, reason: ExclusionReason::Tried });
+                    way.used.dispatches += 1;
+                    let may_follow = others && way.pin.is_none() && self.call.policy.is_replay_safe();
+                    let timeout = envelope::attempt_timeout(left, kind == AttemptKind::Primary, may_follow);
+                    return Some(self.dispatch(way, &candidate, admission, kind, timeout, others));
+                }
                 Err(denied) => {
                     let reason = match denied {
                         Denied::Open => ExclusionReason::CircuitOpen,
                         Denied::HalfOpenBusy => ExclusionReason::HalfOpenBusy,
                     };
-                    tried.push(Tried { channel, reason });
-                    continue;
+                    way.tried.push(Tried { channel, reason });
                 }
-            };
-            let others = alternatives && pin.is_none() && self.call.policy.safety == Safety::ReplaySafe;
-            let timeout =
-                if self.dispatches() == 0 && others { left.mul_f64(FIRST_SHARE).max(MIN_USEFUL) } else { left };
-            let (answer, chosen) = self.attempt(&candidate, admission, outgoing.clone(), timeout).await;
-            let (end, took_back) = (answer.end, self.may_go_on(&answer, last.as_ref()));
-            if let Some(reply) = answer.reply {
-                last = Some((reply, Box::new(chosen), end));
             }
-            if pin.is_some() || !took_back {
-                break;
-            }
-            exclude(&mut tried, channel, end.category);
-        }
-        match last {
-            Some((reply, chosen, end)) => Ended::Replied(reply, chosen, end),
-            None => Ended::Refused(Refusal::Exhausted { retry_after_ms: self.retry_after_ms(pin) }),
         }
     }
 
     /// Decides, records it, and returns the choice and whether there were others.
-    fn select(&mut self, pin: Option<usize>, tried: &[Tried]) -> Option<(Candidate, bool)> {
+    fn select(&mut self, way: &Way) -> Option<(Candidate, bool)> {
         let began = Instant::now();
         let (core, route, call) = (self.core, self.route, self.call);
         let ask = Ask {
@@ -90,34 +232,43 @@ impl Run<'_> {
             method: &call.method,
             policy: call.policy,
             strategy: route.strategy,
-            transport: route.transport,
-            pin,
-            need: policy::block_need(call.policy, call.params.as_deref()),
+            transport: way.transport,
+            pin: way.pin,
+            excluded: route.excluded,
+            leave_out_limited: route.leave_out_limited,
+            need: way.need,
             now_ms: core.book.now_ms(),
         };
-        let ordinal = self.record().selections.len() as u64 + 1;
-        let decision = decide(&ask, &core.book.snapshot(), tried, core.seed(self.seq, ordinal));
+        let ordinal = self.look().selections.len() as u64 + 1;
+        let decision = decide(&ask, &core.book.snapshot(), &way.tried, core.seed(self.seq, ordinal));
         let chosen = decision.eligible.first().cloned();
         let others = decision.eligible.len() > 1;
+        // Beside an attempt under way it costs no time of its own.
+        let alone = !self.recording.is_busy();
         let record = self.record();
         record.selections.push(Selection { at_unix_nanos: now_unix_nanos(), decision });
-        record.timing.selection_ns += nanos(began.elapsed());
+        if alone {
+            record.timing.selection_ns += nanos(began.elapsed());
+        }
         chosen.map(|chosen| (chosen, others))
     }
 
-    async fn attempt(
+    fn dispatch(
         &mut self,
+        way: &Way,
         candidate: &Candidate,
-        admission: Admission<'_>,
-        mut outgoing: Outgoing,
+        admission: Admission<'a>,
+        kind: AttemptKind,
         timeout: Duration,
-    ) -> (Answer, Chosen) {
-        let (core, profile, method) = (self.core, self.route.profile.key, self.call.policy.name);
-        let provider = &self.route.chain.providers[candidate.provider];
+        others: bool,
+    ) -> (Flight<'a>, impl Future<Output = Answer> + use<'a>) {
+        let (core, route) = (self.core, self.route);
+        let provider = &route.chain.providers[candidate.provider];
         let instance = &core.catalog.instances[provider.instance];
-        let transport = candidate.channel.transport();
+        let channel = candidate.channel;
+        let transport = channel.transport();
         let snapshot = core.book.snapshot();
-        let instances = self.route.chain.providers.iter().map(|provider| provider.instance);
+        let instances = route.chain.providers.iter().map(|provider| provider.instance);
         let consensus = snapshot.consensus(instances, core.book.now_ms());
         let chosen = Chosen {
             provider_id: provider.id.clone(),
@@ -125,45 +276,44 @@ impl Run<'_> {
             transport,
             head_lag_blocks: consensus.and_then(|consensus| snapshot.lag(provider.instance, consensus)),
         };
-        let ordinal = u32::try_from(self.dispatches()).unwrap_or(u32::MAX).saturating_add(1);
-        // What is true if the client goes away while the attempt is under way.
-        let end = AttemptEnd {
-            outcome: Outcome::Cancelled,
-            category: None,
-            code: None,
-            http_status: None,
-            dispatched: Dispatched::Indeterminate,
-        };
         let span_id = span_id();
+        let alone = !self.recording.is_busy();
         let record = self.record();
+        let mut outgoing = way.outgoing.clone();
         if provider.trace_context {
             outgoing.trace = record.scope.trace.outgoing(record.scope.request_id.as_bytes(), span_id);
         }
-        record.ending.provider = Some(chosen.clone());
-        record.attempts.push(Attempt {
+        if alone {
+            record.ending.provider = Some(chosen.clone());
+        }
+        let ordinal = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let at = self.recording.begin(Attempt {
             span_id,
             ordinal,
-            kind: if ordinal == 1 { AttemptKind::Primary } else { AttemptKind::Failover },
+            kind,
             chosen: chosen.clone(),
             circuit: (admission.lease.state, admission.lease.epoch),
             server: instance.server(transport),
             start_unix_nanos: now_unix_nanos(),
             duration_ns: 0,
-            end,
+            // What is true if the client goes away while the attempt is under way.
+            end: CANCELLED,
         });
-        self.recording.attempting = Some(Instant::now());
         let rules = &provider.capabilities.error_rules;
-        let answer = upstream::attempt(&core.upstreams, instance, transport, rules, outgoing, timeout).await;
-        self.recording.attempting = None;
-        let took_ns = nanos(answer.took);
-        let record = self.record();
-        record.timing.provider_ns += took_ns;
-        if let Some(attempt) = record.attempts.last_mut() {
-            (attempt.duration_ns, attempt.end) = (took_ns, answer.end);
-        }
-        let change = match answer.end.category {
+        let answering = upstream::attempt(&core.upstreams, instance, transport, rules, outgoing, timeout);
+        (Flight { at, channel, admission, chosen, timeout, others }, answering)
+    }
+
+    /// Takes an attempt's answer: into the record, to the book, and to the client unless another provider may do better.
+    fn land(&mut self, flight: Flight<'a>, answer: Answer, way: &mut Way) -> Next {
+        let (core, profile, method) = (self.core, self.route.profile.key, self.call.policy.name);
+        let Flight { at, channel, admission, chosen, .. } = flight;
+        let end = answer.end;
+        let attempt = self.recording.end(at);
+        (attempt.duration_ns, attempt.end) = (nanos(answer.took), end);
+        let change = match end.category {
             None => admission.succeed(Some((profile, method, answer.took.as_secs_f64() * 1_000.0))),
-            Some(category) if answer.end.outcome == Outcome::ApplicationError && !classify::is_penalised(category) => {
+            Some(category) if end.outcome == Outcome::ApplicationError && !classify::is_penalised(category) => {
                 admission.succeed(None)
             }
             Some(category) => admission.fail(category, Some((profile, method)), answer.retry_after_ms),
@@ -171,24 +321,32 @@ impl Run<'_> {
         if let Some(change) = change {
             core.tell_change(change);
         }
-        (answer, chosen)
+        if end.dispatched == Dispatched::NotDispatched {
+            way.used.dispatches -= 1;
+        }
+        if end.category == Some(ErrorCategory::MethodNotFound) {
+            // The whole provider lacks it.
+            for transport in [Transport::Http, Transport::Ws] {
+                let other = ChannelIndex::new(channel.instance(), transport);
+                if other != channel {
+                    way.tried.push(Tried { channel: other, reason: ExclusionReason::Tried });
+                }
+            }
+        }
+        let before = way.last.as_ref().map(|answered| answered.end);
+        let may_go_on = envelope::may_go_on(self.call.policy.safety, &answer, before);
+        if let Some(reply) = answer.reply {
+            way.last = Some(Answered { reply, chosen, end });
+        }
+        if may_go_on { Next::GoOn } else { Next::Stop }
     }
 
-    /// True where another provider may be asked after this answer.
-    fn may_go_on(&self, answer: &Answer, before: Option<&(Reply, Box<Chosen>, AttemptEnd)>) -> bool {
-        let Some(category) = answer.end.category else { return false };
-        if classify::is_the_calls_own(category) {
-            return false;
-        }
-        // Two providers that say the same thing that is nobody's fault in particular are believed.
-        let agreed = category == ErrorCategory::UnclassifiedServerError
-            && before.is_some_and(|(_, _, end)| end.category == Some(category) && end.code == answer.end.code);
-        if agreed {
-            return false;
-        }
-        self.call.policy.safety == Safety::ReplaySafe
-            || answer.end.dispatched == Dispatched::NotDispatched
-            || (answer.reply.is_some() || answer.end.http_status == Some(429)) && classify::surely_refused(category)
+    /// Gives up an attempt since another one answered; its future is dropped by whoever holds it.
+    fn outrun(&mut self, flight: Flight<'a>) {
+        let (profile, method) = (self.route.profile.key, self.call.policy.name);
+        #[allow(clippy::cast_precision_loss, reason = "a duration")]
+        let waited_ms = self.recording.end(flight.at).duration_ns as f64 / 1e6;
+        flight.admission.outrun(profile, method, waited_ms);
     }
 
     /// When the first circuit on the way is tried again, or a second where none is open.
@@ -197,22 +355,15 @@ impl Run<'_> {
         let providers = self.route.chain.providers.iter().enumerate();
         providers
             .filter(|(at, _)| pin.is_none_or(|pin| pin == *at))
-            .map(|(_, provider)| snapshot.channel(ChannelIndex::new(provider.instance, Transport::Http)).open_until_ms)
+            .flat_map(|(_, provider)| [(provider, Transport::Http), (provider, Transport::Ws)])
+            .filter(|(provider, transport)| provider.has(*transport))
+            .filter(|(_, transport)| self.route.transport.is_none_or(|wanted| wanted == *transport))
+            .map(|(provider, transport)| {
+                snapshot.channel(ChannelIndex::new(provider.instance, transport)).open_until_ms
+            })
             .filter_map(|until_ms| until_ms.checked_sub(now_ms))
             .filter(|wait_ms| *wait_ms > 0)
             .min()
             .unwrap_or(1_000)
-    }
-}
-
-/// Leaves out what was tried; after "method not found" the whole provider.
-fn exclude(tried: &mut Vec<Tried>, channel: ChannelIndex, category: Option<ErrorCategory>) {
-    tried.push(Tried { channel, reason: ExclusionReason::Tried });
-    if category == Some(ErrorCategory::MethodNotFound) {
-        let other = match channel.transport() {
-            Transport::Http => Transport::Ws,
-            Transport::Ws => Transport::Http,
-        };
-        tried.push(Tried { channel: ChannelIndex::new(channel.instance(), other), reason: ExclusionReason::Tried });
     }
 }

@@ -3,14 +3,14 @@
 use lariat_schema::vocabulary::{AnsweredBy, CallResult};
 
 use super::recording::nanos;
-use super::{Done, Ended, Run};
+use super::{Answered, Done, Ended, Run};
 use crate::classify;
 use crate::jsonrpc;
 use crate::refusal::Refusal;
 
 impl Run<'_> {
     pub(super) fn finish(mut self, ended: Ended) -> Done {
-        let (core, call, attempts) = (self.core, self.call, self.dispatches());
+        let (core, call) = (self.core, self.call);
         let id: &[u8] = call.id.as_deref().unwrap_or(b"null");
         let record = self.record();
         let ending = &mut record.ending;
@@ -35,23 +35,24 @@ impl Run<'_> {
                 (ending.category, ending.code) = (Some(category), Some(refusal.code()));
                 refusal.reply(id)
             }
-            Ended::Replied(reply, chosen, end) => {
+            Ended::Replied(answered) => {
+                let Answered { reply, chosen, end } = *answered;
                 ending.answered_by = AnsweredBy::Provider;
                 ending.result = end.category.map_or(CallResult::Success, classify::result_of);
                 (ending.category, ending.code) = (end.category, end.code);
-                ending.provider = Some(*chosen);
+                ending.provider = Some(chosen);
                 ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
                 reply.under(id)
             }
         };
         ending.bytes_out = if call.id.is_some() { body.len() as u64 } else { 0 };
         let elapsed = nanos(self.recording.started.elapsed());
-        let meta = self.route.wants_meta.then(|| self.meta(elapsed, attempts));
+        let meta = self.route.wants_meta.then(|| self.meta(elapsed));
         Done { body: call.id.is_some().then_some(body), meta, limited_for_ms }
     }
 
-    fn meta(&self, elapsed_ns: u64, attempts: usize) -> serde_json::Value {
-        let Some(record) = &self.recording.record else { return serde_json::Value::Null };
+    fn meta(&self, elapsed_ns: u64) -> serde_json::Value {
+        let record = self.look();
         #[allow(clippy::cast_precision_loss, reason = "durations for people")]
         let ms = |ns: u64| ns as f64 / 1e6;
         let (timing, chosen) = (&record.timing, record.ending.provider.as_ref());
@@ -72,7 +73,7 @@ impl Run<'_> {
             "upstream_latency_ms": ms(timing.provider_ns),
             "end_to_end_latency_ms": ms(elapsed_ns),
             "lariat_overhead_ms": ms(elapsed_ns.saturating_sub(timing.provider_ns)),
-            "retries": attempts.saturating_sub(1),
+            "retries": record.attempts.len().saturating_sub(1),
             "circuit_breaker_state": record.attempts.last().map(|attempt| attempt.circuit.0),
         })
     }

@@ -115,6 +115,8 @@ impl Fleet {
             strategy,
             transport: None,
             pin: None,
+            excluded: &[],
+            leave_out_limited: false,
             need: BlockNeed::Recent,
             now_ms: 0,
         }

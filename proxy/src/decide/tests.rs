@@ -54,6 +54,8 @@ fn ask<'a>(catalog: &'a Catalog, method: &'a str) -> Ask<'a> {
         strategy: Strategy::Priority,
         transport: None,
         pin: None,
+        excluded: &[],
+        leave_out_limited: false,
         need: BlockNeed::Recent,
         now_ms: 0,
     }
@@ -109,6 +111,36 @@ fn a_provider_that_lags_or_keeps_no_old_state_or_lacks_the_method_is_left_out() 
     assert_eq!(reason(&decision, "c:http"), ExclusionReason::Method);
     let wide = Ask { need: BlockNeed::Range(900, 911), ..ask(&catalog, "eth_getLogs") };
     assert_eq!(reason(&decide(&wide, &snapshot(), &[], 1), "c:http"), ExclusionReason::Params);
+}
+
+#[test]
+fn a_client_leaves_out_providers_by_name_and_limited_ones_only_where_it_asks_to() {
+    let catalog = catalog();
+    let without = ["a".to_owned(), "nobody".to_owned()];
+    let decision = decide(&Ask { excluded: &without, ..ask(&catalog, "eth_call") }, &snapshot(), &[], 1);
+    assert_eq!(reason(&decision, "a:http"), ExclusionReason::ExcludedByClient);
+    assert_eq!(eligible(&decision), ["b:http", "c:http"]);
+    let mut limited = snapshot();
+    limited.channels[0].limited_until_ms = 1;
+    assert_eq!(eligible(&decide(&ask(&catalog, "eth_call"), &limited, &[], 1)), ["b:http", "c:http", "a:http"]);
+    let decision = decide(&Ask { leave_out_limited: true, ..ask(&catalog, "eth_call") }, &limited, &[], 1);
+    assert_eq!(reason(&decision, "a:http"), ExclusionReason::RateLimited);
+}
+
+#[test]
+fn limits_on_parameters_are_waived_only_before_anything_was_tried() {
+    let catalog = catalog();
+    let wide = Ask { need: BlockNeed::Range(900, 911), ..ask(&catalog, "eth_getLogs") };
+    let only_c = ["a".to_owned(), "b".to_owned(), "d".to_owned()];
+    let decision = decide(&Ask { excluded: &only_c, ..wide }, &snapshot(), &[], 1);
+    assert_eq!((eligible(&decision), decision.fail_open), (vec!["c:http"], true));
+    let only_a_and_c = ["b".to_owned(), "d".to_owned()];
+    let tried = [Tried { channel: ChannelIndex(0), reason: ExclusionReason::Tried }];
+    let decision = decide(&Ask { excluded: &only_a_and_c, ..wide }, &snapshot(), &tried, 1);
+    assert!(eligible(&decision).is_empty() && !decision.fail_open);
+    let denied = [Tried { channel: ChannelIndex(0), reason: ExclusionReason::CircuitOpen }];
+    let decision = decide(&Ask { excluded: &only_a_and_c, ..wide }, &snapshot(), &denied, 1);
+    assert_eq!(eligible(&decision), ["c:http"]);
 }
 
 #[test]

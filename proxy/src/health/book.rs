@@ -299,6 +299,16 @@ impl Admission<'_> {
         self.conclude(transition)
     }
 
+    /// The attempt was given up since another channel answered first, after that long.
+    pub(crate) fn outrun(mut self, profile: ProfileKey, method: &'static str, waited_ms: f64) {
+        self.settled = true;
+        let mut cell = self.book.cells[self.channel.0].lock();
+        note(&mut cell, profile, method, |evidence| evidence.outrun(waited_ms));
+        cell.circuit.release(self.lease);
+        drop(cell);
+        self.book.mark();
+    }
+
     fn conclude(&self, transition: Option<Transition>) -> Option<Change> {
         if transition.is_some() || self.lease.state == CircuitState::HalfOpen {
             self.book.publish_change();

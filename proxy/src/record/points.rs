@@ -207,13 +207,13 @@ pub(super) fn sum(name: &str, values: Vec<(Attributes, u64)>, start: u64, now: u
     named(name, Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic: true }))
 }
 
-/// A cumulative counter by reason.
-pub(super) fn counter(name: &str, reasons: &[(&str, u64)], start: u64, now: u64) -> Metric {
-    let data_points = reasons
+/// A cumulative counter by the label of that name.
+pub(super) fn counter(name: &str, label: &str, values: &[(&str, u64)], start: u64, now: u64) -> Metric {
+    let data_points = values
         .iter()
-        .map(|(reason, value)| {
+        .map(|(which, value)| {
             let mut attributes = Attributes::default();
-            attributes.text("reason", *reason);
+            attributes.text(label, *which);
             number(attributes.0, start, now, i64::try_from(*value).unwrap_or(i64::MAX))
         })
         .collect();

@@ -121,6 +121,9 @@ pub(super) fn of_decision(record: &DecisionRecord, digests: &DigestKey, out: &mu
     a.int(key::ATTEMPTS, i64::try_from(record.attempts.len()).unwrap_or(i64::MAX));
     let failovers = record.attempts.iter().filter(|attempt| attempt.kind == AttemptKind::Failover).count();
     a.int(key::FAILOVERS, i64::try_from(failovers).unwrap_or(i64::MAX));
+    if let Some(cache) = ending.cache {
+        a.text(key::CACHE, cache.as_str());
+    }
     a.int(key::SELECTION_NS, timing.selection_ns);
     a.int(key::PROVIDER_NS, timing.provider_ns);
     a.int(key::OVERHEAD_NS, timing.duration_ns.saturating_sub(timing.selection_ns + timing.provider_ns));

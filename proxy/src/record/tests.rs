@@ -40,6 +40,7 @@ fn record(fleet: &Fleet, strategy: Strategy, decisions: Vec<Decision>) -> Decisi
         attempts: Vec::new(),
         ending: Ending {
             answered_by: AnsweredBy::Provider,
+            cache: None,
             result: CallResult::Success,
             category: None,
             code: None,

@@ -275,7 +275,9 @@ impl Worker {
             ("queue_full", self.counters.refused.load(Ordering::Relaxed)),
             ("not_delivered", self.counters.lost.load(Ordering::Relaxed)),
         ];
-        metrics.push(counter(metrics::RECORDER_DROPPED, &reasons, self.start_unix_nanos, now));
+        metrics.push(counter(metrics::RECORDER_DROPPED, "reason", &reasons, self.start_unix_nanos, now));
+        let hedges: Vec<_> = self.counters.hedges().collect();
+        metrics.push(counter(metrics::HEDGES, key::OUTCOME, &hedges, self.start_unix_nanos, now));
         let scope_metrics =
             vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
         let resource = Some(self.resource.clone());

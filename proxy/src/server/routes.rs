@@ -2,6 +2,7 @@
 //! header, then query, then path. Names are kept as text here; whether they exist is for the catalog to say.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use lariat_schema::vocabulary::{Strategy, Transport};
@@ -27,6 +28,12 @@ pub(crate) struct Target {
     pub(crate) provider: Option<String>,
     pub(crate) transport: Option<Transport>,
     pub(crate) include_meta: IncludeMeta,
+    /// Providers that are not to be used, by id.
+    pub(crate) excluded: Vec<String>,
+    /// Whether providers that limit our rate are left out, too.
+    pub(crate) leave_out_limited: bool,
+    /// Bound on the time of each call.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// Names of strategies in paths and queries.
@@ -64,6 +71,20 @@ fn decoded(segment: &str) -> Cow<'_, str> {
     let pair = format!("x={}", segment.replace('+', "%2B"));
     let decoded = url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned());
     Cow::Owned(decoded.unwrap_or_default())
+}
+
+fn timeout(text: &str) -> Result<Duration, Refusal> {
+    let wrong = || Refusal::BadOption(format!("`{text}` is no time; expected milliseconds, 1 or more"));
+    text.parse().ok().filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect()
+}
+
+fn flag(text: &str) -> Result<bool, Refusal> {
+    let wrong = || Refusal::BadOption(format!("`{text}` is neither true nor false"));
+    text.parse().map_err(|_| wrong())
 }
 
 fn path(path: &str) -> Option<Target> {
@@ -119,6 +140,9 @@ pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, R
             "provider_override" | "provider_id" => target.provider = Some(value.into_owned()),
             "transport" => target.transport = Some(transport(&value)?),
             "include_meta" => target.include_meta = include_meta(&value)?,
+            "exclude" => target.excluded = list(&value),
+            "exclude_limited" => target.leave_out_limited = flag(&value)?,
+            "timeout_ms" => target.timeout = Some(timeout(&value)?),
             // Others are the client's own, such as a key for a gateway in front.
             _ => {}
         }
@@ -132,6 +156,15 @@ pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, R
     }
     if let Some(name) = header("x-lariat-include-meta") {
         target.include_meta = include_meta(name)?;
+    }
+    if let Some(ids) = header("x-lariat-exclude") {
+        target.excluded = list(ids);
+    }
+    if let Some(text) = header("x-lariat-exclude-limited") {
+        target.leave_out_limited = flag(text)?;
+    }
+    if let Some(text) = header("x-lariat-timeout-ms") {
+        target.timeout = Some(timeout(text)?);
     }
     Ok(Some(target))
 }
@@ -171,5 +204,20 @@ mod tests {
         assert_eq!((found.strategy, found.provider.as_deref()), (Some(Strategy::Priority), Some("h")));
         assert_eq!(found.include_meta, IncludeMeta::Body);
         assert!(target(&"/rpc/base?strategy=luck".parse().unwrap(), &headers).is_err());
+    }
+
+    #[test]
+    fn excluded_providers_and_a_time_are_read_from_the_query_and_the_headers() {
+        let found = read("/rpc/base?exclude=a,%20b,&exclude_limited=true&timeout_ms=250").unwrap();
+        assert_eq!(found.excluded, ["a", "b"]);
+        assert_eq!((found.leave_out_limited, found.timeout), (true, Some(Duration::from_millis(250))));
+        let mut headers = HeaderMap::new();
+        headers.insert("x-lariat-timeout-ms", http::HeaderValue::from_static("9"));
+        headers.insert("x-lariat-exclude", http::HeaderValue::from_static("c"));
+        let found = target(&"/rpc/base?timeout_ms=250".parse().unwrap(), &headers).unwrap().unwrap();
+        assert_eq!((found.timeout, found.excluded), (Some(Duration::from_millis(9)), vec!["c".to_owned()]));
+        for wrong in ["timeout_ms=0", "timeout_ms=-1", "timeout_ms=soon", "exclude_limited=maybe"] {
+            assert!(target(&format!("/rpc/base?{wrong}").parse().unwrap(), &HeaderMap::new()).is_err(), "{wrong}");
+        }
     }
 }

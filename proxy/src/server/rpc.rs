@@ -80,6 +80,9 @@ pub(super) fn route<'a>(core: &'a Core, target: &'a Target) -> Result<Route<'a>,
         strategy: target.strategy.unwrap_or(profile.default_strategy),
         transport: target.transport,
         pin: target.provider.as_deref(),
+        excluded: &target.excluded,
+        leave_out_limited: target.leave_out_limited,
+        timeout: target.timeout,
         wants_meta: target.include_meta != IncludeMeta::None,
     })
 }

@@ -258,7 +258,12 @@ pub(super) async fn start(catalog: profiles::Catalog, source: Option<Source>, ex
 }
 
 pub(super) async fn fleet(providers: Vec<ProviderHandle>) -> Fleet {
-    let profile = profile(&providers);
+    fleet_with("", providers).await
+}
+
+/// A fleet whose profile begins with these settings.
+pub(super) async fn fleet_with(settings: &str, providers: Vec<ProviderHandle>) -> Fleet {
+    let profile = format!("{settings}{}", profile(&providers));
     fleet_of(providers, &profile).await
 }
 
@@ -269,6 +274,24 @@ pub(super) async fn fleet_of(providers: Vec<ProviderHandle>, profile: &str) -> F
     let inbox = collector(listener).await;
     let proxy = proxy_of(profile, exporter(address)).await;
     Fleet { proxy, providers, inbox }
+}
+
+impl Fleet {
+    /// The attempts of a decision, in the order of their ordinals.
+    pub(super) fn attempts(&self, decision: &Span) -> Vec<Attributes> {
+        let spans = self.inbox.spans();
+        let own = spans.iter().filter(|span| span.parent_span_id == decision.span_id);
+        let mut found: Vec<_> = own.map(|span| attributes(&span.attributes)).collect();
+        found.sort_by_key(|of| of[lariat_schema::attributes::ORDINAL].parse::<u32>().unwrap());
+        found
+    }
+
+    /// One figure of `/metrics`.
+    pub(super) async fn figure(&self, name: &str) -> u64 {
+        let got = request(self.proxy.address(), Request::get("/"), "/metrics", "").await;
+        let line = got.text().lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
 }
 
 /// A reply over HTTP.
