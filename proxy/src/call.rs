@@ -1,11 +1,13 @@
 //! One call from its selection to its reply, within one deadline. Whatever happens, even that the client goes away, exactly
 //! one record is handed over.
 
+mod affinity;
 mod attempts;
 mod ending;
 mod envelope;
 pub(crate) mod hedge;
 mod recording;
+pub(crate) mod sharing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::record::{AttemptEnd, Chosen, DecisionRecord, Ending, Scope, Timing, n
 use crate::refusal::Refusal;
 use crate::trace_context::{Trace, TraceContext};
 use recording::Recording;
+use sharing::Shared;
 
 /// Where a call goes and how, as its request said.
 #[derive(Clone, Copy)]
@@ -70,10 +73,7 @@ pub(crate) async fn answer(core: &Core, route: &Route<'_>, call: &Call, position
     let mut run = Run::new(core, route, call, position);
     let ended = match run.without_provider() {
         Some(ended) => ended,
-        None => match run.way() {
-            Ok(way) => run.over_providers(way).await,
-            Err(refusal) => Ended::Refused(refusal),
-        },
+        None => run.answered().await,
     };
     run.finish(ended)
 }
@@ -87,6 +87,8 @@ enum Ended {
     Local(String),
     Refused(Refusal),
     Replied(Box<Answered>),
+    Cached(Reply),
+    Coalesced(Box<Shared>),
 }
 
 /// A provider's reply, and whose it is.
@@ -139,6 +141,7 @@ impl<'a> Run<'a> {
             ending: Ending {
                 answered_by: AnsweredBy::None,
                 cache: None,
+                coalesced_with: None,
                 result: CallResult::ApplicationError,
                 category: Some(ErrorCategory::ClientError),
                 code: None,

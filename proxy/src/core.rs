@@ -8,6 +8,7 @@ use lariat_schema::vocabulary::Transport;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::admit::rate::Limits;
+use crate::filters::Filters;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
 use crate::record::{ChannelEvent, Digest, DigestKey, Happened, Item, Recorder, now_unix_nanos};
@@ -21,6 +22,8 @@ pub(crate) struct Core {
     pub(crate) upstreams: Arc<Upstreams>,
     /// What the calls of a profile share so that less is asked of its providers.
     pub(crate) saving: Saving,
+    /// Where the filters of clients are; the same over reloads.
+    pub(crate) filters: Arc<Filters>,
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
     pub(crate) boot_seed: u64,
@@ -38,6 +41,7 @@ impl Core {
             catalog,
             book,
             upstreams,
+            filters: self.filters.clone(),
             recorder: self.recorder.clone(),
             boot_seed: self.boot_seed,
             digests: self.digests.clone(),

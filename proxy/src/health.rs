@@ -21,7 +21,7 @@ use evidence::Evidence;
 /// How long evidence may wait for the next snapshot.
 pub(crate) const PUBLISH_EVERY: Duration = Duration::from_millis(25);
 /// Age beyond which a height says nothing of the consensus.
-const HEIGHT_MAX_AGE_MS: u64 = 30_000;
+pub(crate) const HEIGHT_MAX_AGE_MS: u64 = 30_000;
 /// Most time for which a height is credited with blocks that should have come since.
 const OPTIMISM_MS: f64 = 30_000.0;
 /// Time between blocks where the profile does not say.

@@ -169,6 +169,11 @@ fn is_id(text: &str) -> bool {
 }
 
 impl Call {
+    /// The same call with other parameters.
+    pub(crate) fn with_params(&self, params: Bytes) -> Self {
+        Self { bytes: self.bytes + params.len(), params: Some(params), ..self.clone() }
+    }
+
     /// The call as it is sent to a provider, under an id of ours.
     pub(crate) fn payload(&self, id: u64) -> Bytes {
         let mut out = Vec::with_capacity(self.bytes + 32);
@@ -260,6 +265,26 @@ impl Reply {
         let id = start..start + given.get().len();
         let result = raw.result.map(|result| body.slice_ref(result.get().as_bytes()));
         Some(Self { body, id, error, result })
+    }
+
+    /// A reply with that result, for the call of any id.
+    pub(crate) fn of_result(result: &str) -> Option<Self> {
+        Self::read(&Bytes::from(result_reply(b"0", result)), 0)
+    }
+
+    /// The same in memory of its own, no larger than it has to be: what it came in may be much larger.
+    pub(crate) fn compact(&self) -> Self {
+        let body = Bytes::copy_from_slice(&self.body);
+        let result = self.result.as_ref().map(|result| {
+            let start = result.as_ptr().addr() - self.body.as_ptr().addr();
+            body.slice(start..start + result.len())
+        });
+        Self { body, id: self.id.clone(), error: self.error.clone(), result }
+    }
+
+    /// Size of the body.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     /// The same body under the client's id.

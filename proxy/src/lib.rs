@@ -15,6 +15,7 @@ mod trace_context;
 
 mod call;
 mod core;
+mod filters;
 mod policy;
 pub mod reload;
 mod saving;
@@ -49,6 +50,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit::Gate;
 use crate::admit::rate::Limits;
 use crate::core::Core;
+use crate::filters::Filters;
 use crate::health::Book;
 use crate::record::{DigestKey, Sources};
 use crate::reload::{Changes, ReloadError, Reloader};
@@ -153,12 +155,13 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
     let boot_seed = rand::random();
     let recorder = recording.recorder.clone();
     let saving = Saving::new(&catalog);
+    let filters = Arc::new(Filters::default());
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let upstreams = Arc::new(upstream::Upstreams::new(&catalog, kill.clone())?);
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
-    let core = Core { catalog, book, limits, upstreams, saving, recorder, boot_seed, digests };
+    let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };
     let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);

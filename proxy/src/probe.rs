@@ -40,6 +40,7 @@ pub(crate) async fn keep_book(site: Arc<Site>, stop: CancellationToken) {
         for change in core.book.tick() {
             core.tell_change(change);
         }
+        core.saving.observe(&core.catalog, &core.book.snapshot(), core.book.now_ms());
     }
 }
 

@@ -82,6 +82,8 @@ pub(crate) struct Ending {
     pub(crate) answered_by: AnsweredBy,
     /// What the cache or an identical call did; none where neither was asked.
     pub(crate) cache: Option<CacheOutcome>,
+    /// The request whose call got the answer that this one shares.
+    pub(crate) coalesced_with: Option<Uuid>,
     pub(crate) result: CallResult,
     pub(crate) category: Option<ErrorCategory>,
     pub(crate) code: Option<i64>,

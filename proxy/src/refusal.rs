@@ -42,6 +42,10 @@ pub(crate) enum Refusal {
     Keystore(String),
     #[error("no provider could answer; try again later")]
     Exhausted { retry_after_ms: u64 },
+    #[error("no answer came in time; try again later")]
+    TooLate,
+    #[error("filter not found")]
+    UnknownFilter,
 }
 
 impl Refusal {
@@ -59,7 +63,9 @@ impl Refusal {
             | Self::BodyBroken
             | Self::Overloaded
             | Self::UnknownProfile(_)
-            | Self::Exhausted { .. } => -32000,
+            | Self::Exhausted { .. }
+            | Self::TooLate
+            | Self::UnknownFilter => -32000,
         }
     }
 
@@ -88,6 +94,8 @@ impl Refusal {
                 ErrorCategory::ClientError
             }
             Self::Exhausted { .. } => ErrorCategory::NoProviders,
+            Self::TooLate => ErrorCategory::Timeout,
+            Self::UnknownFilter => ErrorCategory::InvalidParams,
         }
     }
 
@@ -97,6 +105,7 @@ impl Refusal {
             Self::Exhausted { retry_after_ms } | Self::RateLimited { retry_after_ms } => {
                 Some(json!({ "retry_after_ms": retry_after_ms }))
             }
+            Self::TooLate => Some(json!({ "retry_after_ms": 1_000 })),
             Self::UnknownProfile(_) => Some(json!({ "error_type": "unknown_profile" })),
             Self::UnknownChain(_) => Some(json!({ "error_type": "unknown_chain" })),
             _ => None,

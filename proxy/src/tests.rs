@@ -2,6 +2,7 @@
 
 mod conformance;
 mod envelope;
+mod filters;
 mod fixture;
 mod hedging;
 mod limiting;
@@ -9,6 +10,7 @@ mod losses;
 mod recording;
 mod reloading;
 mod routing;
+mod saving;
 mod sockets;
 mod specification;
 mod tracing;

@@ -100,7 +100,8 @@ attributes! {
     ERROR_CATEGORY = "lariat.error_category", String, "1", DecisionAndAttempt, Some("error_category"), "Class of the error, absent on success.";
     ATTEMPTS = "lariat.attempts", Int, "{attempt}", Decision, Some("attempts"), "Attempts made.";
     FAILOVERS = "lariat.failovers", Int, "{attempt}", Decision, Some("failovers"), "Attempts made after another one failed.";
-    CACHE = "lariat.cache", String, "1", Decision, Some("cache"), "What the cache did; absent where it is off.";
+    CACHE = "lariat.cache", String, "1", Decision, Some("cache"), "What the cache or an identical call did; absent where neither was asked.";
+    COALESCED_WITH = "lariat.coalesced_with", String, "1", Decision, None, "Request id of the call whose answer a coalesced one shares.";
     SELECTION_NS = "lariat.selection_ns", Int, "ns", Decision, Some("selection_ns"), "Time spent on choosing.";
     PROVIDER_NS = "lariat.provider_ns", Int, "ns", Decision, Some("provider_ns"), "Time spent on waiting for providers.";
     OVERHEAD_NS = "lariat.overhead_ns", Int, "ns", Decision, Some("overhead_ns"), "The rest of the duration: the proxy's own.";

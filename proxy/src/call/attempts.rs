@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lariat_schema::vocabulary::{
     AttemptKind, Dispatched, ErrorCategory, ExclusionReason, HedgeOutcome, Outcome, Transport,
 };
@@ -34,14 +35,22 @@ const CANCELLED: AttemptEnd = AttemptEnd {
     dispatched: Dispatched::Indeterminate,
 };
 
-/// Where a call may go, and how far it has come.
-pub(super) struct Way {
+/// Where a call is to go.
+pub(super) struct Aim {
     /// Place of the pinned provider in the chain.
     pub(super) pin: Option<usize>,
     pub(super) transport: Option<Transport>,
+    /// What is sent in place of the client's own parameters.
+    pub(super) params: Option<Bytes>,
+}
+
+/// How far a call has come.
+struct Way {
+    pin: Option<usize>,
+    transport: Option<Transport>,
     need: BlockNeed,
     deadline: Instant,
-    pub(super) outgoing: Outgoing,
+    outgoing: Outgoing,
     tried: Vec<Tried>,
     used: Used,
     last: Option<Answered>,
@@ -73,8 +82,8 @@ enum Next {
 }
 
 impl<'a> Run<'a> {
-    /// The way of a call that names its provider as its request did.
-    pub(super) fn way(&self) -> Result<Way, Refusal> {
+    /// Where the request wants its calls to go.
+    pub(super) fn aim(&self) -> Result<Aim, Refusal> {
         let pin = match self.route.pin {
             Some(id) => match self.route.chain.providers.iter().position(|provider| provider.id.as_str() == id) {
                 Some(pin) => Some(pin),
@@ -82,19 +91,29 @@ impl<'a> Run<'a> {
             },
             None => None,
         };
-        Ok(Way {
+        Ok(Aim { pin, transport: self.route.transport, params: None })
+    }
+
+    fn way(&self, Aim { pin, transport, params }: Aim) -> Way {
+        let call = self.call;
+        let payload = match params {
+            Some(params) => call.with_params(params).payload(self.seq),
+            None => call.payload(self.seq),
+        };
+        Way {
             pin,
-            transport: self.route.transport,
-            need: policy::block_need(self.call.policy, self.call.params.as_deref()),
+            transport,
+            need: policy::block_need(call.policy, call.params.as_deref()),
             deadline: self.deadline(),
-            outgoing: Outgoing { payload: self.call.payload(self.seq), id: self.seq, trace: None },
+            outgoing: Outgoing { payload, id: self.seq, trace: None },
             tried: Vec::new(),
             used: Used::default(),
             last: None,
-        })
+        }
     }
 
-    pub(super) async fn over_providers(&mut self, mut way: Way) -> Ended {
+    pub(super) async fn over_providers(&mut self, aim: Aim) -> Ended {
+        let mut way = self.way(aim);
         loop {
             let first = self.look().attempts.is_empty();
             let kind = if first { AttemptKind::Primary } else { AttemptKind::Failover };

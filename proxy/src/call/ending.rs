@@ -1,6 +1,6 @@
 //! The end of a call: its reply, what the record says of how it ended, and the metadata for clients who ask for them.
 
-use lariat_schema::vocabulary::{AnsweredBy, CallResult};
+use lariat_schema::vocabulary::{AnsweredBy, CacheOutcome, CallResult};
 
 use super::recording::nanos;
 use super::{Answered, Done, Ended, Run};
@@ -29,7 +29,7 @@ impl Run<'_> {
                     None => refusal.category(),
                 };
                 ending.result = match refusal {
-                    Refusal::Exhausted { .. } => CallResult::Error,
+                    Refusal::Exhausted { .. } | Refusal::TooLate => CallResult::Error,
                     _ => CallResult::ApplicationError,
                 };
                 (ending.category, ending.code) = (Some(category), Some(refusal.code()));
@@ -41,6 +41,21 @@ impl Run<'_> {
                 ending.result = end.category.map_or(CallResult::Success, classify::result_of);
                 (ending.category, ending.code) = (end.category, end.code);
                 ending.provider = Some(chosen);
+                ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
+                reply.under(id)
+            }
+            Ended::Cached(reply) => {
+                (ending.answered_by, ending.result, ending.category) = (AnsweredBy::Cache, CallResult::Success, None);
+                ending.cache = Some(CacheOutcome::Hit);
+                ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
+                reply.under(id)
+            }
+            Ended::Coalesced(shared) => {
+                let Answered { reply, end, .. } = shared.answered;
+                (ending.answered_by, ending.cache) = (AnsweredBy::Coalesced, Some(CacheOutcome::Coalesced));
+                ending.result = end.category.map_or(CallResult::Success, classify::result_of);
+                (ending.category, ending.code) = (end.category, end.code);
+                ending.coalesced_with = Some(shared.from);
                 ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
                 reply.under(id)
             }

@@ -43,6 +43,8 @@ fn a_reply_passes_through_byte_for_byte_under_the_clients_id() {
     let reply = Reply::read(&body, 7).unwrap();
     let expected = "{\"extra\":[1.0], \"id\": \"x\" ,\"result\":{\"n\":1e400,\"a\": null},\"jsonrpc\":\"2.0\"}";
     assert_eq!(String::from_utf8(reply.under(b"\"x\"")).unwrap(), expected);
+    let compact = reply.compact();
+    assert_eq!((compact.under(b"\"x\""), &compact.result), (reply.under(b"\"x\""), &reply.result));
     assert!(Reply::read(&body, 8).is_none(), "another id is no reply to this call");
     assert!(Reply::read(&Bytes::from_static(b"{\"id\":7}"), 7).is_none());
     assert!(Reply::read(&Bytes::from_static(b"{\"id\":7,\"result\":null}"), 7).is_some());

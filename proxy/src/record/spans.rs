@@ -124,6 +124,9 @@ pub(super) fn of_decision(record: &DecisionRecord, digests: &DigestKey, out: &mu
     if let Some(cache) = ending.cache {
         a.text(key::CACHE, cache.as_str());
     }
+    if let Some(request_id) = ending.coalesced_with {
+        a.text(key::COALESCED_WITH, request_id.to_string());
+    }
     a.int(key::SELECTION_NS, timing.selection_ns);
     a.int(key::PROVIDER_NS, timing.provider_ns);
     a.int(key::OVERHEAD_NS, timing.duration_ns.saturating_sub(timing.selection_ns + timing.provider_ns));

@@ -41,6 +41,7 @@ fn record(fleet: &Fleet, strategy: Strategy, decisions: Vec<Decision>) -> Decisi
         ending: Ending {
             answered_by: AnsweredBy::Provider,
             cache: None,
+            coalesced_with: None,
             result: CallResult::Success,
             category: None,
             code: None,

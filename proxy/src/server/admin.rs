@@ -119,6 +119,13 @@ pub(super) fn metrics(site: &Site) -> Reply {
             "WebSocket connections ended since the client did not answer pings.",
             load(&site.sockets.ended_silent),
         ),
+        ("lariat_filters", "gauge", "Filters of clients that are remembered.", core.filters.count() as u64),
+        (
+            "lariat_filters_evicted_total",
+            "counter",
+            "Filters that had to leave for newer ones.",
+            load(&core.filters.evicted),
+        ),
         ("lariat_snapshot_number", "gauge", "Number of the latest health snapshot.", core.book.snapshot().number),
     ] {
         // Writing to a String cannot fail.
@@ -126,6 +133,7 @@ pub(super) fn metrics(site: &Site) -> Reply {
     }
     reloads(&site.reloader.counters, &mut out);
     rate_limited(&core, &mut out);
+    core.saving.write_metrics(&mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
 }
 
