@@ -2,6 +2,7 @@
 //! will get. What is shared is a reply, put under each caller's own id; deadlines and records are each call's own.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lariat_schema::vocabulary::CacheOutcome;
 use tokio::time::Instant;
@@ -17,6 +18,10 @@ use crate::saving::{Follower, Joined, Key, Looked, Parts, Place};
 /// Times that a call joins another one. Those whose leader has ended without an answer lead and follow anew, rather than
 /// that a thousand of them ask at once; each such end takes time, so after some of them a call goes alone.
 const MAX_JOINS: usize = 3;
+
+/// Share of a method's time after which a leader is taken to be held up: its first attempt has ended by then, or its own
+/// client does not let it run.
+const PATIENCE_SHARE: f64 = 0.6;
 
 /// An answer that several calls get.
 #[derive(Debug, Clone)]
@@ -77,7 +82,7 @@ impl Run<'_> {
                     return ended;
                 }
                 Joined::Follower(follower) => {
-                    if let Some(ended) = self.follow(follower).await {
+                    if let Some(ended) = self.follow(&key, follower).await {
                         if matches!(ended, Ended::Coalesced(_)) {
                             saving.coalesced.fetch_add(1, Ordering::Relaxed);
                         }
@@ -131,14 +136,21 @@ impl Run<'_> {
         self.route.timeout.is_none() || answered.end.category.is_none_or(classify::is_the_calls_own)
     }
 
-    /// Waits for another call's answer until this call's own deadline; none where there will be no answer to share.
-    async fn follow(&mut self, follower: Follower<Shared>) -> Option<Ended> {
-        let began = Instant::now();
-        let waited = tokio::time::timeout_at(self.deadline(), follower.outcome()).await;
+    /// Waits for another call's answer, as long as that one may take and until this call's own deadline; none where this call
+    /// is to go on by itself.
+    async fn follow(&mut self, key: &Key, follower: Follower<Shared>) -> Option<Ended> {
+        let (began, deadline) = (Instant::now(), self.deadline());
+        let patience = Duration::from_millis(self.call.policy.timeout_ms).mul_f64(PATIENCE_SHARE);
+        let until = deadline.min(follower.since() + patience);
+        let waited = tokio::time::timeout_at(until, follower.outcome()).await;
         // Waiting for another call's provider is waiting for a provider.
         self.record().timing.provider_ns += super::recording::nanos(began.elapsed());
         match waited {
             Ok(shared) => shared.map(|shared| Ended::Coalesced(Box::new(shared))),
+            Err(_) if until < deadline => {
+                self.core.saving.profile(self.route.profile_at).flights.displace(key, &follower);
+                None
+            }
             Err(_) => Some(Ended::Refused(Refusal::TooLate)),
         }
     }

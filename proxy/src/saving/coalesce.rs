@@ -1,7 +1,8 @@
 //! Identical calls that are under way at the same time share one. The first leads and asks a provider, those that come
 //! while it is under way follow and get its answer; nothing is kept once it has ended, so that this is no cache. A leader
 //! that ends without an answer to share (its client went away, its own time was shorter) leaves its followers as they
-//! were, and they go on. Calls are compared by all of their bytes: a hash only finds the place, since two calls of one
+//! were, and they go on. One that takes too long can be displaced: a call is polled by its own client's connection, and no
+//! client is to hold up another's. Calls are compared by all of their bytes: a hash only finds the place, since two calls of one
 //! hash would otherwise get each other's answers. The table is in shards, and a call holds a shard for one lookup.
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use lariat_schema::vocabulary::{Strategy, Transport};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Shards; many more than threads, so that two calls seldom meet in one.
@@ -48,11 +50,13 @@ pub(crate) struct Parts {
 impl Key {
     /// `seed` keeps clients from choosing calls that meet in one place.
     pub(crate) fn new(parts: Parts, seed: u64) -> Self {
-        let place = (parts.chain_at, parts.pin, parts.strategy as u8, parts.transport.map(|it| it as u8));
-        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(seed);
-        place.hash(&mut hasher);
-        parts.method.hash(&mut hasher);
-        let hash = xxh3_64_with_seed(parts.params.as_deref().unwrap_or_default(), hasher.finish());
+        let transport = parts.transport.map_or(0, |transport| 1 + transport as u64);
+        let pin = parts.pin.map_or(0, |pin| 1 + pin as u64);
+        // The odd constant spreads small numbers over all bits; what meets all the same is told apart by its parts.
+        let spread = |hash: u64, part: u64| (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let place = [parts.chain_at as u64, parts.strategy as u64, transport, pin].into_iter().fold(seed, spread);
+        let method = xxh3_64_with_seed(parts.method.as_bytes(), place);
+        let hash = xxh3_64_with_seed(parts.params.as_deref().unwrap_or_default(), method);
         Self { hash, parts }
     }
 }
@@ -86,6 +90,7 @@ struct Flight<T> {
     outcome: OnceLock<Option<T>>,
     ended: Notify,
     followers: AtomicU32,
+    started: Instant,
 }
 
 type Shard<T> = Mutex<HashMap<Key, Arc<Flight<T>>, BuildHasherDefault<AsItIs>>>;
@@ -146,8 +151,12 @@ impl<T> Flights<T> {
             }
             Entry::Vacant(_) if full => Joined::Alone,
             Entry::Vacant(place) => {
-                let flight =
-                    Arc::new(Flight { outcome: OnceLock::new(), ended: Notify::new(), followers: AtomicU32::new(0) });
+                let flight = Arc::new(Flight {
+                    outcome: OnceLock::new(),
+                    ended: Notify::new(),
+                    followers: AtomicU32::new(0),
+                    started: Instant::now(),
+                });
                 let key = place.key().clone();
                 place.insert(flight.clone());
                 Joined::Leader(Leader { flights: self, key, flight })
@@ -156,34 +165,45 @@ impl<T> Flights<T> {
     }
 }
 
+impl<T> Flights<T> {
+    /// Lets nobody follow the leader of this follower any more: the next identical call leads.
+    pub(crate) fn displace(&self, key: &Key, follower: &Follower<T>) {
+        self.vacate(key, &follower.flight);
+    }
+
+    /// Takes a flight off its place, where it is still there: another one may have it by now.
+    fn vacate(&self, key: &Key, flight: &Arc<Flight<T>>) {
+        let mut shard = self.shard(key).lock();
+        if shard.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            shard.remove(key);
+        }
+    }
+}
+
 impl<T> Leader<'_, T> {
     /// Shares an answer; it is made only where somebody follows.
     pub(crate) fn finish(self, outcome: impl FnOnce() -> T) {
-        self.leave();
+        self.flights.vacate(&self.key, &self.flight);
         if self.flight.followers.load(Ordering::Relaxed) > 0 {
             // Nobody else sets it: there is one leader, and it is used up here.
             let _once = self.flight.outcome.set(Some(outcome()));
         }
     }
-
-    /// Lets nobody follow any more.
-    fn leave(&self) {
-        self.flights.shard(&self.key).lock().remove(&self.key);
-    }
 }
 
 impl<T> Drop for Leader<'_, T> {
     fn drop(&mut self) {
-        // After `finish` both are done already. Until the place is left a newer leader cannot have taken it.
-        if self.flight.outcome.get().is_none() {
-            if let Entry::Occupied(place) = self.flights.shard(&self.key).lock().entry(self.key.clone())
-                && Arc::ptr_eq(place.get(), &self.flight)
-            {
-                place.remove();
-            }
-            let _once = self.flight.outcome.set(None);
-        }
+        self.flights.vacate(&self.key, &self.flight);
+        // Where `finish` has set it, that stays.
+        let _once = self.flight.outcome.set(None);
         self.flight.ended.notify_waiters();
+    }
+}
+
+impl<T> Follower<T> {
+    /// Since when its leader leads.
+    pub(crate) fn since(&self) -> Instant {
+        self.flight.started
     }
 }
 

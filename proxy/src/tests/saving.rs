@@ -1,9 +1,10 @@
 //! Answers without an attempt: coalesced and cached ones, and that each call leaves one record all the same.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fixture::{Attributes, Fleet, Got, eventually, fleet, fleet_with, post, provider, request};
+use super::websocket::Client;
 use http::Request;
 use lariat_schema::attributes as key;
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
@@ -134,10 +135,30 @@ async fn a_leader_in_a_hurry_leaves_its_followers_their_time_and_a_follower_keep
     assert_eq!(late[key::ERROR_CATEGORY], "timeout");
 }
 
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_nobody_who_waits_for_the_same_answer() {
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    let script = Script::new()
+        .on("eth_call", [Reply::result("\"0x2a\"").after(Duration::from_millis(700))])
+        .on("eth_getCode", [Reply::result(large)]);
+    let fleet = fleet(vec![provider("a", |it| it.scripted(script)).await]).await;
+    let mut client = Client::connect(fleet.proxy.address(), "/ws/rpc/ethereum").await;
+    let params = "[{},\"latest\"]";
+    client.send(call(0, "eth_call", params)).await;
+    eventually("the leader at its provider", || (fleet.providers[0].received_of("eth_call") == 1).then_some(())).await;
+    for id in 1..30 {
+        client.send(call(id, "eth_getCode", &format!("[{id}]"))).await;
+    }
+    let started = Instant::now();
+    assert_eq!(ask(&fleet, 1, "eth_call", params).await.json()["result"], "0x2a");
+    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
+    assert_eq!(fleet.providers[0].received_of("eth_call"), 1);
+}
+
 async fn eventually_in_flight(fleet: &Fleet, wanted: u64) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while fleet.figure("lariat_calls_in_flight").await < wanted {
-        assert!(std::time::Instant::now() < deadline, "not within 30 s: {wanted} calls in flight");
+        assert!(Instant::now() < deadline, "not within 30 s: {wanted} calls in flight");
     }
 }
 
@@ -146,13 +167,13 @@ async fn cached() -> Fleet {
     let fleet = fleet_with(CACHED, vec![provider("a", |it| it).await]).await;
     eventually("a head", || fleet.inbox.events(lariat_schema::events::BLOCK_HEAD).pop()).await;
     // The head is told of when it is noted, and published a moment later.
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let state = request(fleet.proxy.address(), Request::get("/"), "/v1/providers", "").await.json();
         if state["channels"][0]["block_height"].is_u64() {
             return fleet;
         }
-        assert!(std::time::Instant::now() < deadline, "no height within 30 s");
+        assert!(Instant::now() < deadline, "no height within 30 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

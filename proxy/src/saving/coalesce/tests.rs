@@ -92,6 +92,23 @@ async fn a_leader_that_is_dropped_lets_its_followers_go_on_at_once() {
     assert_eq!(waiting.await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_displaced_leader_ends_for_its_own_followers_and_leaves_the_next_one_alone() {
+    let flights = Flights::default();
+    let stuck = leader(&flights, "[1]");
+    let follows = follower(&flights, "[1]");
+    flights.displace(&key("[1]"), &follows);
+    let next = leader(&flights, "[1]");
+    flights.displace(&key("[1]"), &follows);
+    let follows_next = follower(&flights, "[1]");
+    stuck.finish(|| 1);
+    assert_eq!(follows.outcome().await, Some(1));
+    drop(follower(&flights, "[1]"));
+    next.finish(|| 2);
+    assert_eq!(follows_next.outcome().await, Some(2));
+    assert!(flights.shards.iter().all(|shard| shard.lock().is_empty()));
+}
+
 #[test]
 fn what_finds_no_room_goes_alone() {
     let flights = Flights::<u32>::default();

@@ -186,7 +186,8 @@ impl Connection<'_> {
                 return Leave::With(CloseCode::Away, "the node is shutting down".to_owned());
             }
             tokio::select! {
-                Some(frame) = self.under_way.next(), if room => self.deliver(frame),
+                // Polled even where there is no room: others may wait for the same answers. What is under way is bounded.
+                Some(frame) = self.under_way.next() => self.deliver(frame),
                 message = stream.next(), if room && !is_draining => {
                     pulse.sign();
                     match message {
