@@ -22,6 +22,7 @@ use crate::policy::Safety;
 use crate::profiles::{Chain, Profile};
 use crate::record::{AttemptEnd, Chosen, DecisionRecord, Ending, Scope, Timing, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
+use crate::reply_budget::Charge;
 use crate::trace_context::{Trace, TraceContext};
 use recording::Recording;
 use sharing::Shared;
@@ -66,6 +67,8 @@ pub(crate) struct Done {
     pub(crate) meta: Option<serde_json::Value>,
     /// Where the client calls too often: when it may again.
     pub(crate) limited_for_ms: Option<u64>,
+    /// What the reply holds of the budget for replies, until the client has taken it.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Routes a call.

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::admit::MAX_BATCH;
 use crate::policy::{self, MethodPolicy};
+use crate::reply_budget::Charge;
 
 /// Bytes of an error's message that are kept: what it means stands at its beginning, and the client gets the whole of
 /// it as the provider wrote it.
@@ -205,6 +206,8 @@ pub(crate) struct Reply {
     pub(crate) error: Option<RpcError>,
     /// The result as it was written.
     pub(crate) result: Option<Bytes>,
+    /// Its part of the budget for replies.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// A JSON-RPC error object.
@@ -264,7 +267,12 @@ impl Reply {
         let start = given.get().as_ptr().addr() - body.as_ptr().addr();
         let id = start..start + given.get().len();
         let result = raw.result.map(|result| body.slice_ref(result.get().as_bytes()));
-        Some(Self { body, id, error, result })
+        Some(Self { body, id, error, result, charge: None })
+    }
+
+    /// Size of the whole body.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     /// A reply with that result, for the call of any id.

@@ -7,6 +7,8 @@
 pub mod profiles;
 
 mod admit;
+mod gather;
+mod reply_budget;
 mod server;
 
 mod jsonrpc;
@@ -47,8 +49,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::Gate;
 use crate::admit::rate::Limits;
+use crate::admit::{Bounds, Gate};
 use crate::core::Core;
 use crate::filters::Filters;
 use crate::health::Book;
@@ -143,6 +145,11 @@ pub struct Proxy {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
+    let bounds = Bounds::new(settings.config.max_in_flight);
+    start_within(settings, bounds).await
+}
+
+async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, StartError> {
     let Settings { config, profiles: catalog, source, identity, exporter, admin_token } = settings;
     let bind = |source| StartError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
@@ -158,11 +165,12 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
     let filters = Arc::new(Filters::default());
     let (tasks, draining, background, kill) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, kill.clone())?);
+    let gate = Gate::new(bounds);
+    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, gate.replies.clone(), kill.clone())?);
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };
-    let site = Arc::new(Site::new(core, Gate::new(config.max_in_flight), admin_token, reloader));
+    let site = Arc::new(Site::new(core, gate, admin_token, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);
     tasks.spawn(reload::watch_files(site.clone(), background.clone()));

@@ -40,6 +40,8 @@ pub(crate) enum Refusal {
     NeedsWebSocket(String),
     #[error("the method {0} needs keys, which this service does not hold")]
     Keystore(String),
+    #[error("replies under way take all the room there is; try again later")]
+    NoRoom { retry_after_ms: u64 },
     #[error("no provider could answer; try again later")]
     Exhausted { retry_after_ms: u64 },
     #[error("no answer came in time; try again later")]
@@ -63,6 +65,7 @@ impl Refusal {
             | Self::BodyBroken
             | Self::Overloaded
             | Self::UnknownProfile(_)
+            | Self::NoRoom { .. }
             | Self::Exhausted { .. }
             | Self::TooLate
             | Self::UnknownFilter => -32000,
@@ -89,7 +92,9 @@ impl Refusal {
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => ErrorCategory::InvalidRequest,
             Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => ErrorCategory::InvalidParams,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => ErrorCategory::MethodNotFound,
-            Self::Overloaded | Self::TooManyUnderWay | Self::RateLimited { .. } => ErrorCategory::LocalCapacity,
+            Self::Overloaded | Self::TooManyUnderWay | Self::RateLimited { .. } | Self::NoRoom { .. } => {
+                ErrorCategory::LocalCapacity
+            }
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::BodyBroken | Self::UnknownProfile(_) => {
                 ErrorCategory::ClientError
             }
@@ -102,9 +107,9 @@ impl Refusal {
     /// `error.data`.
     pub(crate) fn data(&self) -> Option<Value> {
         match self {
-            Self::Exhausted { retry_after_ms } | Self::RateLimited { retry_after_ms } => {
-                Some(json!({ "retry_after_ms": retry_after_ms }))
-            }
+            Self::Exhausted { retry_after_ms }
+            | Self::RateLimited { retry_after_ms }
+            | Self::NoRoom { retry_after_ms } => Some(json!({ "retry_after_ms": retry_after_ms })),
             Self::TooLate => Some(json!({ "retry_after_ms": 1_000 })),
             Self::UnknownProfile(_) => Some(json!({ "error_type": "unknown_profile" })),
             Self::UnknownChain(_) => Some(json!({ "error_type": "unknown_chain" })),

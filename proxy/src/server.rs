@@ -3,6 +3,7 @@
 //! drops every connection where it stands.
 
 pub(crate) mod admin;
+mod patience;
 pub(crate) mod routes;
 pub(crate) mod rpc;
 pub(crate) mod ws;
@@ -27,12 +28,17 @@ use tokio::sync::Semaphore;
 use crate::admit::Gate;
 use crate::core::Core;
 use crate::reload::Reloader;
+use crate::server::patience::Patient;
 use ws::{Guest, Life};
 
 /// Connections at once; further ones wait in the system's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
-/// Time in which a request's head must arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head at most; a longer one is answered 431.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Headers of a request at most; more are answered 431.
+const MAX_HEADERS: usize = 100;
+/// Requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 128;
 /// Pause after a failed accept, which is mostly for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,12 +102,26 @@ async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let patience = site.gate.patience;
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.head)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(patience.head)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
     let (peer, draining) = (guest.peer, guest.life.draining.clone());
+    let serving = site.clone();
     let service = service_fn(move |request| {
-        let (site, guest) = (site.clone(), guest.clone());
+        let (site, guest) = (serving.clone(), guest.clone());
         async move { Ok::<_, Infallible>(serve(&site, &guest, request).await) }
     });
+    let stream = Patient::new(stream, patience);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -112,6 +132,10 @@ async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "connection ended early");
+        // What is no HTTP is answered by hyper; it never was a request here.
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            site.gate.count_refusal();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The proxy over real sockets: simulated providers on one side, a collector that keeps what it gets on the other.
 
+mod client_weather;
 mod conformance;
 mod envelope;
 mod filters;

@@ -20,13 +20,12 @@ use crate::classify;
 use crate::jsonrpc::Reply;
 use crate::profiles::{Catalog, ErrorRule, Instance};
 use crate::record::AttemptEnd;
+use crate::reply_budget::ReplyBudget;
 use crate::trace_context;
 pub(crate) use retry_after::retry_after_ms;
 #[allow(unused_imports, reason = "subscriptions and probes over sockets name them")]
 pub(crate) use socket::{Counts, Feed, Link, LinkView, Socket, State, SubscribeError};
 
-/// Bytes of a provider's reply at most.
-pub(crate) const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 /// Time in which a TCP connection must stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,6 +34,8 @@ pub(crate) struct Upstreams {
     http: http::Pool,
     dialler: socket::Dialler,
     sockets: HashMap<InstanceId, Socket>,
+    /// Room for replies.
+    pub(crate) replies: ReplyBudget,
     pub(crate) counts: Arc<Counts>,
     /// Ends the sockets where they stand.
     stop: CancellationToken,
@@ -52,15 +53,17 @@ pub(crate) struct Outgoing {
 }
 
 impl Upstreams {
-    /// Makes the pool and starts a socket for each instance that has one; `stop` ends them.
+    /// Makes the pool and starts a socket for each instance that has one; `stop` ends them. Replies are held within
+    /// `replies`.
     ///
     /// # Errors
     /// The TLS library refuses its own settings.
-    pub(crate) fn new(catalog: &Catalog, stop: CancellationToken) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(catalog: &Catalog, replies: ReplyBudget, stop: CancellationToken) -> Result<Self, rustls::Error> {
         let first = Self {
             http: http::Pool::new()?,
             dialler: socket::Dialler::new()?,
             sockets: HashMap::new(),
+            replies,
             counts: Arc::default(),
             stop,
         };
@@ -81,8 +84,15 @@ impl Upstreams {
             });
             sockets.insert(instance.id.clone(), socket);
         }
-        let Self { http, dialler, counts, stop, .. } = self;
-        Self { http: http.clone(), dialler: dialler.clone(), sockets, counts: counts.clone(), stop: stop.clone() }
+        let Self { http, dialler, replies, counts, stop, .. } = self;
+        Self {
+            http: http.clone(),
+            dialler: dialler.clone(),
+            sockets,
+            replies: replies.clone(),
+            counts: counts.clone(),
+            stop: stop.clone(),
+        }
     }
 
     /// The kept WebSocket of an instance; none if it has no address for one.
@@ -113,6 +123,16 @@ impl Answer {
         let outcome = classify::outcome_of(category);
         let end = AttemptEnd { outcome, category: Some(category), code: None, http_status, dispatched };
         Self { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
+    }
+
+    /// The answer, its reply charged; where there is no room for that, none.
+    fn charged(mut self, replies: &ReplyBudget) -> Self {
+        let Some(reply) = &mut self.reply else { return self };
+        match replies.charge(reply.bytes()) {
+            Some(charge) => reply.charge = Some(charge),
+            None => return Self::failed(ErrorCategory::LocalCapacity, Dispatched::Dispatched, self.end.http_status),
+        }
+        self
     }
 
     /// Reads what a provider sent as the reply to the call of that id.
@@ -149,13 +169,13 @@ pub(crate) async fn attempt(
     let (http, socket) = (instance.endpoint(Transport::Http), upstreams.sockets.get(&instance.id));
     let mut answer = match (transport, http, socket) {
         (Transport::Http, Some(endpoint), _) => {
-            let exchange = upstreams.http.exchange(endpoint, &instance.headers, rules, outgoing);
+            let exchange = upstreams.http.exchange(endpoint, &instance.headers, rules, outgoing, &upstreams.replies);
             match tokio::time::timeout(timeout, exchange).await {
                 Ok(answer) => answer,
                 Err(_) => Answer::failed(ErrorCategory::Timeout, Dispatched::Indeterminate, None),
             }
         }
-        (Transport::Ws, _, Some(socket)) => socket.attempt(rules, outgoing, timeout).await,
+        (Transport::Ws, _, Some(socket)) => socket.attempt(rules, outgoing, timeout).await.charged(&upstreams.replies),
         _ => Answer::failed(ErrorCategory::NetworkError, Dispatched::NotDispatched, None),
     };
     answer.took = started.elapsed();

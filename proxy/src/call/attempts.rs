@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
         }
         match way.last {
             Some(answered) => Ended::Replied(Box::new(answered)),
-            None => Ended::Refused(Refusal::Exhausted { retry_after_ms: self.retry_after_ms(way.pin) }),
+            None => Ended::Refused(self.nobody(way.pin)),
         }
     }
 
@@ -366,6 +366,16 @@ impl<'a> Run<'a> {
         #[allow(clippy::cast_precision_loss, reason = "a duration")]
         let waited_ms = self.recording.end(flight.at).duration_ns as f64 / 1e6;
         flight.admission.outrun(profile, method, waited_ms);
+    }
+
+    /// What the client is told where no provider answered.
+    fn nobody(&self, pin: Option<usize>) -> Refusal {
+        let retry_after_ms = self.retry_after_ms(pin);
+        let last = self.look().attempts.last().and_then(|attempt| attempt.end.category);
+        match last {
+            Some(ErrorCategory::LocalCapacity) => Refusal::NoRoom { retry_after_ms },
+            _ => Refusal::Exhausted { retry_after_ms },
+        }
     }
 
     /// When the first circuit on the way is tried again, or a second where none is open.

@@ -8,6 +8,9 @@ use crate::classify;
 use crate::jsonrpc;
 use crate::refusal::Refusal;
 
+/// When a client may try again who found no room for a shared reply.
+const NO_ROOM_RETRY_MS: u64 = 1_000;
+
 impl Run<'_> {
     pub(super) fn finish(mut self, ended: Ended) -> Done {
         let (core, call) = (self.core, self.call);
@@ -17,6 +20,16 @@ impl Run<'_> {
         let limited_for_ms = match &ended {
             Ended::Refused(Refusal::RateLimited { retry_after_ms }) => Some(*retry_after_ms),
             _ => None,
+        };
+        // Whoever shares a reply gets a copy of it, which takes its own room.
+        let (mut charge, ended) = match &ended {
+            Ended::Cached(reply) | Ended::Coalesced(Shared { answered: Answered { reply, .. }, .. }) => {
+                match core.upstreams.replies.charge(reply.bytes()) {
+                    Some(charge) => (Some(charge), ended),
+                    None => (None, Ended::Refused(Refusal::NoRoom { retry_after_ms: NO_ROOM_RETRY_MS })),
+                }
+            }
+            _ => (None, ended),
         };
         let body = match ended {
             Ended::Local(result) => {
@@ -29,14 +42,15 @@ impl Run<'_> {
                     None => refusal.category(),
                 };
                 ending.result = match refusal {
-                    Refusal::Exhausted { .. } | Refusal::TooLate => CallResult::Error,
+                    Refusal::Exhausted { .. } | Refusal::TooLate | Refusal::NoRoom { .. } => CallResult::Error,
                     _ => CallResult::ApplicationError,
                 };
                 (ending.category, ending.code) = (Some(category), Some(refusal.code()));
                 refusal.reply(id)
             }
             Ended::Replied(answered) => {
-                let Answered { reply, chosen, end } = *answered;
+                let Answered { mut reply, chosen, end } = *answered;
+                charge = reply.charge.take();
                 ending.answered_by = AnsweredBy::Provider;
                 ending.result = end.category.map_or(CallResult::Success, classify::result_of);
                 (ending.category, ending.code) = (end.category, end.code);
@@ -63,7 +77,7 @@ impl Run<'_> {
         ending.bytes_out = if call.id.is_some() { body.len() as u64 } else { 0 };
         let elapsed = nanos(self.recording.started.elapsed());
         let meta = self.route.wants_meta.then(|| self.meta(elapsed));
-        Done { body: call.id.is_some().then_some(body), meta, limited_for_ms }
+        Done { body: call.id.is_some().then_some(body), meta, limited_for_ms, charge }
     }
 
     fn meta(&self, elapsed_ns: u64) -> serde_json::Value {

@@ -43,7 +43,8 @@ pub(super) fn attempt_timeout(left: Duration, first: bool, others_could_follow: 
 /// True where another provider may be asked after this answer; `before` is the last answer that was a reply.
 pub(super) fn may_go_on(safety: Safety, answer: &Answer, before: Option<AttemptEnd>) -> bool {
     let Some(category) = answer.end.category else { return false };
-    if classify::is_the_calls_own(category) {
+    // Another provider's reply would find as little room.
+    if classify::is_the_calls_own(category) || category == ErrorCategory::LocalCapacity {
         return false;
     }
     // Two providers that say the same thing that is nobody's fault in particular are believed.
@@ -96,6 +97,7 @@ mod tests {
             (ServerError, Dispatched::Dispatched, Some(500), true, false),
             (RateLimit, Dispatched::Dispatched, Some(429), true, true),
             (ErrorCategory::ExecutionRevert, Dispatched::Dispatched, Some(200), false, false),
+            (ErrorCategory::LocalCapacity, Dispatched::Dispatched, Some(200), false, false),
         ] {
             let answer = answer(category, dispatched, status);
             assert_eq!(may_go_on(Safety::ReplaySafe, &answer, None), replayed, "{category}");

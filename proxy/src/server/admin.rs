@@ -90,6 +90,18 @@ pub(super) fn metrics(site: &Site) -> Reply {
             load(&site.gate.refused),
         ),
         (
+            "lariat_replies_refused_total",
+            "counter",
+            "Replies given up since those under way left no room.",
+            site.gate.replies.refused(),
+        ),
+        (
+            "lariat_reply_bytes_held",
+            "gauge",
+            "Bytes of replies being read or given to clients.",
+            u64::try_from(site.gate.replies.held_bytes()).unwrap_or(u64::MAX),
+        ),
+        (
             "lariat_calls_in_flight",
             "gauge",
             "Calls accepted and not yet answered.",

@@ -19,6 +19,7 @@ use crate::call::{self, Done, Position, Route};
 use crate::core::Core;
 use crate::jsonrpc::{self, Body, Call, Invalid};
 use crate::refusal::Refusal;
+use crate::reply_budget::held;
 use crate::trace_context::TraceContext;
 
 /// Calls of one batch that run at once.
@@ -48,10 +49,10 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
     let Some(target) = target(&head.uri, &head.headers)? else {
         return Ok(text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"));
     };
-    let _inside = site.gate.enter(&head.headers)?;
+    let mut inside = site.gate.enter(&head.headers)?;
     let core = site.core();
     let route = route(&core, &target)?;
-    let bytes = admit::body(incoming).await?;
+    let bytes = inside.body(incoming, site.gate.patience.body).await?;
     let position = Position {
         request_id,
         batch_index: 0,
@@ -112,7 +113,7 @@ fn answered(done: Done, include: IncludeMeta) -> Reply {
     if let (IncludeMeta::Body, Some(meta)) = (include, &done.meta) {
         jsonrpc::add_member(&mut bytes, "lariat_meta", &meta.to_string());
     }
-    let mut reply = body(StatusCode::OK, JSON, bytes.into());
+    let mut reply = body(StatusCode::OK, JSON, held(bytes, done.charge.into_iter().collect()));
     if let (IncludeMeta::Headers, Some(meta)) = (include, &done.meta) {
         meta_header(&mut reply, meta);
     }
@@ -150,7 +151,9 @@ async fn batch(
                     let position = Position { batch_index, batch_size, ..position.clone() };
                     call::answer(core, route, &call, position).await
                 }
-                Err(invalid) => Done { body: Some(refused(site, &invalid)), meta: None, limited_for_ms: None },
+                Err(invalid) => {
+                    Done { body: Some(refused(site, &invalid)), meta: None, limited_for_ms: None, charge: None }
+                }
             }
         })
         .buffered(BATCH_AT_ONCE)
@@ -158,9 +161,10 @@ async fn batch(
         .await;
     let mut out =
         Vec::with_capacity(2 + done.iter().filter_map(|done| Some(done.body.as_ref()?.len() + 1)).sum::<usize>());
-    let (mut first_meta, mut limited_for_ms) = (None, None);
-    for Done { body: reply, meta, limited_for_ms: limited } in done {
+    let (mut first_meta, mut limited_for_ms, mut charges) = (None, None, Vec::with_capacity(done.len()));
+    for Done { body: reply, meta, limited_for_ms: limited, charge } in done {
         limited_for_ms = limited_for_ms.max(limited);
+        charges.extend(charge);
         let Some(mut reply) = reply else { continue };
         if let (IncludeMeta::Body, Some(meta)) = (include, &meta) {
             jsonrpc::add_member(&mut reply, "lariat_meta", &meta.to_string());
@@ -173,7 +177,7 @@ async fn batch(
         nothing()
     } else {
         out.push(b']');
-        body(StatusCode::OK, JSON, out.into())
+        body(StatusCode::OK, JSON, held(out, charges))
     };
     // Some of the batch was answered: that is no 429, but worth the same advice.
     if let Some(wait_ms) = limited_for_ms {

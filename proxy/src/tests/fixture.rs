@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tonic::{Response, Status};
 
+use crate::admit::Bounds;
 use crate::record::ExporterConfig;
 use crate::reload::Source;
 use crate::{Config, Proxy, Settings, profiles};
@@ -245,6 +246,15 @@ pub(super) async fn proxy_of(profile: &str, exporter: ExporterConfig) -> Proxy {
 }
 
 pub(super) async fn start(catalog: profiles::Catalog, source: Option<Source>, exporter: ExporterConfig) -> Proxy {
+    start_within(catalog, source, exporter, Bounds::new(Config::default().max_in_flight)).await
+}
+
+async fn start_within(
+    catalog: profiles::Catalog,
+    source: Option<Source>,
+    exporter: ExporterConfig,
+    bounds: Bounds,
+) -> Proxy {
     let identity = NodeIdentity {
         node_id: "lariat@127.0.0.1".into(),
         region: "us-east".into(),
@@ -254,7 +264,8 @@ pub(super) async fn start(catalog: profiles::Catalog, source: Option<Source>, ex
         Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), circuit_recovery_ms: 60_000, ..Config::default() };
     let admin_token = Some("t0ken".to_owned());
     let profiles = Arc::new(catalog);
-    crate::start(Settings { config, profiles, source, identity, exporter, admin_token }).await.unwrap()
+    let settings = Settings { config, profiles, source, identity, exporter, admin_token };
+    crate::start_within(settings, bounds).await.unwrap()
 }
 
 pub(super) async fn fleet(providers: Vec<ProviderHandle>) -> Fleet {
@@ -292,6 +303,16 @@ impl Fleet {
         let line = got.text().lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// A fleet whose proxy has these bounds.
+pub(super) async fn fleet_within(providers: Vec<ProviderHandle>, bounds: Bounds) -> Fleet {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let exporter = exporter(listener.local_addr().unwrap());
+    let inbox = collector(listener).await;
+    let catalog = profiles::parse("public", &profile(&providers), &|_| None).unwrap();
+    let proxy = start_within(catalog, None, exporter, bounds).await;
+    Fleet { proxy, providers, inbox }
 }
 
 /// A reply over HTTP.

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lariat_schema::vocabulary::{Dispatched, ErrorCategory};
 
-use super::{Answer, CONNECT_TIMEOUT, MAX_REPLY_BYTES, Outgoing, retry_after_ms};
+use super::{Answer, CONNECT_TIMEOUT, Outgoing, retry_after_ms};
+use crate::gather::Unread;
 use crate::profiles::{Endpoint, ErrorRule};
+use crate::reply_budget::ReplyBudget;
 
 /// Idle connections kept per provider.
 const POOL_PER_HOST: usize = 256;
@@ -56,6 +58,7 @@ impl Pool {
         headers: &HeaderMap,
         rules: &[ErrorRule],
         Outgoing { payload, id, trace }: Outgoing,
+        replies: &ReplyBudget,
     ) -> Answer {
         let mut request = Request::new(Full::new(payload));
         *request.method_mut() = Method::POST;
@@ -75,15 +78,21 @@ impl Pool {
         };
         let status = response.status().as_u16();
         let retry_after_ms = retry_after_ms(response.headers());
-        let body = match Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                let too_large = error.is::<http_body_util::LengthLimitError>();
-                let category = if too_large { ErrorCategory::InvalidResponse } else { ErrorCategory::NetworkError };
+        let (body, charge) = match replies.read(response.into_body()).await {
+            Ok(read) => read,
+            Err(unread) => {
+                let category = match unread {
+                    Unread::TooLong => ErrorCategory::InvalidResponse,
+                    Unread::NoRoom => ErrorCategory::LocalCapacity,
+                    Unread::Broken => ErrorCategory::NetworkError,
+                };
                 return Answer::failed(category, Dispatched::Dispatched, Some(status));
             }
         };
         let mut answer = Answer::read(&body, Some(status), rules, id);
+        if let Some(reply) = &mut answer.reply {
+            reply.charge = Some(charge);
+        }
         answer.retry_after_ms = retry_after_ms;
         answer
     }

@@ -7,6 +7,7 @@
 mod answers;
 pub mod behaviour;
 mod connection;
+pub mod raw;
 mod received;
 mod respond;
 pub mod script;

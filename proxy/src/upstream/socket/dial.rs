@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite::{self, handshake::client::Request};
 use super::link::DialError;
 use crate::classify;
 use crate::profiles::Endpoint;
-use crate::upstream::{MAX_REPLY_BYTES, http::tcp, retry_after_ms};
+use crate::reply_budget::MAX_REPLY_BYTES;
+use crate::upstream::{http::tcp, retry_after_ms};
 
 /// Bound on the whole of it.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::link::DialError;
 use super::*;
 use crate::profiles::{self, Catalog};
+use crate::reply_budget::ReplyBudget;
 use crate::upstream::{Upstreams, attempt};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ struct Fleet {
 impl Fleet {
     fn before(ws_url: &str) -> Self {
         let catalog = catalog(ws_url);
-        Self { upstreams: Upstreams::new(&catalog, CancellationToken::new()).unwrap(), catalog }
+        Self { upstreams: Upstreams::new(&catalog, ReplyBudget::default(), CancellationToken::new()).unwrap(), catalog }
     }
 
     fn socket(&self) -> Socket {
