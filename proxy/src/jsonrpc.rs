@@ -270,11 +270,6 @@ impl Reply {
         Some(Self { body, id, error, result, charge: None })
     }
 
-    /// Size of the whole body.
-    pub(crate) fn bytes(&self) -> usize {
-        self.body.len()
-    }
-
     /// A reply with that result, for the call of any id.
     pub(crate) fn of_result(result: &str) -> Option<Self> {
         Self::read(&Bytes::from(result_reply(b"0", result)), 0)
@@ -287,7 +282,7 @@ impl Reply {
             let start = result.as_ptr().addr() - self.body.as_ptr().addr();
             body.slice(start..start + result.len())
         });
-        Self { body, id: self.id.clone(), error: self.error.clone(), result }
+        Self { body, id: self.id.clone(), error: self.error.clone(), result, charge: None }
     }
 
     /// Size of the body.

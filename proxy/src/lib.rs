@@ -35,6 +35,10 @@ mod upstream;
 
 pub mod record;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 //! client has taken it, so that clients who do not read count as well. Whoever finds no room gives the reply up; nobody
 //! waits for room, since those who hold it may be waiting for the same.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -65,6 +66,23 @@ impl ReplyBudget {
     /// Replies given up for lack of room.
     pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Its figures as Prometheus text.
+    pub(crate) fn write_metrics(&self, out: &mut String) {
+        let held = u64::try_from(self.held_bytes()).unwrap_or(u64::MAX);
+        for (name, kind, help, value) in [
+            ("lariat_reply_bytes_held", "gauge", "Bytes of replies being read or given to clients.", held),
+            (
+                "lariat_replies_refused_total",
+                "counter",
+                "Replies given up since those under way left no room.",
+                self.refused(),
+            ),
+        ] {
+            // Writing to a String cannot fail.
+            let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        }
     }
 
     fn part(&self) -> Part {

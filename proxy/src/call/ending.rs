@@ -22,15 +22,14 @@ impl Run<'_> {
             _ => None,
         };
         // Whoever shares a reply gets a copy of it, which takes its own room.
-        let (mut charge, ended) = match &ended {
-            Ended::Cached(reply) | Ended::Coalesced(Shared { answered: Answered { reply, .. }, .. }) => {
-                match core.upstreams.replies.charge(reply.bytes()) {
-                    Some(charge) => (Some(charge), ended),
-                    None => (None, Ended::Refused(Refusal::NoRoom { retry_after_ms: NO_ROOM_RETRY_MS })),
-                }
-            }
-            _ => (None, ended),
+        let copied = match &ended {
+            Ended::Cached(reply) => Some(reply.bytes()),
+            Ended::Coalesced(shared) => Some(shared.answered.reply.bytes()),
+            _ => None,
         };
+        let mut charge = copied.and_then(|bytes| core.upstreams.replies.charge(bytes));
+        let no_room = copied.is_some() && charge.is_none();
+        let ended = if no_room { Ended::Refused(Refusal::NoRoom { retry_after_ms: NO_ROOM_RETRY_MS }) } else { ended };
         let body = match ended {
             Ended::Local(result) => {
                 (ending.answered_by, ending.result, ending.category) = (AnsweredBy::Local, CallResult::Success, None);

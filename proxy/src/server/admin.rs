@@ -84,24 +84,6 @@ pub(super) fn metrics(site: &Site) -> Reply {
             load(&counters.events_refused),
         ),
         (
-            "lariat_requests_refused_total",
-            "counter",
-            "Requests refused before they were calls.",
-            load(&site.gate.refused),
-        ),
-        (
-            "lariat_replies_refused_total",
-            "counter",
-            "Replies given up since those under way left no room.",
-            site.gate.replies.refused(),
-        ),
-        (
-            "lariat_reply_bytes_held",
-            "gauge",
-            "Bytes of replies being read or given to clients.",
-            u64::try_from(site.gate.replies.held_bytes()).unwrap_or(u64::MAX),
-        ),
-        (
             "lariat_calls_in_flight",
             "gauge",
             "Calls accepted and not yet answered.",
@@ -146,7 +128,16 @@ pub(super) fn metrics(site: &Site) -> Reply {
     reloads(&site.reloader.counters, &mut out);
     rate_limited(&core, &mut out);
     core.saving.write_metrics(&mut out);
+    gate(site, &mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
+}
+
+fn gate(site: &Site, out: &mut String) {
+    out.push_str("# HELP lariat_requests_refused_total Requests refused before they were calls.\n");
+    out.push_str("# TYPE lariat_requests_refused_total counter\n");
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(out, "lariat_requests_refused_total {}", site.gate.refused.load(Ordering::Relaxed));
+    site.gate.replies.write_metrics(out);
 }
 
 fn reloads(counters: &reload::Counters, out: &mut String) {

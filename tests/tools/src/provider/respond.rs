@@ -95,7 +95,7 @@ impl State {
         while let Reply::After(wait, then) = planned.reply {
             planned = Planned { delay: planned.delay + wait, reply: *then };
         }
-        if planned.reply == Reply::Simulated {
+        if matches!(planned.reply, Reply::Simulated | Reply::Echo) {
             let plan = self.behaviour.read().plan(self.seed, self.next_moment(), &call.method);
             planned.delay += plan.delay;
             if let Some(fault) = plan.fault {

@@ -24,7 +24,7 @@ pub enum Reply {
         /// What stands after it.
         after: Bytes,
     },
-    /// The call's own parameters as its result.
+    /// The call's own parameters as its result, unless the provider's behaviour says otherwise.
     Echo,
     /// This status and this body, whatever the call's id.
     Http {

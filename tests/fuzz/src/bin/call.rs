@@ -1,0 +1,4 @@
+//! See `lariat_proxy::fuzzing::call`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lariat_proxy::fuzzing::call(bytes));
