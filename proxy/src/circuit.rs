@@ -6,7 +6,7 @@ use lariat_schema::vocabulary::{CircuitState, ErrorCategory};
 
 /// Consecutive failures that open it, of any kind.
 const FAILURES_TO_OPEN: u32 = 5;
-/// Trial calls that must succeed to close it.
+/// Trial calls that must succeed to close it; one is enough where a rate limit opened it, which ends by itself.
 const SUCCESSES_TO_CLOSE: u32 = 2;
 /// Longest time that it stays open.
 const MAX_RECOVERY_MS: u64 = 600_000;
@@ -50,6 +50,8 @@ pub(crate) struct Circuit {
     failures_of: [u32; 4],
     successes: u32,
     reopenings: u32,
+    /// Whether a rate limit opened it.
+    limited: bool,
 }
 
 /// Place in `failures_of`, and how many open it.
@@ -74,6 +76,7 @@ impl Circuit {
             failures_of: [0; 4],
             successes: 0,
             reopenings: 0,
+            limited: false,
         }
     }
 
@@ -122,10 +125,10 @@ impl Circuit {
             return None;
         }
         self.successes += 1;
-        if self.successes < SUCCESSES_TO_CLOSE {
+        if self.successes < SUCCESSES_TO_CLOSE && !self.limited {
             return None;
         }
-        self.reopenings = 0;
+        (self.reopenings, self.limited) = (0, false);
         Some(self.go(CircuitState::Closed, "trial calls succeeded"))
     }
 
@@ -153,7 +156,24 @@ impl Circuit {
         } else {
             self.recovery_ms
         };
-        let wait = (base << self.reopenings.min(MAX_DOUBLINGS)).min(MAX_RECOVERY_MS);
+        let wait_ms = base << self.reopenings.min(MAX_DOUBLINGS);
+        self.limited = false;
+        Some(self.open(category, wait_ms, now_ms, jitter))
+    }
+
+    /// Notes that a call met the provider's rate limit. That is no failure, and a closed circuit stays so; but a trial
+    /// that meets it shows that the provider is not to be tried again before the limit ends.
+    pub(crate) fn limit(&mut self, lease: Lease, wait_ms: u64, now_ms: u64, jitter: f64) -> Option<Transition> {
+        if lease.epoch != self.epoch || self.state != CircuitState::HalfOpen {
+            self.release(lease);
+            return None;
+        }
+        self.limited = true;
+        Some(self.open(ErrorCategory::RateLimit, wait_ms, now_ms, jitter))
+    }
+
+    fn open(&mut self, category: ErrorCategory, wait_ms: u64, now_ms: u64, jitter: f64) -> Transition {
+        let wait = wait_ms.min(MAX_RECOVERY_MS);
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -162,7 +182,7 @@ impl Circuit {
         )]
         let extra = (wait as f64 * 0.05 * jitter.clamp(0.0, 1.0)) as u64;
         self.open_until_ms = now_ms + wait + extra;
-        Some(self.go(CircuitState::Open, category.as_str()))
+        self.go(CircuitState::Open, category.as_str())
     }
 
     /// An operator's wish.
@@ -170,7 +190,7 @@ impl Circuit {
         if self.state == to {
             return None;
         }
-        self.reopenings = 0;
+        (self.reopenings, self.limited) = (0, false);
         self.open_until_ms = now_ms + self.recovery_ms;
         Some(self.go(to, "operator"))
     }
@@ -241,5 +261,47 @@ mod tests {
             circuit.tick(now).unwrap();
             fail(&mut circuit, ErrorCategory::Timeout, now).unwrap();
         }
+    }
+
+    #[test]
+    fn a_rate_limit_opens_only_a_trial_for_as_long_as_the_provider_asks_and_one_success_closes_it() {
+        let mut circuit = Circuit::new(1_000);
+        for _ in 0..20 {
+            let lease = circuit.admit().unwrap();
+            assert_eq!(circuit.limit(lease, 7_000, 0, 0.0), None);
+        }
+        for _ in 0..2 {
+            fail(&mut circuit, ErrorCategory::Timeout, 0);
+        }
+        circuit.tick(1_000).unwrap();
+        let lease = circuit.admit().unwrap();
+        assert_eq!(circuit.limit(lease, 7_000, 1_000, 0.0).unwrap().to, CircuitState::Open);
+        assert_eq!(circuit.open_until_ms, 8_000);
+        circuit.tick(8_000).unwrap();
+        let lease = circuit.admit().unwrap();
+        assert_eq!(circuit.succeed(lease).unwrap().to, CircuitState::Closed);
+        for _ in 0..2 {
+            fail(&mut circuit, ErrorCategory::Timeout, 9_000);
+        }
+        circuit.tick(10_000).unwrap();
+        let lease = circuit.admit().unwrap();
+        assert_eq!(circuit.succeed(lease), None, "opened by failures, it takes two again");
+    }
+
+    #[test]
+    fn failures_of_mixed_kinds_add_up_to_five_and_jitter_is_at_most_a_twentieth() {
+        let mut circuit = Circuit::new(10_000);
+        let kinds = [
+            ErrorCategory::NetworkError,
+            ErrorCategory::ServerError,
+            ErrorCategory::Timeout,
+            ErrorCategory::AuthError,
+            ErrorCategory::NetworkError,
+        ];
+        for (n, kind) in (1..).zip(kinds) {
+            let lease = circuit.admit().unwrap();
+            assert_eq!(circuit.fail(lease, kind, 0, 1.0).is_some(), n == 5);
+        }
+        assert_eq!(circuit.open_until_ms, 10_500);
     }
 }

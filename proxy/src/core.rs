@@ -32,9 +32,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// The same proxy with another catalog, and the book that belongs to it.
-    pub(crate) fn with(&self, catalog: Arc<Catalog>, book: Arc<Book>) -> Self {
-        let upstreams = Arc::new(self.upstreams.succeed(&catalog));
+    /// The same proxy with another catalog, and the book and the connections that belong to it.
+    pub(crate) fn with(&self, catalog: Arc<Catalog>, book: Arc<Book>, upstreams: Arc<Upstreams>) -> Self {
         Self {
             limits: self.limits.succeed(&self.catalog, &catalog),
             saving: self.saving.succeed(&catalog),

@@ -145,8 +145,7 @@ fn exclusion(
         Why::ExcludedByClient
     } else if ask.transport.is_some_and(|wanted| wanted != transport) {
         Why::Transport
-    } else if transport == Transport::Ws {
-        // Calls go to providers over HTTP; no WebSocket is held open for them.
+    } else if transport == Transport::Ws && !snapshot.socket(provider.instance).connected {
         Why::NotConnected
     } else if let Some(tried) = tried.iter().find(|tried| tried.channel == channel) {
         tried.reason
@@ -156,6 +155,8 @@ fn exclusion(
         Why::HalfOpenBusy
     } else if ask.leave_out_limited && view.limited_until_ms > ask.now_ms {
         Why::RateLimited
+    } else if transport == Transport::Ws && snapshot.socket(provider.instance).full {
+        Why::Capacity
     } else if snapshot.drained.contains(&place) {
         Why::Draining
     } else if is_lagging(ask, snapshot, consensus, provider) {
@@ -176,9 +177,8 @@ fn is_lagging(ask: &Ask<'_>, snapshot: &Snapshot, consensus: Option<u64>, provid
     let (Some(max_lag), Some(consensus)) = (ask.chain.max_lag_blocks, consensus) else { return false };
     #[allow(clippy::cast_precision_loss, reason = "a setting of at most a million blocks")]
     let floor = -(max_lag as f64);
-    snapshot
-        .optimistic_lag(provider.instance, consensus, ask.chain.block_time_ms, ask.now_ms)
-        .is_some_and(|lag| lag < floor)
+    let block_time_ms = snapshot.block_time_ms(ask.chain.chain_id, ask.chain.block_time_ms);
+    snapshot.optimistic_lag(provider.instance, consensus, block_time_ms, ask.now_ms).is_some_and(|lag| lag < floor)
 }
 
 /// Age in blocks of the oldest state that the call needs.

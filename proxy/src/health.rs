@@ -6,7 +6,10 @@
 
 mod book;
 pub(crate) mod evidence;
+mod heads;
+mod heights;
 mod latencies;
+mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,8 +18,13 @@ use std::time::Duration;
 use lariat_schema::vocabulary::{CircuitState, Transport};
 
 use crate::profiles::ProfileKey;
+use crate::upstream::LinkView;
 pub(crate) use book::{Admission, Book, Change, Succession};
 use evidence::Evidence;
+#[allow(unused_imports, reason = "what listeners of heads get")]
+pub(crate) use heads::{Announced, Head};
+pub(crate) use heights::Noted;
+pub(crate) use status::{Health, Status};
 
 /// How long evidence may wait for the next snapshot.
 pub(crate) const PUBLISH_EVERY: Duration = Duration::from_millis(25);
@@ -76,13 +84,37 @@ pub(crate) struct ChannelView {
 pub(crate) struct Snapshot {
     pub(crate) number: u64,
     pub(crate) channels: Vec<ChannelView>,
+    /// The height that each instance is believed to have.
     pub(crate) heights: Vec<Option<Height>>,
+    /// Instances whose latest report of a height is not believed.
+    pub(crate) doubted: HashSet<usize>,
+    /// By chain id, the time between blocks where it is learned, in milliseconds.
+    pub(crate) block_times_ms: HashMap<u64, f64>,
+    pub(crate) sockets: Vec<LinkView>,
+    pub(crate) health: Vec<Health>,
     pub(crate) drained: HashSet<Place>,
 }
 
 impl Snapshot {
     pub(crate) fn channel(&self, channel: ChannelIndex) -> &ChannelView {
         &self.channels[channel.0]
+    }
+
+    /// How the socket of an instance stands; not connected where it has none.
+    pub(crate) fn socket(&self, instance: usize) -> LinkView {
+        self.sockets.get(instance).copied().unwrap_or_default()
+    }
+
+    /// Whether the latest report of an instance's height is not believed.
+    pub(crate) fn is_doubted(&self, instance: usize) -> bool {
+        self.doubted.contains(&instance)
+    }
+
+    /// The time between blocks of a chain: learned, or as configured, or a guess.
+    pub(crate) fn block_time_ms(&self, chain_id: u64, configured_ms: Option<u64>) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a setting far below 2^52")]
+        let configured = configured_ms.unwrap_or(DEFAULT_BLOCK_TIME_MS) as f64;
+        self.block_times_ms.get(&chain_id).copied().unwrap_or(configured).max(1.0)
     }
 
     /// Consensus height of the given upstreams: of the heights that are fresh, the one a quarter from the top, so that
@@ -109,17 +141,13 @@ impl Snapshot {
         &self,
         instance: usize,
         consensus: u64,
-        block_time_ms: Option<u64>,
+        block_time_ms: f64,
         now_ms: u64,
     ) -> Option<f64> {
         let height = self.heights[instance]?;
         #[allow(clippy::cast_precision_loss, reason = "heights and milliseconds stay far below 2^52")]
-        let (elapsed, block_time, behind) = (
-            now_ms.saturating_sub(height.at_ms) as f64,
-            block_time_ms.unwrap_or(DEFAULT_BLOCK_TIME_MS).max(1) as f64,
-            height.height as f64 - consensus as f64,
-        );
-        Some(behind + (elapsed.min(OPTIMISM_MS) / block_time).floor())
+        let (elapsed, behind) = (now_ms.saturating_sub(height.at_ms) as f64, height.height as f64 - consensus as f64);
+        Some(behind + (elapsed.min(OPTIMISM_MS) / block_time_ms.max(1.0)).floor())
     }
 }
 
@@ -142,8 +170,8 @@ mod tests {
     #[test]
     fn an_old_report_is_credited_with_the_blocks_since() {
         let snapshot = heights(&[90]);
-        assert_eq!(snapshot.optimistic_lag(0, 100, Some(1_000), 0), Some(-10.0));
-        assert_eq!(snapshot.optimistic_lag(0, 100, Some(1_000), 4_500), Some(-6.0));
+        assert_eq!(snapshot.optimistic_lag(0, 100, 1_000.0, 0), Some(-10.0));
+        assert_eq!(snapshot.optimistic_lag(0, 100, 1_000.0, 4_500), Some(-6.0));
         assert_eq!(snapshot.lag(0, 100), Some(-10));
     }
 }

@@ -30,7 +30,6 @@ pub mod strategies;
 
 mod classify;
 mod probe;
-#[allow(dead_code, reason = "subscriptions and probes over sockets are what it is for")]
 mod upstream;
 
 pub mod record;
@@ -158,7 +157,11 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let bind = |source| StartError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
-    let book = Arc::new(Book::new(catalog.shared_instances(), config.circuit_recovery_ms));
+    let kill = CancellationToken::new();
+    let gate = Gate::new(bounds);
+    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, gate.replies.clone(), kill.clone())?);
+    let book = Book::new(catalog.shared_instances(), config.circuit_recovery_ms);
+    let book = Arc::new(book.attending(&catalog, &upstreams));
     let digests = DigestKey::new(admin_token.as_deref());
     let sources = Sources::new(identity, catalog.clone(), book.clone(), digests.clone());
     let recording = record::start(&exporter, sources)
@@ -167,10 +170,7 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let recorder = recording.recorder.clone();
     let saving = Saving::new(&catalog);
     let filters = Arc::new(Filters::default());
-    let (tasks, draining, background, kill) =
-        (TaskTracker::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let gate = Gate::new(bounds);
-    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, gate.replies.clone(), kill.clone())?);
+    let (tasks, draining, background) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };

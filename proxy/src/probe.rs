@@ -1,31 +1,37 @@
-//! Probes: each instance is asked for its chain id once it is known or suspect, and for its height at its interval. They
-//! give decisions a height and a first latency, open circuits of providers that nobody calls, and close those of
-//! providers that have recovered. A probe is recorded as an attempt of `origin=system`, outside any decision.
+//! Probes: each instance is asked for its chain id at its interval, and for its height as often, or a third as often while
+//! it announces new heads. They give decisions a height and a first latency, open circuits of providers that nobody
+//! calls, and close those of providers that have recovered. An instance with an HTTP address is probed there; one that
+//! has only a socket is probed over it. A socket beside an HTTP address shows that it lives by its pings, so that it is
+//! asked only where its half-open circuit waits for a trial.
+
+mod ask;
+mod course;
+mod heads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use lariat_schema::ids::InstanceId;
-use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome, Transport};
+use lariat_schema::vocabulary::{CircuitState, ErrorCategory, Transport};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::core::Core;
-use crate::health::{Admission, ChannelIndex, PUBLISH_EVERY};
-use crate::record::{Attempt, Chosen, Happened, Item, Scope, now_unix_nanos, span_id};
+use crate::health::{Admission, ChannelIndex, Noted, PUBLISH_EVERY, Status};
+use crate::record::Happened;
 use crate::server::Site;
-use crate::trace_context::Trace;
-use crate::upstream::{Answer, Outgoing, attempt};
+use crate::upstream::State;
+use ask::{Told, ask};
+use course::{Course, Failure};
+use heads::Freshness;
 
-const TIMEOUT: Duration = Duration::from_secs(3);
+const CHAIN_ID_TIMEOUT: Duration = Duration::from_secs(5);
+const HEIGHT_TIMEOUT: Duration = Duration::from_secs(3);
 /// First probes are spread over this time, or over the interval if that is shorter.
 const SPREAD: Duration = Duration::from_secs(2);
-/// Pause after a failure, doubled with each further one up to the longest.
-const FAILURE_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Failures in a row that make a provider unhealthy.
-const UNHEALTHY_AFTER: u32 = 3;
+/// Rounds for each height that is asked for while new heads come.
+const ROUNDS_PER_HEIGHT: u32 = 3;
+/// How long a provider that limits our probes is taken to limit our calls.
+const LIMITED_MS: u64 = 60_000;
 
 /// Publishes snapshots and half-opens circuits whose time has come.
 pub(crate) async fn keep_book(site: Arc<Site>, stop: CancellationToken) {
@@ -44,72 +50,143 @@ pub(crate) async fn keep_book(site: Arc<Site>, stop: CancellationToken) {
     }
 }
 
-/// What is known of an instance's health.
-struct Watch {
-    status: &'static str,
-    failures: u32,
-    chain_checked: bool,
+/// Watches one instance until stopped, or until no catalog has it any more.
+pub(crate) async fn watch(site: Arc<Site>, id: InstanceId, stop: CancellationToken) {
+    let core = site.core();
+    let Some(at) = core.catalog.instance_at(&id) else { return };
+    let instance = &core.catalog.instances[at];
+    let (has_http, has_ws) = (instance.http.is_some(), instance.ws.is_some());
+    drop(core);
+    let freshness = Freshness::default();
+    let over = |transport, leads| rounds(&site, &id, transport, leads, &freshness);
+    let watching = async {
+        match (has_http, has_ws) {
+            (true, true) => {
+                tokio::join!(
+                    over(Transport::Http, true),
+                    over(Transport::Ws, false),
+                    heads::follow(&site, &id, &freshness)
+                );
+            }
+            (true, false) => over(Transport::Http, true).await,
+            (false, _) => {
+                tokio::join!(over(Transport::Ws, true), heads::follow(&site, &id, &freshness));
+            }
+        }
+    };
+    stop.run_until_cancelled(watching).await;
 }
 
-/// Probes one instance until stopped. Each probe asks anew what is routed: after a reload the instance may have another
-/// place, and another interval.
-pub(crate) async fn watch(site: Arc<Site>, id: InstanceId, stop: CancellationToken) {
-    let mut watch = Watch { status: "connecting", failures: 0, chain_checked: false };
+/// Probes over one transport, of which one `leads`: it says what the instance's health is.
+async fn rounds(site: &Site, id: &InstanceId, transport: Transport, leads: bool, freshness: &Freshness) {
+    let mut course = Course::default();
     let mut wait = None;
+    let mut round = 0;
     loop {
+        // Each round asks anew what is routed: after a reload the instance may have another place, and another interval.
         let core = site.core();
-        let Some(at) = core.catalog.instance_at(&id).filter(|at| core.catalog.instances[*at].http.is_some()) else {
-            return;
-        };
+        let Some(at) = core.catalog.instance_at(id) else { return };
         let interval = Duration::from_millis(core.catalog.instances[at].probe_interval_ms);
-        let first = || SPREAD.min(interval).mul_f64(rand::random::<f64>() / 4.0);
         drop(core);
-        if stop.run_until_cancelled(tokio::time::sleep(wait.unwrap_or_else(first))).await.is_none() {
-            return;
+        let first = || SPREAD.min(interval).mul_f64(rand::random::<f64>() / 4.0);
+        tokio::time::sleep(wait.unwrap_or_else(first)).await;
+        if transport == Transport::Ws {
+            settled(site, id).await;
         }
         let core = site.core();
-        let Some(at) = core.catalog.instance_at(&id) else { return };
-        if stop.run_until_cancelled(probe(&core, at, &mut watch)).await.is_none() {
-            return;
+        let Some(at) = core.catalog.instance_at(id) else { return };
+        let channel = ChannelIndex::new(at, transport);
+        if leads {
+            let height = round % ROUNDS_PER_HEIGHT == 0 || !freshness.is_fresh(core.book.now_ms());
+            probe(&core, channel, height, &mut course).await;
+            round = if course.failures == 0 { round + 1 } else { 0 };
+        } else if core.book.snapshot().channel(channel).circuit == CircuitState::HalfOpen {
+            trial(&core, channel).await;
         }
-        wait = Some(match watch.failures {
-            0 => interval,
-            n => FAILURE_PAUSE.saturating_mul(1 << n.min(4)).min(LONGEST_PAUSE).min(interval.max(FAILURE_PAUSE)),
-        });
+        wait = Some(course.wait(interval, rand::random()));
     }
 }
 
-async fn probe(core: &Core, instance: usize, watch: &mut Watch) {
-    let channel = ChannelIndex::new(instance, Transport::Http);
+/// Waits until the socket is connected, or could not be.
+async fn settled(site: &Site, id: &InstanceId) {
+    let Some(socket) = site.core().upstreams.socket(id) else { return };
+    let mut states = socket.link().states();
+    drop(socket);
+    // It fails only where the socket is gone, and then the probe finds that.
+    let _gone = states.wait_for(|state| *state != State::Connecting).await.is_err();
+}
+
+/// One probe of the transport that leads.
+async fn probe(core: &Core, channel: ChannelIndex, height: bool, course: &mut Course) {
+    if let Some((failure, retry_after_ms)) = refused(core, channel) {
+        let reason = failure.category.to_string();
+        limit(core, channel, failure, retry_after_ms);
+        return turn(core, channel, course, Err(failure), &reason);
+    }
     // An open circuit is left alone; a half-open one is tried by the probe before a client has to.
     let Ok(admission) = core.book.admit(channel) else { return };
-    let expected = core.catalog.instances[instance].chain_id;
-    if !watch.chain_checked {
-        let (answer, number) = ask(core, instance, "eth_chainId", &admission).await;
-        match number {
-            Some(id) if id == expected => watch.chain_checked = true,
-            Some(id) => {
-                let reason = format!("reports chain {id}, expected {expected}");
-                return fail(core, instance, watch, admission, ErrorCategory::ChainError, reason, None);
-            }
-            None => return fail_answer(core, instance, watch, admission, &answer),
+    let expected = core.catalog.instances[channel.instance()].chain_id;
+    match ask(core, channel, "eth_chainId", CHAIN_ID_TIMEOUT, &admission).await {
+        Told::Number { number, took } if number == expected => {
+            core.book.note_prior(channel, took.as_secs_f64() * 1_000.0);
+        }
+        Told::Number { number, .. } => {
+            let failure = Failure { category: ErrorCategory::ChainError, http_status: None };
+            let reason = format!("reports chain {number}, expected {expected}");
+            return fail(core, channel, course, admission, failure, &reason, None);
+        }
+        Told::Failed { failure, reason, retry_after_ms } => {
+            return fail(core, channel, course, admission, failure, &reason, retry_after_ms);
         }
     }
-    let (answer, number) = ask(core, instance, "eth_blockNumber", &admission).await;
-    let Some(height) = number else { return fail_answer(core, instance, watch, admission, &answer) };
-    core.book.note_prior(channel, answer.took.as_secs_f64() * 1_000.0);
-    if core.book.note_height(instance, height) {
-        tell_head(core, instance, height);
+    if height {
+        match ask(core, channel, "eth_blockNumber", HEIGHT_TIMEOUT, &admission).await {
+            Told::Number { number, .. } => tell_height(core, channel.instance(), channel.transport(), number),
+            Told::Failed { failure, reason, retry_after_ms } => {
+                return fail(core, channel, course, admission, failure, &reason, retry_after_ms);
+            }
+        }
     }
     if let Some(change) = admission.succeed(None) {
         core.tell_change(change);
     }
-    watch.failures = 0;
-    turn(core, instance, watch, "healthy", "answered");
+    turn(core, channel, course, Ok(()), "answered");
 }
 
-/// Tells of a new height; the lag is that within each chain that uses the instance, which are of one id.
-fn tell_head(core: &Core, instance: usize, height: u64) {
+/// Why the socket of that channel could not be connected, if that is so.
+fn refused(core: &Core, channel: ChannelIndex) -> Option<(Failure, Option<u64>)> {
+    if channel.transport() != Transport::Ws {
+        return None;
+    }
+    let link = core.upstreams.socket(&core.catalog.instances[channel.instance()].id)?.link();
+    let state = link.states().borrow().clone();
+    let network = Failure { category: ErrorCategory::NetworkError, http_status: None };
+    match state {
+        State::Connected(_) => None,
+        State::Refused(error) => {
+            Some((Failure { category: error.category, http_status: error.http_status }, error.retry_after_ms))
+        }
+        State::Connecting | State::Lost(_) => Some((network, None)),
+    }
+}
+
+/// The trial of a half-open circuit.
+async fn trial(core: &Core, channel: ChannelIndex) {
+    let Ok(admission) = core.book.admit(channel) else { return };
+    let change = match ask(core, channel, "eth_chainId", CHAIN_ID_TIMEOUT, &admission).await {
+        Told::Number { .. } => admission.succeed(None),
+        Told::Failed { failure, retry_after_ms, .. } => admission.fail(failure.category, None, retry_after_ms),
+    };
+    if let Some(change) = change {
+        core.tell_change(change);
+    }
+}
+
+/// Notes a height and tells of it where it is a new one; the lag is that within all instances of the chain.
+fn tell_height(core: &Core, instance: usize, transport: Transport, height: u64) {
+    if core.book.note_height(instance, height) != Noted::New {
+        return;
+    }
     let chain_id = core.catalog.instances[instance].chain_id;
     let same = core.catalog.instances.iter().enumerate().filter(|(_, it)| it.chain_id == chain_id).map(|(at, _)| at);
     // The snapshot may be older than this height, which then is its own consensus.
@@ -118,89 +195,45 @@ fn tell_head(core: &Core, instance: usize, height: u64) {
         .ok()
         .zip(i64::try_from(consensus).ok())
         .map(|(height, consensus)| (height - consensus).min(0));
-    core.tell(instance, Transport::Http, &Happened::Head { height, lag });
-}
-
-fn fail_answer(core: &Core, instance: usize, watch: &mut Watch, admission: Admission<'_>, answer: &Answer) {
-    let category = answer.end.category.unwrap_or(ErrorCategory::InvalidResponse);
-    fail(core, instance, watch, admission, category, category.to_string(), answer.retry_after_ms);
+    core.tell(instance, transport, &Happened::Head { height, lag });
 }
 
 fn fail(
     core: &Core,
-    instance: usize,
-    watch: &mut Watch,
+    channel: ChannelIndex,
+    course: &mut Course,
     admission: Admission<'_>,
-    category: ErrorCategory,
-    reason: String,
+    failure: Failure,
+    reason: &str,
     retry_after_ms: Option<u64>,
 ) {
-    if let Some(change) = admission.fail(category, None, retry_after_ms) {
+    limit(core, channel, failure, retry_after_ms);
+    if let Some(change) = admission.fail(failure.category, None, retry_after_ms) {
         core.tell_change(change);
     }
-    watch.failures = watch.failures.saturating_add(1);
-    watch.chain_checked = false;
-    let status = match category {
-        ErrorCategory::RateLimit => "rate_limited",
-        ErrorCategory::AuthError | ErrorCategory::ChainError => "misconfigured",
-        _ if watch.failures >= UNHEALTHY_AFTER => "unhealthy",
-        _ => "degraded",
-    };
-    turn(core, instance, watch, status, &reason);
+    turn(core, channel, course, Err(failure), reason);
 }
 
-/// Tells of a change of health.
-fn turn(core: &Core, instance: usize, watch: &mut Watch, to: &'static str, reason: &str) {
-    let from = std::mem::replace(&mut watch.status, to);
+/// Remembers that the provider limits our rate.
+fn limit(core: &Core, channel: ChannelIndex, failure: Failure, retry_after_ms: Option<u64>) {
+    if failure.is_limit() {
+        core.book.note_limit(channel, retry_after_ms.unwrap_or(0).max(LIMITED_MS));
+    }
+}
+
+/// Notes what a probe makes of the instance's health, and tells of a change.
+fn turn(core: &Core, channel: ChannelIndex, course: &mut Course, outcome: Result<(), Failure>, reason: &str) {
+    let (instance, mut to) = (channel.instance(), course.note(outcome));
+    let doubted = core.book.snapshot().is_doubted(instance);
+    let reason = if doubted && to == Status::Healthy {
+        to = Status::Degraded;
+        "reports a height that no other provider has"
+    } else {
+        reason
+    };
+    let from = core.book.note_health(instance, to, (course.failures, course.successes), reason);
     if from != to {
-        core.tell(instance, Transport::Http, &Happened::Health { from, to, reason: reason.to_owned() });
+        let (from, to) = (from.as_str(), to.as_str());
+        core.tell(instance, channel.transport(), &Happened::Health { from, to, reason: reason.to_owned() });
     }
-}
-
-/// Asks for a number, and records the probe.
-async fn ask(core: &Core, at: usize, method: &'static str, admission: &Admission<'_>) -> (Answer, Option<u64>) {
-    let instance = &core.catalog.instances[at];
-    let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[]}}"#);
-    let outgoing = Outgoing { payload: Bytes::from(call), id: 1, trace: None };
-    let start_unix_nanos = now_unix_nanos();
-    let answer = attempt(&core.upstreams, instance, Transport::Http, &[], outgoing, TIMEOUT).await;
-    let number = answer.reply.as_ref().and_then(|reply| {
-        let text: String = serde_json::from_slice(reply.result.as_ref()?).ok()?;
-        u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
-    });
-    let mut end = answer.end;
-    if number.is_none() && end.category.is_none() {
-        (end.category, end.outcome) = (Some(ErrorCategory::InvalidResponse), Outcome::ServiceFailure);
-    }
-    let (profile, chain, provider_id) = core.named_by(at).clone();
-    let scope = Scope {
-        request_id: Uuid::now_v7(),
-        trace: Trace::default(),
-        batch_index: 0,
-        batch_size: 1,
-        profile,
-        chain,
-        chain_id: instance.chain_id,
-        method,
-        method_original: None,
-        origin: Origin::System,
-    };
-    let record = Attempt {
-        span_id: span_id(),
-        ordinal: 1,
-        kind: AttemptKind::Probe,
-        chosen: Chosen {
-            provider_id,
-            instance_id: instance.id.clone(),
-            transport: Transport::Http,
-            head_lag_blocks: None,
-        },
-        circuit: (admission.lease.state, admission.lease.epoch),
-        server: instance.server(Transport::Http),
-        start_unix_nanos,
-        duration_ns: u64::try_from(answer.took.as_nanos()).unwrap_or(u64::MAX),
-        end,
-    };
-    core.recorder.hand_over(Item::Probe(Box::new((scope, record))));
-    (answer, number)
 }

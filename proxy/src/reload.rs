@@ -195,8 +195,9 @@ async fn put_in_force(site: &Arc<Site>, catalog: Catalog) -> Changes {
             return changes;
         }
         let catalog = Arc::new(catalog);
-        let book = Arc::new(before.book.succeed(succession(&before, &catalog)));
-        let core = Arc::new(before.with(catalog, book));
+        let upstreams = Arc::new(before.upstreams.succeed(&catalog));
+        let book = before.book.succeed(succession(&before, &catalog)).attending(&catalog, &upstreams);
+        let core = Arc::new(before.with(catalog, Arc::new(book), upstreams));
         site.replace(core.clone());
         (changes, core)
     };

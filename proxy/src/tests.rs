@@ -17,4 +17,5 @@ mod soak;
 mod sockets;
 mod specification;
 mod tracing;
+mod upstreams;
 mod websocket;

@@ -6,6 +6,7 @@ use super::*;
 use crate::health::{ChannelView, Height};
 use crate::policy;
 use crate::profiles::{self, Catalog};
+use crate::upstream::LinkView;
 use lariat_schema::vocabulary::Strategy;
 use proptest::prelude::*;
 
@@ -141,6 +142,31 @@ fn limits_on_parameters_are_waived_only_before_anything_was_tried() {
     let denied = [Tried { channel: ChannelIndex(0), reason: ExclusionReason::CircuitOpen }];
     let decision = decide(&Ask { excluded: &only_a_and_c, ..wide }, &snapshot(), &denied, 1);
     assert_eq!(eligible(&decision), ["c:http"]);
+}
+
+#[test]
+fn a_socket_is_a_candidate_while_it_stands_and_has_room() {
+    let catalog = catalog();
+    let mut snapshot = snapshot();
+    snapshot.sockets = vec![LinkView::default(); 4];
+    snapshot.sockets[1] = LinkView { connected: true, full: false };
+    snapshot.sockets[3] = LinkView { connected: true, full: true };
+    let decision = decide(&ask(&catalog, "eth_call"), &snapshot, &[], 1);
+    assert_eq!(eligible(&decision), ["a:http", "b:http", "b:ws", "c:http"], "HTTP first of one provider");
+    assert_eq!(reason(&decision, "d:ws"), ExclusionReason::Capacity);
+    let over_ws = Ask { transport: Some(Transport::Ws), ..ask(&catalog, "eth_call") };
+    assert_eq!(eligible(&decide(&over_ws, &snapshot, &[], 1)), ["b:ws"]);
+}
+
+#[test]
+fn a_learned_time_between_blocks_is_what_a_height_is_credited_with() {
+    let catalog = catalog();
+    let mut snapshot = snapshot();
+    snapshot.heights[0] = Some(Height { height: 990, at_ms: 0 });
+    let later = Ask { now_ms: 2_000, ..ask(&catalog, "eth_call") };
+    assert_eq!(reason(&decide(&later, &snapshot, &[], 1), "a:http"), ExclusionReason::Lagging);
+    snapshot.block_times_ms.insert(1, 250.0);
+    assert!(eligible(&decide(&later, &snapshot, &[], 1)).contains(&"a:http"), "eight blocks have come since");
 }
 
 #[test]

@@ -5,20 +5,28 @@
 //! A reload makes a new book, since channels have other places then; what is known of an instance that stays is not
 //! copied but shared, so that the late result of a call under the old rules still counts.
 
+mod admission;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use lariat_schema::vocabulary::{CircuitState, ErrorCategory};
+use lariat_schema::ids::InstanceId;
+use lariat_schema::vocabulary::{CircuitState, Transport};
 use parking_lot::Mutex;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, average};
-use super::{ChannelIndex, ChannelView, EvidenceKey, Height, Place, Snapshot};
-use crate::circuit::{Circuit, Denied, Lease, Transition};
-use crate::classify;
-use crate::profiles::ProfileKey;
+use super::heads::{Announced, Head, Heads};
+use super::heights::{Heights, Noted};
+use super::status::{Health, Status};
+use super::{ChannelIndex, ChannelView, EvidenceKey, Place, Snapshot};
+use crate::circuit::{Circuit, Denied, Transition};
+use crate::profiles::{Catalog, ProfileKey};
+use crate::upstream::{Link, Upstreams};
+pub(crate) use admission::Admission;
 
 /// How long a provider that said nothing of its rate limit's end is taken to limit us.
 const DEFAULT_LIMITED_MS: u64 = 30_000;
@@ -60,6 +68,26 @@ struct Lineage {
     number: AtomicU64,
     /// Changes so far, whichever book they were noted through.
     changes: AtomicU64,
+    /// By chain id; one lock, which probes and new heads take a few times a second.
+    chains: Mutex<HashMap<u64, Heights>>,
+    heads: Heads,
+    /// The latest key of an instance.
+    keys: AtomicU64,
+}
+
+/// What is known of an instance beside its channels.
+struct Known {
+    /// Its name among the heights of its chain, which stays when its place in the catalog changes.
+    key: u64,
+    health: Mutex<Health>,
+}
+
+/// What the catalog says of an instance.
+#[derive(Default)]
+struct Member {
+    chain_id: u64,
+    block_time_ms: Option<u64>,
+    link: Option<Arc<Link>>,
 }
 
 /// Everything known of the upstreams.
@@ -68,7 +96,8 @@ pub(crate) struct Book {
     cells: Vec<Arc<Mutex<Cell>>>,
     /// True for instances behind providers of several profiles.
     shared: Vec<bool>,
-    heights: Vec<Arc<Mutex<Option<Height>>>>,
+    instances: Vec<Arc<Known>>,
+    members: Vec<Member>,
     drained: Mutex<HashSet<Place>>,
     snapshot: ArcSwap<Snapshot>,
     /// Changes that are in the snapshot.
@@ -88,19 +117,12 @@ pub(crate) struct Succession {
     pub(crate) profiles: HashSet<ProfileKey>,
 }
 
-/// The right to make one attempt on a channel; given back when dropped unsettled.
-pub(crate) struct Admission<'b> {
-    book: &'b Book,
-    channel: ChannelIndex,
-    pub(crate) lease: Lease,
-    settled: bool,
-}
-
 impl Book {
     /// `shared` says for each instance whether several profiles use it.
     pub(crate) fn new(shared: Vec<bool>, recovery_ms: u64) -> Self {
-        let (number, changes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let lineage = Arc::new(Lineage { started: Instant::now(), recovery_ms, number, changes });
+        let (number, changes, keys) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let (chains, heads) = (Mutex::default(), Heads::default());
+        let lineage = Arc::new(Lineage { started: Instant::now(), recovery_ms, number, changes, chains, heads, keys });
         let kept = vec![None; shared.len()];
         Self::assemble(
             lineage,
@@ -112,13 +134,13 @@ impl Book {
 
     /// The book that follows this one: what is known of kept instances is the same in both from now on.
     pub(crate) fn succeed(&self, succession: Succession) -> Self {
-        Self::assemble(self.lineage.clone(), &self.cells, &self.heights, succession)
+        Self::assemble(self.lineage.clone(), &self.cells, &self.instances, succession)
     }
 
     fn assemble(
         lineage: Arc<Lineage>,
         cells: &[Arc<Mutex<Cell>>],
-        heights: &[Arc<Mutex<Option<Height>>>],
+        instances: &[Arc<Known>],
         succession: Succession,
     ) -> Self {
         let Succession { kept, shared, drained, profiles } = succession;
@@ -133,10 +155,14 @@ impl Book {
             }
             None => Arc::new(Mutex::new(Cell::new(lineage.recovery_ms))),
         };
-        let height = |before: &Option<usize>| before.map_or_else(Arc::default, |before| heights[before].clone());
+        let known = |before: &Option<usize>| match before {
+            Some(before) => instances[*before].clone(),
+            None => Arc::new(Known { key: lineage.keys.fetch_add(1, Ordering::Relaxed), health: Mutex::default() }),
+        };
         let book = Self {
             cells: (0..kept.len() * 2).map(|at| cell(ChannelIndex(at))).collect(),
-            heights: kept.iter().map(height).collect(),
+            instances: kept.iter().map(known).collect(),
+            members: kept.iter().map(|_| Member::default()).collect(),
             lineage,
             shared,
             drained: Mutex::new(drained),
@@ -146,6 +172,31 @@ impl Book {
         };
         book.publish();
         book
+    }
+
+    /// The same book for the instances of that catalog and their sockets, which it tells of their circuits.
+    pub(crate) fn attending(mut self, catalog: &Catalog, upstreams: &Upstreams) -> Self {
+        let mut members: Vec<Member> = catalog
+            .instances
+            .iter()
+            .zip(upstreams.links(catalog))
+            .map(|(instance, link)| Member { chain_id: instance.chain_id, block_time_ms: None, link })
+            .collect();
+        for chain in catalog.profiles.iter().flat_map(|profile| &profile.chains) {
+            for provider in &chain.providers {
+                let known = &mut members[provider.instance].block_time_ms;
+                *known = (*known).or(chain.block_time_ms);
+            }
+        }
+        let mut chains = self.lineage.chains.lock();
+        chains.retain(|id, _| members.iter().any(|member| member.chain_id == *id));
+        for heights in chains.values_mut() {
+            heights.retain(|key| self.instances.iter().any(|known| known.key == key));
+        }
+        drop(chains);
+        self.members = members;
+        self.publish();
+        self
     }
 
     /// Milliseconds of this book's clock.
@@ -174,10 +225,39 @@ impl Book {
         let changes = self.lineage.changes.load(Ordering::Acquire);
         let channels = self.cells.iter().map(|cell| view(&mut cell.lock())).collect();
         let number = self.lineage.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let heights = self.heights.iter().map(|height| *height.lock()).collect();
-        let drained = self.drained.lock().clone();
-        self.snapshot.store(Arc::new(Snapshot { number, channels, heights, drained }));
+        let mut snapshot = Snapshot { number, channels, ..Snapshot::default() };
+        self.add_chains(&mut snapshot);
+        for (at, member) in self.members.iter().enumerate() {
+            let circuit = snapshot.channel(ChannelIndex::new(at, Transport::Ws)).circuit;
+            snapshot.sockets.push(member.link.as_ref().map(|link| link.view()).unwrap_or_default());
+            if let Some(link) = &member.link {
+                link.set_circuit_open(circuit == CircuitState::Open);
+            }
+        }
+        snapshot.health = self.instances.iter().map(|known| known.health.lock().clone()).collect();
+        snapshot.drained = self.drained.lock().clone();
+        self.snapshot.store(Arc::new(snapshot));
         self.published.store(changes, Ordering::Release);
+    }
+
+    fn add_chains(&self, snapshot: &mut Snapshot) {
+        let chains = self.lineage.chains.lock();
+        for (at, (known, member)) in self.instances.iter().zip(&self.members).enumerate() {
+            let heights = chains.get(&member.chain_id);
+            snapshot.heights.push(heights.and_then(|heights| heights.credible(known.key)));
+            if heights.is_some_and(|heights| heights.is_doubted(known.key)) {
+                snapshot.doubted.insert(at);
+            }
+        }
+        let learned = chains.iter().filter_map(|(id, heights)| Some((*id, heights.block_time_ms()?)));
+        snapshot.block_times_ms = learned.collect();
+    }
+
+    /// Whether a socket stands otherwise than the snapshot says.
+    fn has_other_sockets(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        let linked = self.members.iter().enumerate().filter_map(|(at, member)| Some((at, member.link.as_ref()?)));
+        linked.into_iter().any(|(at, link)| link.view() != snapshot.socket(at))
     }
 
     /// Half-opens what is due and publishes what changed; to be called every [`super::PUBLISH_EVERY`].
@@ -192,7 +272,7 @@ impl Book {
                 Some(Change { channel: ChannelIndex(i), transition })
             })
             .collect();
-        if !changes.is_empty() {
+        if !changes.is_empty() || self.has_other_sockets() {
             self.mark();
         }
         if self.lineage.changes.load(Ordering::Acquire) != self.published.load(Ordering::Acquire) {
@@ -218,12 +298,51 @@ impl Book {
         self.mark();
     }
 
-    /// Notes a height; true if it is another one than before.
-    pub(crate) fn note_height(&self, instance: usize, height: u64) -> bool {
-        let now = Height { height, at_ms: self.now_ms() };
-        let before = self.heights[instance].lock().replace(now);
+    /// Notes a height that an instance reported.
+    pub(crate) fn note_height(&self, instance: usize, height: u64) -> Noted {
+        let (member, key, now_ms) = (&self.members[instance], self.instances[instance].key, self.now_ms());
+        let mut chains = self.lineage.chains.lock();
+        let noted = chains.entry(member.chain_id).or_default().note(key, height, now_ms, member.block_time_ms);
+        drop(chains);
         self.mark();
-        before.is_none_or(|before| before.height != height)
+        noted
+    }
+
+    /// Passes on a head that an instance announced.
+    pub(crate) fn announce(&self, instance: usize, id: &InstanceId, head: Head) {
+        let announced = Announced { instance: id.clone(), head };
+        self.lineage.heads.announce(self.members[instance].chain_id, announced);
+    }
+
+    /// Every head that any instance of that chain announces from now on, under this book and those that succeed it.
+    #[allow(dead_code, reason = "for what a reorganisation can undo: the cache and subscriptions")]
+    pub(crate) fn heads(&self, chain_id: u64) -> broadcast::Receiver<Announced> {
+        self.lineage.heads.listen(chain_id)
+    }
+
+    /// Notes what a probe makes of an instance's health, with its failures and successes in a row; returns what it was.
+    pub(crate) fn note_health(&self, instance: usize, status: Status, row: (u32, u32), reason: &str) -> Status {
+        let probed_at_ms = Some(self.now_ms());
+        let (failures_in_a_row, successes_in_a_row) = row;
+        let mut health = self.instances[instance].health.lock();
+        let reason = match health.reason.take() {
+            Some(before) if &*before == reason => before,
+            _ => reason.into(),
+        };
+        let (from, probes) = (health.status, health.probes.saturating_add(1));
+        *health = Health { status, probes, failures_in_a_row, successes_in_a_row, reason: Some(reason), probed_at_ms };
+        drop(health);
+        self.mark();
+        from
+    }
+
+    /// Notes that a provider limits our rate for so long.
+    pub(crate) fn note_limit(&self, channel: ChannelIndex, wait_ms: u64) {
+        let until_ms = self.now_ms().saturating_add(wait_ms);
+        let mut cell = self.cells[channel.0].lock();
+        cell.limited_until_ms = cell.limited_until_ms.max(until_ms);
+        drop(cell);
+        self.mark();
     }
 
     /// Opens or closes a circuit by hand.
@@ -255,90 +374,10 @@ fn view(cell: &mut Cell) -> ChannelView {
     }
 }
 
-impl Admission<'_> {
-    /// The attempt got an answer: of use, with its latency and the method it was for, or the call's own fault.
-    pub(crate) fn succeed(mut self, useful: Option<(ProfileKey, &'static str, f64)>) -> Option<Change> {
-        self.settled = true;
-        let now_ms = self.book.now_ms();
-        let mut cell = self.book.cells[self.channel.0].lock();
-        if let Some((profile, method, latency_ms)) = useful {
-            note(&mut cell, profile, method, |evidence| evidence.succeed(latency_ms, now_ms));
-        }
-        let transition = cell.circuit.succeed(self.lease);
-        drop(cell);
-        self.conclude(transition)
-    }
-
-    /// The attempt failed; `retry_after_ms` is the provider's own word on its rate limit.
-    pub(crate) fn fail(
-        mut self,
-        category: ErrorCategory,
-        scope: Option<EvidenceKey>,
-        retry_after_ms: Option<u64>,
-    ) -> Option<Change> {
-        self.settled = true;
-        let now_ms = self.book.now_ms();
-        let shared = self.book.shared[self.channel.instance()];
-        let mut cell = self.book.cells[self.channel.0].lock();
-        if category == ErrorCategory::RateLimit {
-            let until = now_ms + retry_after_ms.unwrap_or(DEFAULT_LIMITED_MS);
-            cell.limited_until_ms = cell.limited_until_ms.max(until);
-        }
-        let penalised = classify::is_penalised(category)
-            && (!shared || !matches!(category, ErrorCategory::Timeout | ErrorCategory::AuthError));
-        let transition = if penalised {
-            if let Some((profile, method)) = scope {
-                note(&mut cell, profile, method, |evidence| evidence.fail(now_ms));
-            }
-            cell.circuit.fail(self.lease, category, now_ms, rand::random::<f64>())
-        } else {
-            cell.circuit.release(self.lease);
-            None
-        };
-        drop(cell);
-        self.conclude(transition)
-    }
-
-    /// The attempt was given up since another channel answered first, after that long.
-    pub(crate) fn outrun(mut self, profile: ProfileKey, method: &'static str, waited_ms: f64) {
-        self.settled = true;
-        let mut cell = self.book.cells[self.channel.0].lock();
-        note(&mut cell, profile, method, |evidence| evidence.outrun(waited_ms));
-        cell.circuit.release(self.lease);
-        drop(cell);
-        self.book.mark();
-    }
-
-    fn conclude(&self, transition: Option<Transition>) -> Option<Change> {
-        if transition.is_some() || self.lease.state == CircuitState::HalfOpen {
-            self.book.publish_change();
-        } else {
-            self.book.mark();
-        }
-        transition.map(|transition| Change { channel: self.channel, transition })
-    }
-}
-
-fn note(cell: &mut Cell, profile: ProfileKey, method: &'static str, change: impl FnOnce(&mut Evidence)) {
-    if cell.evidence.len() < MAX_CELLS_PER_CHANNEL || cell.evidence.contains_key(&(profile, method)) {
-        change(cell.evidence.entry((profile, method)).or_default());
-        cell.shared = None;
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.book.cells[self.channel.0].lock().circuit.release(self.lease);
-            self.book.mark();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lariat_schema::vocabulary::Transport;
+    use lariat_schema::vocabulary::ErrorCategory;
 
     const CHANNEL: ChannelIndex = ChannelIndex::new(0, Transport::Http);
 

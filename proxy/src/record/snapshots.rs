@@ -6,6 +6,7 @@
 //! The recorder looks at the latest snapshot by itself, so that publishing one costs nothing more than it does. Facts that
 //! came and went between two looks are not seen here; transitions of circuits are told apart from this, each one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::spans::Attributes;
 use super::{ChannelEvent, Happened, now_unix_nanos};
 use crate::health::{ChannelIndex, Place, Snapshot};
 use crate::profiles::{Catalog, Chain, Provider};
+use crate::upstream::LinkView;
 
 /// Time between two events of facts at least: heights of a fast chain change several times a second.
 const FACTS_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ struct Facts {
     policy_hash: Arc<str>,
     channels: Vec<Fact>,
     heights: Vec<Option<u64>>,
+    sockets: Vec<LinkView>,
     drained: Vec<Place>,
 }
 
@@ -129,13 +132,14 @@ fn facts(catalog: &Catalog, snapshot: &Snapshot) -> Facts {
         policy_hash: catalog.policy_hash.clone(),
         channels: channels.collect(),
         heights: snapshot.heights.iter().map(|height| height.map(|height| height.height)).collect(),
+        sockets: snapshot.sockets.clone(),
         drained,
     }
 }
 
 /// The facts as an event. A channel that is closed and not limited is not listed; times are what is left of them.
 fn event(catalog: &Catalog, snapshot: &Snapshot, now_ms: u64) -> LogRecord {
-    let (mut channels, mut heights) = (Map::new(), Map::new());
+    let (mut channels, mut heights, mut sockets) = (Map::new(), Map::new(), Map::new());
     for (at, instance) in catalog.instances.iter().enumerate() {
         for transport in [Transport::Http, Transport::Ws] {
             let Some(view) = snapshot.channels.get(ChannelIndex::new(at, transport).0) else { continue };
@@ -145,6 +149,11 @@ fn event(catalog: &Catalog, snapshot: &Snapshot, now_ms: u64) -> LogRecord {
                 let told = json!({ "circuit": view.circuit, "epoch": view.epoch, "open_ms": open_ms, "limited_ms": limited_ms });
                 channels.insert(format!("{}:{transport}", instance.id), told);
             }
+        }
+        if instance.ws.is_some() {
+            let socket = snapshot.socket(at);
+            let told = json!({ "connected": socket.connected, "full": socket.full });
+            sockets.insert(instance.id.as_str().to_owned(), told);
         }
         if let Some(Some(height)) = snapshot.heights.get(at) {
             let told = json!({ "height": height.height, "age_ms": now_ms.saturating_sub(height.at_ms) });
@@ -162,7 +171,11 @@ fn event(catalog: &Catalog, snapshot: &Snapshot, now_ms: u64) -> LogRecord {
     out.int(key::SNAPSHOT, snapshot.number);
     out.text(key::POLICY_HASH, &*catalog.policy_hash);
     let mut record = log(events::HEALTH_SNAPSHOT, now_unix_nanos(), SeverityNumber::Info, out);
-    let body = json!({ "channels": channels, "heights": heights, "drained": drained });
+    let block_times_ms: BTreeMap<_, _> = snapshot.block_times_ms.iter().collect();
+    let body = json!({
+        "channels": channels, "heights": heights, "sockets": sockets, "block_times_ms": block_times_ms,
+        "drained": drained,
+    });
     record.body = Some(AnyValue { value: Some(Value::StringValue(body.to_string())) });
     record
 }
@@ -219,7 +232,7 @@ chains:
         let mut bench = Bench::new();
         let told = bench.told(0);
         assert_eq!((told.len(), told[0].0.as_str()), (1, events::HEALTH_SNAPSHOT));
-        assert_eq!(told[0].1, r#"{"channels":{},"heights":{},"drained":[]}"#);
+        assert_eq!(told[0].1, r#"{"channels":{},"heights":{},"sockets":{},"block_times_ms":{},"drained":[]}"#);
         bench.book.note_prior(A, 3.0);
         assert!(bench.told(2_000).is_empty());
         bench.book.note_height(1, 40);

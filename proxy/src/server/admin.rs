@@ -14,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Reply, Site, body, text};
 use crate::core::Core;
-use crate::health::ChannelIndex;
+use crate::health::{ChannelIndex, Health};
 use crate::reload::{self, Changes, ReloadError};
+use crate::upstream::Counts;
 
 fn is_authorised(site: &Site, request: &Request<Incoming>) -> bool {
     let given =
@@ -54,12 +55,52 @@ pub(super) fn providers(site: &Site, peer: SocketAddr, request: &Request<Incomin
                 "block_height": snapshot.heights[provider.instance].map(|height| height.height),
                 "block_lag": consensus.and_then(|consensus| snapshot.lag(provider.instance, consensus)),
                 "draining": snapshot.drained.contains(&place),
+                "health": of_health(&snapshot.health[provider.instance], now_ms),
+                "block_height_doubted": snapshot.is_doubted(provider.instance),
+                "block_time_ms": snapshot.block_time_ms(chain.chain_id, chain.block_time_ms),
+                "connected": (transport == Transport::Ws).then(|| snapshot.socket(provider.instance).connected),
             }));
         }
     }
     let answer =
         serde_json::json!({ "snapshot": snapshot.number, "policy_hash": &*core.catalog.policy_hash, "channels": list });
     body(StatusCode::OK, "application/json", Bytes::from(answer.to_string()))
+}
+
+/// The health of an instance for people and tests.
+fn of_health(health: &Health, now_ms: u64) -> serde_json::Value {
+    serde_json::json!({
+        "status": health.status, "probes": health.probes, "reason": health.reason.as_deref(),
+        "consecutive_failures": health.failures_in_a_row, "consecutive_successes": health.successes_in_a_row,
+        "probed_ms_ago": health.probed_at_ms.map(|at_ms| now_ms.saturating_sub(at_ms)),
+    })
+}
+
+/// The counters of what all requests share.
+fn of_core(core: &Core, out: &mut String) {
+    rate_limited(core, out);
+    core.saving.write_metrics(out);
+    sockets(&core.upstreams.counts, out);
+}
+
+/// What became of the sockets to providers.
+fn sockets(counts: &Counts, out: &mut String) {
+    for (name, help, counter) in [
+        ("connected", "WebSockets to providers that were connected.", &counts.connected),
+        ("lost", "WebSockets to providers that were lost.", &counts.lost),
+        ("not_connected", "WebSockets to providers that could not be connected.", &counts.not_connected),
+        ("requests_refused", "Requests that found as many pending on a socket as may be.", &counts.refused),
+        (
+            "frames_unclaimed",
+            "Frames from providers that belonged to nobody, late replies among them.",
+            &counts.strange,
+        ),
+        ("feeds_overflowed", "Subscriptions that ended since their reader was too slow.", &counts.overflowed),
+    ] {
+        let (name, value) = (format!("lariat_upstream_sockets_{name}_total"), counter.load(Ordering::Relaxed));
+        // Writing to a String cannot fail.
+        let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n");
+    }
 }
 
 /// `GET /metrics`: the proxy's own counters as Prometheus text.
@@ -126,8 +167,7 @@ pub(super) fn metrics(site: &Site) -> Reply {
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
     reloads(&site.reloader.counters, &mut out);
-    rate_limited(&core, &mut out);
-    core.saving.write_metrics(&mut out);
+    of_core(&core, &mut out);
     gate(site, &mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
 }

@@ -172,7 +172,8 @@ async fn a_call_under_way_finishes_under_the_old_profiles_and_probes_follow_the_
         (rounds >= 10).then_some(())
     })
     .await;
-    assert_eq!(kept.received_of("eth_chainId"), 1, "a kept instance is not taken for a new one");
+    let (ids, heights) = (kept.received_of("eth_chainId"), kept.received_of("eth_blockNumber"));
+    assert!(ids.abs_diff(heights) <= 1, "one task goes on asking for both: {ids} and {heights}");
 }
 
 #[tokio::test]

@@ -1,0 +1,139 @@
+//! New heads of an instance over its socket: subscribed to where a profile wants them, and again after each end, ever
+//! later where nothing comes. While they come, heights need not be asked for as often.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lariat_schema::ids::InstanceId;
+use lariat_schema::vocabulary::Transport;
+use serde::Deserialize;
+
+use super::tell_height;
+use crate::core::Core;
+use crate::health::Head;
+use crate::server::Site;
+use crate::upstream::{Feed, State};
+
+const PARAMS: Bytes = Bytes::from_static(b"[\"newHeads\"]");
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a subscription that ended, doubled with each one that gave nothing, up to the longest.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often it is looked whether heads are wanted, where they are not.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// When the latest head came and until when the next is due, on the book's clock.
+#[derive(Debug, Default)]
+pub(super) struct Freshness(AtomicU64);
+
+impl Freshness {
+    /// Whether heads are coming.
+    pub(super) fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms < self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Follows the heads of an instance until it is in no catalog any more.
+pub(super) async fn follow(site: &Site, id: &InstanceId, freshness: &Freshness) {
+    let mut barren = 0;
+    loop {
+        let core = site.core();
+        let Some(at) = core.catalog.instance_at(id) else { return };
+        let (wanted, socket) = (wanted(&core, at), core.upstreams.socket(id));
+        drop(core);
+        let (Some(timeout), Some(socket)) = (wanted, socket) else {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        };
+        let mut states = socket.link().states();
+        let connected = states.wait_for(|state| matches!(state, State::Connected(_))).await.is_ok();
+        let subscribed = if connected { socket.subscribe(PARAMS, SUBSCRIBE_TIMEOUT).await } else { return };
+        drop(socket);
+        let came = match subscribed {
+            Ok(feed) => read(site, id, feed, timeout, freshness).await,
+            Err(error) => {
+                let category = error.end(&[]).category;
+                tracing::debug!(instance = %id, category = category.map(|it| it.as_str()), "no new heads");
+                false
+            }
+        };
+        freshness.0.store(0, Ordering::Relaxed);
+        barren = if came { 0 } else { barren + 1 };
+        tokio::time::sleep(pause(barren)).await;
+    }
+}
+
+fn pause(barren: u32) -> Duration {
+    PAUSE.saturating_mul(1 << barren.saturating_sub(1).min(4)).min(LONGEST_PAUSE)
+}
+
+/// How long a head may take, where any provider that stands for the instance wants heads at all.
+fn wanted(core: &Core, at: usize) -> Option<Duration> {
+    core.providers()
+        .filter(|(_, _, _, provider)| provider.instance == at)
+        .filter(|(_, _, chain, it)| it.subscribe_new_heads.unwrap_or(chain.websocket.subscribe_new_heads))
+        .map(|(_, _, chain, _)| Duration::from_millis(chain.websocket.new_heads_timeout_ms))
+        .min()
+}
+
+/// Reads heads until there is none for too long; true if there was any.
+async fn read(site: &Site, id: &InstanceId, mut feed: Feed, timeout: Duration, freshness: &Freshness) -> bool {
+    let mut came = false;
+    while let Ok(Some(event)) = tokio::time::timeout(timeout, feed.next()).await {
+        let core = site.core();
+        let Some(at) = core.catalog.instance_at(id) else { return came };
+        let Some(head) = head(&event) else { continue };
+        came = true;
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        freshness.0.store(core.book.now_ms().saturating_add(timeout_ms), Ordering::Relaxed);
+        core.book.announce(at, id, head);
+        tell_height(&core, at, Transport::Ws, head.number);
+    }
+    came
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawHead<'a> {
+    #[serde(borrow)]
+    number: Cow<'a, str>,
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+    #[serde(borrow)]
+    parent_hash: Cow<'a, str>,
+}
+
+fn head(event: &[u8]) -> Option<Head> {
+    let raw: RawHead<'_> = serde_json::from_slice(event).ok()?;
+    let hash = |text: &str| -> Option<[u8; 32]> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text.strip_prefix("0x")?, &mut hash).ok()?;
+        Some(hash)
+    };
+    let number = u64::from_str_radix(raw.number.strip_prefix("0x")?, 16).ok()?;
+    Some(Head { number, hash: hash(&raw.hash)?, parent_hash: hash(&raw.parent_hash)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_from_what_providers_send_and_nothing_else_is() {
+        let hash = "ab".repeat(32);
+        let text = format!(r#"{{"number":"0x10","hash":"0x{hash}","parentHash":"0x{hash}","gasUsed":"0x1"}}"#);
+        let read = head(text.as_bytes()).unwrap();
+        assert_eq!((read.number, read.hash, read.parent_hash), (16, [0xab; 32], [0xab; 32]));
+        for text in ["{}", "null", "[]", r#"{"number":"16","hash":"0x1","parentHash":"0x1"}"#, "\"0x10\""] {
+            assert_eq!(head(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn subscriptions_that_give_nothing_are_made_ever_later() {
+        let pauses: Vec<_> = (0..8).map(|barren| pause(barren).as_secs()).collect();
+        assert_eq!(pauses, [5, 5, 10, 20, 40, 60, 60, 60]);
+    }
+}
