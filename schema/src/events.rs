@@ -22,7 +22,7 @@ events! {
     CIRCUIT_TRANSITION = "lariat.circuit.transition", "A circuit breaker changed its state.";
     PROVIDER_HEALTH = "lariat.provider.health", "A provider's health status changed.";
     PROVIDER_RATE_LIMIT = "lariat.provider.rate_limit", "A provider began to limit the rate of our calls, or prolonged its limit.";
-    HEALTH_SNAPSHOT = "lariat.health.snapshot", "What decisions could know of circuits, limits, heights and drained providers, with the snapshot's number; at most one a second, when it changes.";
+    HEALTH_SNAPSHOT = "lariat.health.snapshot", "What decisions could know of circuits, limits, heights, sockets and drained providers, with the snapshot's number; at most one a second, when it changes.";
     BLOCK_HEAD = "lariat.block.head", "A provider reported a new height.";
     CONFIG_RELOAD = "lariat.config.reload", "Profiles were loaded; carries the redacted policy behind the policy hash.";
     HEARTBEAT = "lariat.heartbeat", "Every 5 s and at a clean end: highest decision_seq and drops.";
