@@ -54,8 +54,13 @@ async fn three_dispatches_are_made_at_most_and_none_twice_to_one_channel() {
 #[tokio::test]
 async fn an_attempt_that_reached_nobody_is_no_dispatch() {
     let mut text = "default_strategy: priority\nchains:\n  ethereum:\n    chain_id: 1\n    providers:\n".to_owned();
+    let mut closed_ports = Vec::new();
     for n in 1..=4 {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Bound and never listening: it refuses, and nobody else can get the port meanwhile.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = socket.local_addr().unwrap();
+        closed_ports.push(socket);
         writeln!(text, "      - {{ id: closed{n}, priority: {n}, url: 'http://{closed}' }}").unwrap();
     }
     let good = provider("good", |it| it).await;
