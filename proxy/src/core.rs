@@ -97,14 +97,6 @@ impl Core {
         self.tell(channel.instance(), channel.transport(), &Happened::Circuit { transition, epoch });
     }
 
-    /// The place of a provider by its names.
-    pub(crate) fn find(&self, profile: &str, chain: &str, provider: &str) -> Option<(Place, &Provider)> {
-        let (p, profile) = self.catalog.profile(profile)?;
-        let (c, chain) = profile.chain(chain)?;
-        let (i, provider) = chain.providers.iter().enumerate().find(|(_, it)| it.id.as_str() == provider)?;
-        Some(((p, c, i), provider))
-    }
-
     /// What the probes of an instance are recorded under.
     pub(crate) fn named_by(&self, instance: usize) -> &(ProfileName, ChainName, ProviderId) {
         &self.catalog.instances[instance].named_by

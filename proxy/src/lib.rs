@@ -80,6 +80,16 @@ pub struct Config {
     pub max_in_flight: usize,
     /// How long a circuit stays open the first time, in milliseconds.
     pub circuit_recovery_ms: u64,
+    /// Whether an address beyond loopback may be bound although nobody is asked for a key.
+    pub allow_open_access: bool,
+}
+
+impl Config {
+    /// True where the configuration would open the proxy to everybody without saying so.
+    #[must_use]
+    pub fn is_open_unsaid(&self) -> bool {
+        !self.listen.ip().is_loopback() && !self.allow_open_access
+    }
 }
 
 impl Default for Config {
@@ -88,6 +98,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             circuit_recovery_ms: DEFAULT_CIRCUIT_RECOVERY_MS,
+            allow_open_access: false,
         }
     }
 }
@@ -111,6 +122,14 @@ pub struct Settings {
 /// Why a proxy could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Binding beyond loopback would open the providers, and what they cost, to everybody.
+    #[error(
+        "proxy.listen {address} is not loopback, and nobody would be asked for a key: set proxy.allow_open_access to bind it"
+    )]
+    Open {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The operator's: the address cannot be bound.
     #[error("cannot listen on {address}: {source}; stop what uses it, or set proxy.listen to another address")]
     Bind {
@@ -154,6 +173,9 @@ pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
 
 async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, StartError> {
     let Settings { config, profiles: catalog, source, identity, exporter, admin_token } = settings;
+    if config.is_open_unsaid() {
+        return Err(StartError::Open { address: config.listen });
+    }
     let bind = |source| StartError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
@@ -163,7 +185,7 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let book = Book::new(catalog.shared_instances(), config.circuit_recovery_ms);
     let book = Arc::new(book.attending(&catalog, &upstreams));
     let digests = DigestKey::new(admin_token.as_deref());
-    let sources = Sources::new(identity, catalog.clone(), book.clone(), digests.clone());
+    let sources = Sources::new(identity.clone(), catalog.clone(), book.clone(), digests.clone());
     let recording = record::start(&exporter, sources)
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
     let boot_seed = rand::random();
@@ -174,7 +196,7 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };
-    let site = Arc::new(Site::new(core, gate, admin_token, reloader));
+    let site = Arc::new(Site::new(core, gate, admin_token, identity, reloader));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);
     tasks.spawn(reload::watch_files(site.clone(), background.clone()));

@@ -18,7 +18,7 @@ use lariat_schema::ids::{ChainName, InstanceId, ProfileName, ProviderId};
 use lariat_schema::vocabulary::{ErrorCategory, Strategy, Transport};
 use sha2::{Digest, Sha256};
 
-pub use tree::ProfileError;
+pub use tree::{Node, ProfileError, Tree};
 
 /// Every profile and every physical upstream of this node.
 #[derive(Debug, Clone)]

@@ -6,12 +6,14 @@ pub(crate) mod admin;
 mod patience;
 pub(crate) mod routes;
 pub(crate) mod rpc;
+mod state;
 pub(crate) mod ws;
 
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use lariat_schema::node_api::NodeIdentity;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -49,6 +52,10 @@ pub(crate) struct Site {
     core: ArcSwap<Core>,
     pub(crate) gate: Gate,
     pub(crate) admin_token: Option<String>,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) started: Instant,
+    /// True once every provider of the start has been probed.
+    pub(crate) probed: AtomicBool,
     pub(crate) reloader: Reloader,
     /// Held while the core is replaced, and by what must not be lost between the old and the new one.
     pub(crate) changing: Mutex<()>,
@@ -56,9 +63,24 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(core: Core, gate: Gate, admin_token: Option<String>, reloader: Reloader) -> Self {
-        let (core, changing, sockets) = (ArcSwap::from_pointee(core), Mutex::new(()), ws::Counts::default());
-        Self { core, gate, admin_token, reloader, changing, sockets }
+    pub(crate) fn new(
+        core: Core,
+        gate: Gate,
+        admin_token: Option<String>,
+        identity: NodeIdentity,
+        reloader: Reloader,
+    ) -> Self {
+        Self {
+            core: ArcSwap::from_pointee(core),
+            gate,
+            admin_token,
+            identity,
+            started: Instant::now(),
+            probed: AtomicBool::new(false),
+            reloader,
+            changing: Mutex::new(()),
+            sockets: ws::Counts::default(),
+        }
     }
 
     /// What is routed and what is known of it as of now. A request asks once and keeps what it got, so that a reload
@@ -163,10 +185,12 @@ async fn dispatch(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -
     }
     match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => text(StatusCode::OK, "ok\n"),
-        (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n"),
+        (&Method::GET, "/ready") => state::ready(site),
         (&Method::GET, "/metrics") => admin::metrics(site),
-        (&Method::GET, "/v1/providers") => admin::providers(site, guest.peer, &request),
-        (&Method::POST, path) if path.starts_with("/admin/") => admin::act(site, path, &request).await,
+        (&Method::GET, "/v1/providers") => state::providers(site, guest.peer, &request),
+        (&Method::GET, "/api/chains") => state::chains(site),
+        (&Method::GET, "/api/health") => state::api_health(site),
+        (_, path) if path.starts_with("/admin/") => admin::act(site, path, &request).await,
         _ => text(StatusCode::NOT_FOUND, "unknown path; calls go to POST /rpc/{chain}\n"),
     }
 }

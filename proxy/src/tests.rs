@@ -8,6 +8,7 @@ mod fixture;
 mod hedging;
 mod limiting;
 mod losses;
+mod operating;
 mod provider_weather;
 mod recording;
 mod reloading;

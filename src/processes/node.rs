@@ -223,7 +223,10 @@ async fn start_proxy(settings: &Settings, otlp: SocketAddr) -> Result<Proxy, Fai
         exporter: settings.exporter.exporter(settings.parts, otlp, settings.token.clone()),
         admin_token: settings.token.as_ref().map(ToString::to_string),
     };
-    lariat_proxy::start(proxy).await.map_err(|error| Failure::Failed(chain(&error)))
+    lariat_proxy::start(proxy).await.map_err(|error| match error {
+        lariat_proxy::StartError::Open { .. } => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(chain(&error)),
+    })
 }
 
 /// Hands the rates of each reload to the collector beside the proxy.

@@ -39,6 +39,8 @@ struct Cell {
     prior_ms: Option<f64>,
     evidence: HashMap<EvidenceKey, Evidence>,
     shared: Option<Arc<HashMap<EvidenceKey, Evidence>>>,
+    /// Attempts under way.
+    in_flight: u32,
 }
 
 impl Cell {
@@ -49,6 +51,7 @@ impl Cell {
             prior_ms: None,
             evidence: HashMap::new(),
             shared: None,
+            in_flight: 0,
         }
     }
 }
@@ -283,7 +286,10 @@ impl Book {
 
     /// Asks for the right to make an attempt.
     pub(crate) fn admit(&self, channel: ChannelIndex) -> Result<Admission<'_>, Denied> {
-        let lease = self.cells[channel.0].lock().circuit.admit()?;
+        let mut cell = self.cells[channel.0].lock();
+        let lease = cell.circuit.admit()?;
+        cell.in_flight += 1;
+        drop(cell);
         if lease.state == CircuitState::HalfOpen {
             self.publish_change();
         }
@@ -345,6 +351,11 @@ impl Book {
         self.mark();
     }
 
+    /// Attempts of a channel that are under way.
+    pub(crate) fn in_flight(&self, channel: ChannelIndex) -> u32 {
+        self.cells[channel.0].lock().in_flight
+    }
+
     /// Opens or closes a circuit by hand.
     pub(crate) fn force(&self, channel: ChannelIndex, to: CircuitState) -> Option<Change> {
         let transition = self.cells[channel.0].lock().circuit.force(to, self.now_ms())?;
@@ -388,6 +399,7 @@ mod tests {
         for n in 1..=3 {
             let change = book.admit(CHANNEL).unwrap().fail(ErrorCategory::NetworkError, None, None);
             assert_eq!(change.is_some(), n == 3);
+            assert_eq!(book.in_flight(CHANNEL), 0);
         }
         let snapshot = book.snapshot();
         assert_eq!(snapshot.channel(CHANNEL).circuit, CircuitState::Open);
@@ -400,7 +412,9 @@ mod tests {
         book.force(CHANNEL, CircuitState::HalfOpen);
         let admission = book.admit(CHANNEL).unwrap();
         assert!(book.admit(CHANNEL).is_err());
+        assert_eq!(book.in_flight(CHANNEL), 1);
         drop(admission);
+        assert_eq!(book.in_flight(CHANNEL), 0);
         assert!(book.admit(CHANNEL).is_ok());
     }
 

@@ -40,17 +40,24 @@ impl fmt::Display for ProfileError {
 impl std::error::Error for ProfileError {}
 
 /// A located node.
-pub(crate) type Tree = Spanned<Node>;
+pub type Tree = Spanned<Node>;
 
-/// What a node holds.
+/// What a node of a YAML document holds.
 #[derive(Debug, Clone)]
-pub(crate) enum Node {
+pub enum Node {
+    /// Nothing.
     Null,
+    /// True or false.
     Bool(bool),
+    /// A whole number.
     Int(i128),
+    /// Another number.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Tree>),
+    /// Keys and values, in the order of the file.
     Map(Vec<(Spanned<String>, Tree)>),
 }
 

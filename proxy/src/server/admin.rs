@@ -1,24 +1,36 @@
-//! What operators see and do on the proxy's port: the state of every channel, the proxy's own counters, and the few
-//! actions that need a token. Without a configured token there are no actions, and the state is for loopback only.
+//! What operators do on the proxy's port: the few actions that need a token, and the proxy's own counters. Without a
+//! configured token there are no actions. A name that does not exist is answered with those that do.
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use lariat_schema::vocabulary::{CircuitState, Transport};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Reply, Site, body, text};
+use super::state::answer;
+use super::{Reply, Site, body, routes};
 use crate::core::Core;
-use crate::health::{ChannelIndex, Health};
+use crate::health::{ChannelIndex, Place};
+use crate::profiles::Provider;
 use crate::reload::{self, Changes, ReloadError};
 use crate::upstream::Counts;
 
-fn is_authorised(site: &Site, request: &Request<Incoming>) -> bool {
+/// Every admin call.
+const ACTIONS: &[&str] = &[
+    "/admin/reload",
+    "/admin/circuits/{profile}/{chain}/{provider_id}/{transport}/open",
+    "/admin/circuits/{profile}/{chain}/{provider_id}/{transport}/close",
+    "/admin/providers/{profile}/{chain}/{provider_id}/drain",
+    "/admin/providers/{profile}/{chain}/{provider_id}/undrain",
+];
+
+pub(super) fn is_authorised(site: &Site, request: &Request<Incoming>) -> bool {
     let given =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     match (&site.admin_token, given) {
@@ -26,54 +38,6 @@ fn is_authorised(site: &Site, request: &Request<Incoming>) -> bool {
         (Some(token), Some(given)) => Sha256::digest(token.as_bytes()) == Sha256::digest(given.as_bytes()),
         _ => false,
     }
-}
-
-/// `GET /v1/providers`.
-pub(super) fn providers(site: &Site, peer: SocketAddr, request: &Request<Incoming>) -> Reply {
-    if !peer.ip().is_loopback() && !is_authorised(site, request) {
-        return text(
-            StatusCode::UNAUTHORIZED,
-            "from beyond loopback this needs Authorization: Bearer <CLUSTER_TOKEN>\n",
-        );
-    }
-    let core = site.core();
-    let (snapshot, now_ms) = (core.book.snapshot(), core.book.now_ms());
-    let mut list = Vec::new();
-    for (place, profile, chain, provider) in core.providers() {
-        let consensus = snapshot.consensus(chain.providers.iter().map(|provider| provider.instance), now_ms);
-        for (transport, has) in [(Transport::Http, provider.has_http), (Transport::Ws, provider.has_ws)] {
-            if !has {
-                continue;
-            }
-            let view = snapshot.channel(ChannelIndex::new(provider.instance, transport));
-            list.push(serde_json::json!({
-                "profile": profile, "chain": chain.key, "provider_id": provider.id, "transport": transport,
-                "instance_id": core.catalog.instances[provider.instance].id,
-                "circuit_state": view.circuit, "circuit_epoch": view.epoch,
-                "limited_for_ms": view.limited_until_ms.saturating_sub(now_ms),
-                "probe_latency_ms": view.prior_ms,
-                "block_height": snapshot.heights[provider.instance].map(|height| height.height),
-                "block_lag": consensus.and_then(|consensus| snapshot.lag(provider.instance, consensus)),
-                "draining": snapshot.drained.contains(&place),
-                "health": of_health(&snapshot.health[provider.instance], now_ms),
-                "block_height_doubted": snapshot.is_doubted(provider.instance),
-                "block_time_ms": snapshot.block_time_ms(chain.chain_id, chain.block_time_ms),
-                "connected": (transport == Transport::Ws).then(|| snapshot.socket(provider.instance).connected),
-            }));
-        }
-    }
-    let answer =
-        serde_json::json!({ "snapshot": snapshot.number, "policy_hash": &*core.catalog.policy_hash, "channels": list });
-    body(StatusCode::OK, "application/json", Bytes::from(answer.to_string()))
-}
-
-/// The health of an instance for people and tests.
-fn of_health(health: &Health, now_ms: u64) -> serde_json::Value {
-    serde_json::json!({
-        "status": health.status, "probes": health.probes, "reason": health.reason.as_deref(),
-        "consecutive_failures": health.failures_in_a_row, "consecutive_successes": health.successes_in_a_row,
-        "probed_ms_ago": health.probed_at_ms.map(|at_ms| now_ms.saturating_sub(at_ms)),
-    })
 }
 
 /// The counters of what all requests share.
@@ -206,72 +170,131 @@ fn reloads(counters: &reload::Counters, out: &mut String) {
     }
 }
 
+/// A label's value with what Prometheus' text format reserves escaped.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn rate_limited(core: &Core, out: &mut String) {
     out.push_str("# HELP lariat_calls_rate_limited_total Calls refused by the limit of their profile.\n");
     out.push_str("# TYPE lariat_calls_rate_limited_total counter\n");
     for (at, profile) in core.catalog.profiles.iter().enumerate() {
-        let (slug, refused) = (&profile.slug, core.limits.refused(at));
+        let (slug, refused) = (label(profile.slug.as_str()), core.limits.refused(at));
         let _infallible = writeln!(out, "lariat_calls_rate_limited_total{{profile=\"{slug}\"}} {refused}");
     }
 }
 
 /// `POST /admin/…`.
 pub(super) async fn act(site: &Arc<Site>, path: &str, request: &Request<Incoming>) -> Reply {
-    if !is_authorised(site, request) {
-        return text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer <CLUSTER_TOKEN>\n");
+    if site.admin_token.is_none() {
+        return refuse(StatusCode::FORBIDDEN, "admin calls are off, since no token is configured: set CLUSTER_TOKEN");
     }
-    let core = site.core();
-    let segments: Vec<&str> = path.split('/').skip(2).collect();
+    if !is_authorised(site, request) {
+        return refuse(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer <CLUSTER_TOKEN>");
+    }
+    if request.method() != Method::POST {
+        let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "admin calls are made with POST");
+        reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return reply;
+    }
+    let segments: Vec<Cow<'_, str>> = path.split('/').skip(2).map(routes::decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     match segments[..] {
         ["reload"] => reloaded(reload::reload(site).await),
         ["circuits", profile, chain, provider, transport, act @ ("open" | "close")] => {
-            let (Some((_, provider)), Ok(transport)) = (core.find(profile, chain, provider), transport.parse()) else {
-                return text(StatusCode::NOT_FOUND, "no such channel\n");
-            };
             let to = if act == "open" { CircuitState::Open } else { CircuitState::Closed };
-            if let Some(change) = core.book.force(ChannelIndex::new(provider.instance, transport), to) {
-                core.tell_change(change);
-            }
-            text(StatusCode::OK, "done\n")
+            force(&site.core(), [profile, chain, provider, transport], to).unwrap_or_else(Unknown::reply)
         }
         ["providers", profile, chain, provider, act @ ("drain" | "undrain")] => {
-            // A reload in between would read the drained providers of the old core.
-            let _changing = site.changing.lock();
-            let core = site.core();
-            let Some((place, _)) = core.find(profile, chain, provider) else {
-                return text(StatusCode::NOT_FOUND, "no such provider\n");
-            };
-            core.book.drain(place, act == "drain");
-            text(StatusCode::OK, "done\n")
+            drain(site, [profile, chain, provider], act == "drain").unwrap_or_else(Unknown::reply)
         }
-        _ => text(StatusCode::NOT_FOUND, "unknown admin path\n"),
+        _ => Unknown::new("admin call", path, ACTIONS.iter()).reply(),
     }
+}
+
+fn refuse(status: StatusCode, message: &str) -> Reply {
+    answer(status, &json!({ "message": message }))
+}
+
+/// A name that does not exist, and what there is instead.
+struct Unknown {
+    kind: &'static str,
+    name: String,
+    known: Vec<String>,
+}
+
+impl Unknown {
+    fn new(kind: &'static str, name: &str, known: impl Iterator<Item = impl Display>) -> Self {
+        Self { kind, name: name.to_owned(), known: known.map(|name| name.to_string()).collect() }
+    }
+
+    fn reply(self) -> Reply {
+        let Self { kind, name, known } = self;
+        answer(StatusCode::NOT_FOUND, &json!({ "message": format!("no {kind} `{name}`"), "known": known }))
+    }
+}
+
+/// A provider by its names, and its place; or the answer for the first name that does not exist.
+fn find<'c>(core: &'c Core, [profile, chain, provider]: [&str; 3]) -> Result<(Place, &'c Provider), Unknown> {
+    let profiles = &core.catalog.profiles;
+    let Some((p, profile)) = core.catalog.profile(profile) else {
+        return Err(Unknown::new("profile", profile, profiles.iter().map(|it| &it.slug)));
+    };
+    let Some((c, chain)) = profile.chain(chain) else {
+        return Err(Unknown::new("chain", chain, profile.chains.iter().map(|it| &it.key)));
+    };
+    let Some(i) = chain.providers.iter().position(|it| it.id.as_str() == provider) else {
+        return Err(Unknown::new("provider", provider, chain.providers.iter().map(|it| &it.id)));
+    };
+    Ok(((p, c, i), &chain.providers[i]))
+}
+
+fn force(core: &Core, [profile, chain, provider, transport]: [&str; 4], to: CircuitState) -> Result<Reply, Unknown> {
+    let (_, provider) = find(core, [profile, chain, provider])?;
+    let has = |transport: &Transport| match transport {
+        Transport::Http => provider.has_http,
+        Transport::Ws => provider.has_ws,
+    };
+    let known = [Transport::Http, Transport::Ws].into_iter().filter(has);
+    let Some(transport) = known.clone().find(|known| known.as_str() == transport) else {
+        return Err(Unknown::new("transport of this provider", transport, known));
+    };
+    let change = core.book.force(ChannelIndex::new(provider.instance, transport), to);
+    if let Some(change) = change {
+        core.tell_change(change);
+    }
+    Ok(answer(StatusCode::OK, &json!({ "circuit_state": to, "changed": change.is_some() })))
+}
+
+fn drain(site: &Site, names: [&str; 3], drained: bool) -> Result<Reply, Unknown> {
+    // A reload in between would read the drained providers of the old core.
+    let _changing = site.changing.lock();
+    let core = site.core();
+    let (place, _) = find(&core, names)?;
+    core.book.drain(place, drained);
+    Ok(answer(StatusCode::OK, &json!({ "draining": drained })))
 }
 
 /// The answer to `POST /admin/reload`.
 fn reloaded(outcome: Result<Changes, ReloadError>) -> Reply {
-    let (status, answer) = match outcome {
-        Ok(changes) => (StatusCode::OK, serde_json::json!(changes)),
-        Err(error) => {
-            let status = match error {
-                ReloadError::NoFiles => StatusCode::CONFLICT,
-                ReloadError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                ReloadError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            let message = error.to_string();
-            let errors: Vec<serde_json::Value> = match error {
-                ReloadError::Invalid(errors) => errors
-                    .iter()
-                    .map(|it| {
-                        serde_json::json!({
-                            "file": it.file.display().to_string(), "path": it.path, "line": it.line, "problem": it.problem,
-                        })
-                    })
-                    .collect(),
-                ReloadError::NoFiles | ReloadError::Broken => Vec::new(),
-            };
-            (status, serde_json::json!({ "message": message, "errors": errors }))
-        }
+    let error = match outcome {
+        Ok(changes) => return answer(StatusCode::OK, &json!(changes)),
+        Err(error) => error,
     };
-    body(status, "application/json", Bytes::from(answer.to_string()))
+    let status = match error {
+        ReloadError::NoFiles => StatusCode::CONFLICT,
+        ReloadError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ReloadError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let errors: Vec<serde_json::Value> = match &error {
+        ReloadError::Invalid(errors) => errors
+            .iter()
+            .map(|it| {
+                let file = it.file.display().to_string();
+                json!({ "file": file, "path": it.path, "line": it.line, "problem": it.problem })
+            })
+            .collect(),
+        ReloadError::NoFiles | ReloadError::Broken => Vec::new(),
+    };
+    answer(status, &json!({ "message": error.to_string(), "errors": errors }))
 }

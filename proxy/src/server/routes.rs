@@ -64,7 +64,7 @@ fn include_meta(name: &str) -> Result<IncludeMeta, Refusal> {
 const MAX_SEGMENTS: usize = 5;
 
 /// A segment of a path as text. Hardly any is escaped, and one that is not is not copied.
-fn decoded(segment: &str) -> Cow<'_, str> {
+pub(super) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }

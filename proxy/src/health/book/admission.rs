@@ -24,6 +24,7 @@ impl Admission<'_> {
         self.settled = true;
         let now_ms = self.book.now_ms();
         let mut cell = self.book.cells[self.channel.0].lock();
+        cell.in_flight -= 1;
         if let Some((profile, method, latency_ms)) = useful {
             note(&mut cell, profile, method, |evidence| evidence.succeed(latency_ms, now_ms));
         }
@@ -43,6 +44,7 @@ impl Admission<'_> {
         let now_ms = self.book.now_ms();
         let shared = self.book.shared[self.channel.instance()];
         let mut cell = self.book.cells[self.channel.0].lock();
+        cell.in_flight -= 1;
         let limited_ms = retry_after_ms.unwrap_or(DEFAULT_LIMITED_MS);
         if category == ErrorCategory::RateLimit {
             cell.limited_until_ms = cell.limited_until_ms.max(now_ms.saturating_add(limited_ms));
@@ -68,6 +70,7 @@ impl Admission<'_> {
     pub(crate) fn outrun(mut self, profile: ProfileKey, method: &'static str, waited_ms: f64) {
         self.settled = true;
         let mut cell = self.book.cells[self.channel.0].lock();
+        cell.in_flight -= 1;
         note(&mut cell, profile, method, |evidence| evidence.outrun(waited_ms));
         cell.circuit.release(self.lease);
         drop(cell);
@@ -94,7 +97,10 @@ fn note(cell: &mut Cell, profile: ProfileKey, method: &'static str, change: impl
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.book.cells[self.channel.0].lock().circuit.release(self.lease);
+            let mut cell = self.book.cells[self.channel.0].lock();
+            cell.in_flight -= 1;
+            cell.circuit.release(self.lease);
+            drop(cell);
             self.book.mark();
         }
     }
