@@ -5,6 +5,7 @@
 //! sections belong to the crates that read them; this module only lists them.
 
 mod layers;
+mod origins;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub(crate) use layers::Environment;
+use layers::Layers;
 
 use crate::cli::{Failure, ServeArguments};
 
@@ -54,12 +56,54 @@ impl Default for Config {
     }
 }
 
+/// One value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    /// Path of the key, such as `cluster.nodes[2]`.
+    pub(crate) path: String,
+    /// What is wrong and what to do.
+    pub(crate) problem: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
 /// Reads file, environment and flags; on failure every error is in the text.
 pub(crate) fn load(arguments: &ServeArguments) -> Result<Config, Failure> {
     let environment = Environment::of_process();
-    let tree = layers::merged(arguments, &environment).map_err(Failure::Usage)?;
+    let layers = layers::merged(arguments, &environment).map_err(Failure::Usage)?;
     let origin = arguments.config.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
-    from_tree(tree).map_err(|errors| Failure::Usage(listed(&origin, &errors)))
+    // What one part would not start with may stand in a file that another part reads too.
+    read(layers, |_| Vec::new()).map_err(|errors| Failure::Usage(listed(&origin, &errors)))
+}
+
+/// Reads what was laid together, and asks `further` what else is wrong with the whole; each error is told with the place
+/// where its value was written.
+fn read(layers: Layers, further: fn(&Config) -> Vec<Wrong>) -> Result<Config, Vec<String>> {
+    let Layers { tree, origins, errors: mut wrong } = layers;
+    let config = match from_tree(tree) {
+        Ok(config) => {
+            wrong.extend(further(&config));
+            Some(config)
+        }
+        Err(more) => {
+            wrong.extend(more);
+            None
+        }
+    };
+    match config {
+        Some(config) if wrong.is_empty() => Ok(config),
+        _ => Err(wrong
+            .iter()
+            .map(|error| match origins.of(&error.path) {
+                Some(place) => format!("{place}: {error}"),
+                None => error.to_string(),
+            })
+            .collect()),
+    }
 }
 
 /// Profiles of a folder; on failure every error is in the text.
@@ -81,10 +125,10 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 pub(crate) fn check(path: &Path) -> Result<(), Failure> {
     let arguments = ServeArguments { config: Some(path.to_owned()), ..ServeArguments::default() };
     let environment = Environment::of_process();
-    let tree = layers::merged(&arguments, &environment).map_err(Failure::Usage)?;
-    let profiles_dir = tree.get("profiles_dir").and_then(Value::as_str).unwrap_or("./profiles").to_owned();
+    let layers = layers::merged(&arguments, &environment).map_err(Failure::Usage)?;
+    let profiles_dir = layers.tree.get("profiles_dir").and_then(Value::as_str).unwrap_or("./profiles").to_owned();
     let mut texts = Vec::new();
-    if let Err(errors) = from_tree(tree) {
+    if let Err(errors) = read(layers, refused) {
         texts.push(listed(&path.display().to_string(), &errors));
     }
     match load_profiles(Path::new(&profiles_dir)) {
@@ -100,7 +144,7 @@ pub(crate) fn check(path: &Path) -> Result<(), Failure> {
 
 /// Reads the tree into types. After each error the value at fault is taken out and the rest is read again, so that one
 /// run names all of them.
-pub(crate) fn from_tree(mut tree: Value) -> Result<Config, Vec<String>> {
+pub(crate) fn from_tree(mut tree: Value) -> Result<Config, Vec<Wrong>> {
     let mut errors = Vec::new();
     loop {
         match serde_path_to_error::deserialize::<_, Config>(tree.clone()) {
@@ -109,17 +153,43 @@ pub(crate) fn from_tree(mut tree: Value) -> Result<Config, Vec<String>> {
             Err(error) => {
                 let path = error.path().to_string();
                 // The reader's own words would hold the value.
-                let is_secret = path.ends_with("token");
-                errors.push(match is_secret {
-                    true => format!("{path}: must be text, in quotes"),
-                    false => format!("{path}: {}", error.inner()),
-                });
-                if !layers::remove(&mut tree, &path) {
+                let problem = if path.ends_with("token") {
+                    "must be text, in quotes".to_owned()
+                } else {
+                    error.inner().to_string()
+                };
+                let goes_on = layers::remove(&mut tree, &path);
+                errors.push(Wrong { path, problem });
+                if !goes_on {
                     return Err(errors);
                 }
             }
         }
     }
+}
+
+/// The errors of a configuration that nobody wrote by hand.
+pub(crate) fn failure(errors: &[Wrong]) -> Failure {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Failure::Failed(texts.join("; "))
+}
+
+/// What no process would start with, although each value by itself could be.
+fn refused(config: &Config) -> Vec<Wrong> {
+    let open = |section: &str, key: &str, address: std::net::SocketAddr| Wrong {
+        path: format!("{section}.{key}"),
+        problem: format!(
+            "{address} is not loopback, and nobody would be asked for a key: set {section}.allow_open_access to bind it"
+        ),
+    };
+    let mut wrong = Vec::new();
+    if config.proxy.is_open_unsaid() {
+        wrong.push(open("proxy", "listen", config.proxy.listen));
+    }
+    if !config.query.http.ip().is_loopback() && !config.query.allow_open_access {
+        wrong.push(open("query", "http", config.query.http));
+    }
+    wrong
 }
 
 fn listed(origin: &str, errors: &[String]) -> String {
@@ -147,7 +217,7 @@ mod tests {
         let errors = from_tree(tree).unwrap_err();
         assert_eq!(errors.len(), 3, "{errors:?}");
         for path in ["data_dri", "proxy.listen", "shutdown_deadline"] {
-            assert!(errors.iter().any(|error| error.starts_with(path)), "{path} is not named in {errors:?}");
+            assert!(errors.iter().any(|error| error.path == path), "{path} is not named in {errors:?}");
         }
     }
 

@@ -141,7 +141,7 @@ fn node_settings(
         "proxy": {"listen": ports.proxy},
         "collector": {"otlp_grpc": ports.otlp_grpc, "otlp_http": ports.otlp_http, "node_api": ports.node_api, "flush_age": FLUSH_AGE},
     });
-    let config = config::from_tree(sections).map_err(|errors| Failure::Failed(errors.join("; ")))?;
+    let config = config::from_tree(sections).map_err(|errors| config::failure(&errors))?;
     Ok(Settings {
         parts: Parts::Both,
         identity: node_identity("lariat", "127.0.0.1", ports.node_api.port(), REGIONS[place]),
@@ -173,7 +173,7 @@ async fn start_query(
         "query": {"http": ports.http, "flight_sql": ports.flight_sql, "postgres": ports.postgres},
         "cluster": {"nodes": nodes, "expected_nodes": arguments.nodes, "token": token},
     });
-    let config = config::from_tree(sections).map_err(|errors| Failure::Failed(errors.join("; ")))?;
+    let config = config::from_tree(sections).map_err(|errors| config::failure(&errors))?;
     let data_dir = arguments.data_dir.join("query");
     let settings = lariat_query::Settings {
         config: config.query,

@@ -324,9 +324,14 @@ impl Profile {
     #[must_use]
     pub fn chain(&self, name: &str) -> Option<(usize, &Chain)> {
         let id = name.parse::<u64>().ok();
-        self.chains.iter().enumerate().find(|(_, chain)| {
-            chain.key.as_str() == name || chain.aliases.iter().any(|alias| alias == name) || Some(chain.chain_id) == id
-        })
+        self.chains.iter().enumerate().find(|(_, chain)| chain.is_called(name) || Some(chain.chain_id) == id)
+    }
+}
+
+impl Chain {
+    /// Whether that is its key or one of its aliases.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.key.as_str() == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 

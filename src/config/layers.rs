@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::Wrong;
+use super::origins::Origins;
 use crate::cli::ServeArguments;
 
 /// Prefix of the variables that name a key by its path, `__` between levels.
@@ -40,18 +42,31 @@ impl Environment {
     }
 }
 
-/// All sources as one tree, or what is wrong with the file.
-pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> Result<Value, String> {
-    let mut tree = match &arguments.config {
+/// All sources laid over each other.
+#[derive(Debug, Default)]
+pub(crate) struct Layers {
+    pub(crate) tree: Value,
+    pub(crate) origins: Origins,
+    /// Texts of the file that cannot be filled in; they are not in the tree.
+    pub(crate) errors: Vec<Wrong>,
+}
+
+/// All sources as one tree, or why the file cannot be read.
+pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> Result<Layers, String> {
+    let mut layers = match &arguments.config {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
             let toml = path.extension().is_some_and(|extension| extension == "toml");
-            parse(&text, toml).map_err(|error| format!("{}: {error}", path.display()))?
+            let tree = parse(&text, toml).map_err(|error| format!("{}: {error}", path.display()))?;
+            Layers { tree, origins: Origins::of_file(path, &text, toml), errors: Vec::new() }
         }
-        None => Value::Object(Map::new()),
+        None => Layers { tree: Value::Object(Map::new()), ..Layers::default() },
     };
-    substitute(&mut tree, "", environment)?;
+    substitute(&mut layers.tree, "", environment, &mut layers.errors);
+    for error in &layers.errors {
+        remove(&mut layers.tree, &error.path);
+    }
     for (name, text) in &environment.0 {
         if NOT_KEYS.contains(&name.as_str()) {
             continue;
@@ -61,21 +76,30 @@ pub(crate) fn merged(arguments: &ServeArguments, environment: &Environment) -> R
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
             // A token is text even if it looks like a number.
             let is_secret = keys.last() == Some(&"token");
-            set(&mut tree, &keys, if is_secret { Value::String(text.clone()) } else { scalar(text) });
+            layers.set(&keys, if is_secret { Value::String(text.clone()) } else { scalar(text) }, name);
         }
     }
     for (name, keys) in CLUSTER_VARIABLES {
         if let Some(text) = environment.0.get(*name).filter(|text| !text.is_empty()) {
             let value = if *name == "EXPECTED_NODE_COUNT" { scalar(text) } else { Value::String(text.clone()) };
-            set(&mut tree, keys, value);
+            layers.set(keys, value, name);
         }
     }
-    for (key, flag) in [("data_dir", &arguments.data_dir), ("profiles_dir", &arguments.profiles)] {
-        if let Some(path) = flag {
-            set(&mut tree, &[key], Value::String(path.display().to_string()));
+    for (key, flag, path) in
+        [("data_dir", "--data-dir", &arguments.data_dir), ("profiles_dir", "--profiles", &arguments.profiles)]
+    {
+        if let Some(path) = path {
+            layers.set(&[key], Value::String(path.display().to_string()), flag);
         }
     }
-    Ok(tree)
+    Ok(layers)
+}
+
+impl Layers {
+    fn set(&mut self, keys: &[&str], value: Value, origin: &str) {
+        self.origins.note(keys.join("."), origin);
+        set(&mut self.tree, keys, value);
+    }
 }
 
 fn parse(text: &str, toml: bool) -> Result<Value, String> {
@@ -92,34 +116,41 @@ fn parse(text: &str, toml: bool) -> Result<Value, String> {
     }
 }
 
-/// Puts the values of `${VARIABLES}` into the texts of the file; an unset one is an error with its path.
-fn substitute(tree: &mut Value, path: &str, environment: &Environment) -> Result<(), String> {
+/// Puts the values of `${VARIABLES}` into the texts of the file, and notes each that has none.
+fn substitute(tree: &mut Value, path: &str, environment: &Environment, errors: &mut Vec<Wrong>) {
     match tree {
-        Value::String(text) => {
-            while let Some((before, rest)) = text.split_once("${") {
-                let Some((name, after)) = rest.split_once('}') else {
-                    return Err(format!("{path}: `${{` without `}}`"));
-                };
-                let value = environment
-                    .get(name)
-                    .ok_or_else(|| format!("{path}: the variable {name} is not set; set it, or write the value"))?;
-                if value.contains("${") {
-                    return Err(format!("{path}: the value of {name} holds `${{` itself"));
-                }
-                *text = format!("{before}{value}{after}");
+        Value::String(text) => match filled(text, environment) {
+            Ok(filled) => *text = filled,
+            Err(problem) => errors.push(Wrong { path: path.to_owned(), problem }),
+        },
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                substitute(item, &format!("{path}[{i}]"), environment, errors);
             }
-            Ok(())
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .enumerate()
-            .try_for_each(|(i, item)| substitute(item, &format!("{path}[{i}]"), environment)),
-        Value::Object(keys) => keys.iter_mut().try_for_each(|(key, value)| {
-            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            substitute(value, &below, environment)
-        }),
-        _ => Ok(()),
+        Value::Object(keys) => {
+            for (key, value) in keys.iter_mut() {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                substitute(value, &below, environment, errors);
+            }
+        }
+        _ => {}
     }
+}
+
+fn filled(text: &str, environment: &Environment) -> Result<String, String> {
+    let mut text = text.to_owned();
+    while let Some((before, rest)) = text.split_once("${") {
+        let Some((name, after)) = rest.split_once('}') else { return Err("`${` without `}`".to_owned()) };
+        let value = environment
+            .get(name)
+            .ok_or_else(|| format!("the variable {name} is not set; set it, or write the value"))?;
+        if value.contains("${") {
+            return Err(format!("the value of {name} holds `${{` itself"));
+        }
+        text = format!("{before}{value}{after}");
+    }
+    Ok(text)
 }
 
 /// A variable's text as YAML would read it, so that numbers, booleans and lists can be given.
@@ -195,7 +226,7 @@ mod tests {
         ]);
         let arguments =
             ServeArguments { config: Some(file), data_dir: Some("from-flag".into()), ..ServeArguments::default() };
-        let tree = merged(&arguments, &environment).unwrap();
+        let tree = merged(&arguments, &environment).unwrap().tree;
         assert_eq!(tree["data_dir"], "from-flag");
         assert_eq!(tree["cluster"]["region"], "from-cluster");
         assert_eq!(tree["cluster"]["expected_nodes"], 2);
@@ -204,7 +235,7 @@ mod tests {
     #[test]
     fn a_path_variable_sets_a_nested_key_and_keeps_its_type() {
         let environment = environment(&[("LARIAT_PROXY__LISTEN", "127.0.0.1:0"), ("EXPECTED_NODE_COUNT", "3")]);
-        let tree = merged(&ServeArguments::default(), &environment).unwrap();
+        let tree = merged(&ServeArguments::default(), &environment).unwrap().tree;
         assert_eq!(tree["proxy"]["listen"], "127.0.0.1:0");
         assert_eq!(tree["cluster"]["expected_nodes"], 3);
     }
@@ -213,17 +244,20 @@ mod tests {
     fn variables_in_the_file_are_filled_in_and_an_unset_one_is_named_with_its_path() {
         let environment = environment(&[("CLUSTER_KEY", "s3cret")]);
         let mut tree = serde_json::json!({"cluster": {"token": "x-${CLUSTER_KEY}"}});
-        substitute(&mut tree, "", &environment).unwrap();
-        assert_eq!(tree["cluster"]["token"], "x-s3cret");
-        let mut tree = serde_json::json!({"cluster": {"nodes": ["${NOWHERE}:1"]}});
-        let error = substitute(&mut tree, "", &environment).unwrap_err();
-        assert!(error.contains("cluster.nodes[0]") && error.contains("NOWHERE"), "{error}");
+        let mut errors = Vec::new();
+        substitute(&mut tree, "", &environment, &mut errors);
+        assert_eq!((tree["cluster"]["token"].as_str(), errors.len()), (Some("x-s3cret"), 0));
+        let mut tree = serde_json::json!({"data_dir": "${NOR}", "cluster": {"nodes": ["${NOWHERE}:1"]}});
+        substitute(&mut tree, "", &environment, &mut errors);
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[1].contains("cluster.nodes[0]") && errors[1].contains("NOWHERE"), "{errors:?}");
     }
 
     #[test]
     fn a_token_that_looks_like_a_number_stays_text() {
         let environment = environment(&[("LARIAT_CLUSTER__TOKEN", "123456")]);
-        assert_eq!(merged(&ServeArguments::default(), &environment).unwrap()["cluster"]["token"], "123456");
+        assert_eq!(merged(&ServeArguments::default(), &environment).unwrap().tree["cluster"]["token"], "123456");
     }
 
     #[test]

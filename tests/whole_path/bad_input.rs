@@ -141,3 +141,89 @@ fn the_example_configuration_of_deploy_is_valid() {
     let (code, text, errors) = run(&["check", &path], &[("LARIAT_PROFILES_DIR", &profiles)]);
     assert_eq!(code, 0, "{text}{errors}");
 }
+
+/// Ten values that cannot be, each of another kind: what to find in the answer, on which line of its file.
+const TEN_ERRORS: &str = "---
+name: Desk
+slug: trading
+rps_limit: 0
+sampling: { rate: 1.5 }
+trace_context: maybe
+hedging: { quantile: 0.2 }
+speed: 3
+---
+chains:
+  base:
+    chain_id: eight
+    websocket: { new_heads_timeout_ms: 100 }
+    providers:
+      - { id: a, priority: 0, url: \"ftp://a\" }
+      - { id: b, url: \"http://b/${NO_SUCH_KEY}\", capabilities: { unsupported_categories: [magic] } }
+";
+
+#[test]
+fn ten_different_errors_of_one_profile_are_told_at_once_with_file_path_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("profiles")).unwrap();
+    let profile = dir.path().join("profiles/desk.yml");
+    std::fs::write(&profile, TEN_ERRORS).unwrap();
+    let path = config(
+        dir.path(),
+        &format!("profiles_dir: {}\nproxy:\n  listen: 0.0.0.0:0\n", dir.path().join("profiles").display()),
+    );
+    let (code, _, errors) = run(&["check", &path], &[]);
+    assert_eq!(code, 2, "{errors}");
+    for (line, key) in [
+        (3, "slug"),
+        (4, "rps_limit"),
+        (5, "sampling.rate"),
+        (6, "trace_context"),
+        (7, "hedging.quantile"),
+        (8, "speed"),
+        (12, "chains.base.chain_id"),
+        (13, "chains.base.websocket.new_heads_timeout_ms"),
+        (15, "chains.base.providers[0].priority"),
+        (15, "chains.base.providers[0].url"),
+        (16, "chains.base.providers[1].url"),
+        (16, "chains.base.providers[1].capabilities.unsupported_categories"),
+    ] {
+        let told = format!("{}:{line}: {key}: ", profile.display());
+        assert!(errors.contains(&told), "{told} is not in\n{errors}");
+    }
+    let told = format!("{path}:3: proxy.listen: 0.0.0.0:0 is not loopback");
+    assert!(errors.contains(&told) && errors.contains("proxy.allow_open_access"), "{told} is not in\n{errors}");
+    let (code, _, errors) = run(&["proxy", "--config", &path], &[("LARIAT_PROXY__LISTEN", "nowhere")]);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("LARIAT_PROXY__LISTEN: proxy.listen: "), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_puts_changed_profiles_in_force_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("profiles")).unwrap();
+    let profile = dir.path().join("profiles/public.yml");
+    let text = super::real_node::PROFILE_WITHOUT_PROVIDERS_CALLED;
+    std::fs::write(&profile, text).unwrap();
+    let data = dir.path().join("data");
+    let node = Lariat::start_with(
+        &[
+            "node",
+            "--profiles",
+            &dir.path().join("profiles").display().to_string(),
+            "--data-dir",
+            &data.display().to_string(),
+        ],
+        &[
+            ("LARIAT_PROXY__LISTEN", "127.0.0.1:0"),
+            ("LARIAT_COLLECTOR__OTLP_GRPC", "127.0.0.1:0"),
+            ("LARIAT_COLLECTOR__OTLP_HTTP", "127.0.0.1:0"),
+            ("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0"),
+        ],
+    );
+    let proxy = node.url("proxy").await;
+    let policy = async || get_json(&format!("{proxy}/v1/providers")).await.1["policy_hash"].clone();
+    let before = policy().await;
+    std::fs::write(&profile, text.replace("rate: 1.0", "rate: 0.5")).unwrap();
+    node.signal("HUP");
+    super::harness::eventually("the other policy", async || (policy().await != before).then_some(())).await;
+}

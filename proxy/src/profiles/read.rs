@@ -22,7 +22,12 @@ const DEFAULT_PROBE_INTERVAL_MS: u64 = 12_000;
 /// Calls per second or at once that a client limit can say.
 const MAX_CLIENT_LIMIT: u64 = 10_000_000;
 const MIN_PROBE_INTERVAL_MS: u64 = 100;
-const MAX_PROBE_INTERVAL_MS: u64 = 600_000;
+/// Longest time between two probes where the time between blocks is not known, and the least that it may be where it is:
+/// rarer ones would leave heights too old to say anything.
+const MAX_PROBE_INTERVAL_MS: u64 = 60_000;
+const LEAST_MAX_PROBE_INTERVAL_MS: u64 = 10_000;
+/// Sizes of a chain on a map.
+const MAP_SIZES: &[&str] = &["sm", "md", "lg", "xl"];
 
 /// Share of decisions that is kept in a profile that does not say.
 fn default_rate(slug: &str) -> f64 {
@@ -87,8 +92,20 @@ fn read_profile(r: &mut Reader<'_>, documents: &[Tree], expected: &str, instance
     let mut chains = Vec::new();
     match f.take("chains") {
         Some(tree) => {
-            for (key, tree) in r.map(tree, "chains").into_entries() {
-                chains.push(read_chain(r, &slug, key, tree, instances));
+            let entries = r.map(tree, "chains").into_entries();
+            if entries.is_empty() {
+                r.fail("chains", Some(tree), "is empty: a profile needs at least one chain");
+            }
+            for (key, tree) in entries {
+                let chain = read_chain(r, &slug, key, tree, instances);
+                for name in std::iter::once(key).chain(chain.aliases.iter().map(String::as_str)) {
+                    if let Some(other) = chains.iter().find(|other: &&Chain| other.is_called(name)) {
+                        let problem =
+                            format!("`{name}` is a name of the chain `{}` too; paths could mean either", other.key);
+                        r.fail(&format!("chains.{key}"), Some(tree), problem);
+                    }
+                }
+                chains.push(chain);
             }
         }
         None => r.fail("chains", None, "is missing: a profile needs at least one chain"),
@@ -183,11 +200,11 @@ fn read_chain(r: &mut Reader<'_>, slug: &ProfileName, key: &str, tree: &Tree, in
     }
     let block_time_ms = take!(r, f, "block_time_ms", int, 1..=3_600_000);
     let derived = block_time_ms.map_or(DEFAULT_PROBE_INTERVAL_MS, |block| (block * 2).max(5_000));
+    let longest = block_time_ms.map_or(MAX_PROBE_INTERVAL_MS, |block| (block * 10).max(LEAST_MAX_PROBE_INTERVAL_MS));
     let (mut probe_interval_ms, mut lag_alert_threshold_blocks) = (derived, DEFAULT_LAG_ALERT_BLOCKS);
     if let Some(tree) = f.take("monitoring") {
         let mut m = r.map(tree, &f.at("monitoring"));
-        probe_interval_ms =
-            take!(r, m, "probe_interval_ms", int, MIN_PROBE_INTERVAL_MS..=MAX_PROBE_INTERVAL_MS).unwrap_or(derived);
+        probe_interval_ms = take!(r, m, "probe_interval_ms", int, MIN_PROBE_INTERVAL_MS..=longest).unwrap_or(derived);
         lag_alert_threshold_blocks =
             take!(r, m, "lag_alert_threshold_blocks", int, 0..=1_000_000).unwrap_or(DEFAULT_LAG_ALERT_BLOCKS);
         r.finish(m, "probe_interval_ms, lag_alert_threshold_blocks");
@@ -201,13 +218,7 @@ fn read_chain(r: &mut Reader<'_>, slug: &ProfileName, key: &str, tree: &Tree, in
         r.finish(s, "max_lag_blocks, archival_threshold");
     }
     let websocket = read_websocket(r, f.take("websocket"), &f.at("websocket"));
-    let ui_topology = f.take("ui-topology").map(|tree| {
-        let mut u = r.map(tree, &f.at("ui-topology"));
-        let color = take!(r, u, "color", text).unwrap_or_else(|| "#6B7280".to_owned());
-        let size = take!(r, u, "size", text).unwrap_or_else(|| "md".to_owned());
-        r.finish(u, "color, size");
-        (color, size)
-    });
+    let ui_topology = f.take("ui-topology").map(|tree| read_map(r, tree, &f.at("ui-topology")));
     let mut chain = Chain {
         key: ChainName::from(key),
         chain_id,
@@ -225,6 +236,25 @@ fn read_chain(r: &mut Reader<'_>, slug: &ProfileName, key: &str, tree: &Tree, in
     read_providers(r, &mut f, slug, &mut chain, tree, instances);
     r.finish(f, "chain_id, name, url_aliases, block_time_ms, monitoring, selection, websocket, ui-topology, providers");
     chain
+}
+
+/// Colour and size on a map.
+fn read_map(r: &mut Reader<'_>, tree: &Tree, path: &str) -> (String, String) {
+    let mut f = r.map(tree, path);
+    let mut one = |key: &str, default: &str, expected: &str, is_right: &dyn Fn(&str) -> bool| {
+        let Some(tree) = f.take(key) else { return default.to_owned() };
+        let text = r.text(tree, &f.at(key)).unwrap_or_else(|| default.to_owned());
+        if !is_right(&text) {
+            r.fail(&f.at(key), Some(tree), format!("expected {expected}"));
+        }
+        text
+    };
+    let color = one("color", "#6B7280", "a colour as #RRGGBB", &|text| {
+        text.strip_prefix('#').is_some_and(|hex| hex.len() == 6 && hex.chars().all(|digit| digit.is_ascii_hexdigit()))
+    });
+    let size = one("size", "md", &format!("one of {}", MAP_SIZES.join(", ")), &|text| MAP_SIZES.contains(&text));
+    r.finish(f, "color, size");
+    (color, size)
 }
 
 fn read_websocket(r: &mut Reader<'_>, tree: Option<&Tree>, path: &str) -> Websocket {

@@ -70,6 +70,40 @@ fn every_error_is_reported_at_once_with_path_and_line() {
 }
 
 #[test]
+fn what_is_outside_its_range_or_means_two_things_is_told_with_its_line() {
+    let text = "chains:
+  e:
+    chain_id: 1
+    block_time_ms: 500
+    monitoring: { probe_interval_ms: 10001 }
+    ui-topology: { color: red, size: huge }
+    providers: [ { id: a, url: 'http://a' } ]
+  f:
+    chain_id: 2
+    aliases: [e]
+    monitoring: { probe_interval_ms: 60001 }
+    websocket: { failover: { max_backfill_blocks: 10001, backfill_timeout_ms: 4999 } }
+    providers: [ { id: a, url: 'http://b', priority: 1 }, { id: b, url: 'http://c', priority: 1 } ]
+";
+    let told: Vec<String> = parse("p", text, &|_| None).unwrap_err().iter().map(ToString::to_string).collect();
+    let starts = [
+        "p.yml:5: chains.e.monitoring.probe_interval_ms: expected a whole number from 100 to 10000",
+        "p.yml:6: chains.e.ui-topology.color: expected",
+        "p.yml:6: chains.e.ui-topology.size: expected one of sm, md, lg, xl",
+        "p.yml:11: chains.f.monitoring.probe_interval_ms: expected a whole number from 100 to 60000",
+        "p.yml:12: chains.f.websocket.failover.max_backfill_blocks: expected",
+        "p.yml:12: chains.f.websocket.failover.backfill_timeout_ms: expected",
+        "p.yml:13: chains.f.providers[1].priority: 1 stands twice",
+        "p.yml:9: chains.f: `e` is a name of the chain `e` too",
+    ];
+    for start in starts {
+        assert!(told.iter().any(|line| line.starts_with(start)), "{start} not in {told:#?}");
+    }
+    assert_eq!(told.len(), starts.len(), "{told:#?}");
+    assert!(parse("p", "chains: {}\n", &|_| None).is_err());
+}
+
+#[test]
 fn a_limit_has_one_name_and_a_burst_needs_a_rate() {
     let read = |limits: &str| {
         let text =
