@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::fixture::{Fleet, fleet_of, post, profile, provider};
+use super::websocket::Client;
 
 /// Methods that are refused with −32601 instead of being sent on, and why.
 const REFUSED_OVER_HTTP: &[(&str, &str)] = &[
@@ -23,8 +24,9 @@ const REFUSED_OVER_HTTP: &[(&str, &str)] = &[
 ];
 /// Chain of the recordings: `eth_chainId` is answered from the profile, and so is compared too.
 const CHAIN_ID: u64 = 0xc_72dd_9d5e_883e;
-/// Calls of one batch.
+/// Calls of one batch, and of one over a WebSocket, where fewer may be under way.
 const BATCH: usize = 50;
+const BATCH_OF_FRAME: usize = 16;
 
 struct Exchange {
     case: String,
@@ -177,6 +179,28 @@ async fn recorded_replies_come_back_identical_in_batches() {
             for ((exchange, id), reply) in batch.iter().zip(first..).zip(replies) {
                 compare(exchange, id, reply.get());
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn recorded_replies_come_back_identical_over_a_websocket() {
+    let Some(exchanges) = exchanges() else { return };
+    let of_sockets = |exchange: &Exchange| !exchange.method.ends_with("subscribe");
+    for round in rounds(exchanges.into_iter().filter(of_sockets).collect()) {
+        let fleet = playing(&round).await;
+        let mut client = Client::connect(fleet.proxy.address(), "/ws/rpc/ethereum").await;
+        for (id, exchange) in round.iter().enumerate() {
+            client.send(under(&exchange.request, id)).await;
+            compare(exchange, id, &client.text().await);
+        }
+        for batch in round.chunks(BATCH_OF_FRAME) {
+            let calls: Vec<String> = batch.iter().enumerate().map(|(id, it)| under(&it.request, id)).collect();
+            client.send(format!("[{}]", calls.join(","))).await;
+            let text = client.text().await;
+            let replies: Vec<&RawValue> = serde_json::from_str(&text).unwrap();
+            assert_eq!(replies.len(), batch.len());
+            batch.iter().zip(&replies).enumerate().for_each(|(id, (it, reply))| compare(it, id, reply.get()));
         }
     }
 }

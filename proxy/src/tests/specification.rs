@@ -7,6 +7,7 @@ use lariat_tools::provider::script::{Reply, Script};
 use serde_json::Value;
 
 use super::fixture::{Fleet, fleet, post, provider};
+use super::websocket::Client;
 
 /// A request of the specification, and the reply; none where nothing is to be returned.
 const EXAMPLES: &[(&str, Option<&str>)] = &[
@@ -135,6 +136,22 @@ async fn the_examples_of_the_specification_get_its_answers_over_http() {
     }
     for (method, sent) in [("subtract", 5), ("update", 1), ("foobar", 2), ("notify_hello", 2), ("notify_sum", 1)] {
         assert_eq!(fleet.providers[0].received_of(method), sent, "a notification is sent on too: {method}");
+    }
+}
+
+#[tokio::test]
+async fn the_examples_of_the_specification_get_its_answers_over_a_websocket() {
+    let fleet = specified().await;
+    let mut client = Client::connect(fleet.proxy.address(), "/ws/rpc/ethereum").await;
+    for (request, reply) in EXAMPLES {
+        client.send(*request).await;
+        if let Some(reply) = reply {
+            let expected: Value = serde_json::from_str(reply).unwrap();
+            assert_eq!(essence(&client.json().await), essence(&expected), "{request}");
+        }
+        // Where nothing is to be returned, the next reply is the next call's.
+        let next = client.ask(r#"{"jsonrpc":"2.0","id":"next","method":"eth_chainId"}"#).await;
+        assert_eq!(next["id"], "next", "{request}: {next}");
     }
 }
 
