@@ -8,6 +8,7 @@ mod envelope;
 pub(crate) mod hedge;
 mod recording;
 pub(crate) mod sharing;
+pub(crate) mod subscribing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub(crate) struct Position {
     pub(crate) batch_index: u32,
     pub(crate) batch_size: u32,
     pub(crate) client_transport: Transport,
+    pub(crate) origin: Origin,
     /// What the client said of its trace: with this request, or when it opened its WebSocket.
     pub(crate) context: Option<Arc<TraceContext>>,
 }
@@ -92,6 +94,11 @@ enum Ended {
     Replied(Box<Answered>),
     Cached(Reply),
     Coalesced(Box<Shared>),
+    /// A subscription of that name; the provider where this call opened its stream.
+    Subscribed {
+        name: String,
+        chosen: Option<Chosen>,
+    },
 }
 
 /// A provider's reply, and whose it is.
@@ -126,7 +133,7 @@ impl<'a> Run<'a> {
             chain_id: route.chain.chain_id,
             method: call.policy.name,
             method_original: (!known).then(|| call.method.clone()),
-            origin: Origin::Client,
+            origin: position.origin,
         };
         let record = Box::new(DecisionRecord {
             scope,
@@ -156,10 +163,19 @@ impl<'a> Run<'a> {
         Self { core, route, call, seq, recording: Recording::new(&core.recorder, record) }
     }
 
+    /// The answer to a client that calls too often; calls of the proxy's own are not counted.
+    fn limited(&self) -> Option<Ended> {
+        if self.look().scope.origin == Origin::System {
+            return None;
+        }
+        let charged = self.core.limits.charge(self.route.profile_at, self.route.profile);
+        charged.err().map(|retry_after_ms| Ended::Refused(Refusal::RateLimited { retry_after_ms }))
+    }
+
     /// The answer, where no provider is asked.
     fn without_provider(&self) -> Option<Ended> {
-        if let Err(retry_after_ms) = self.core.limits.charge(self.route.profile_at, self.route.profile) {
-            return Some(Ended::Refused(Refusal::RateLimited { retry_after_ms }));
+        if let Some(limited) = self.limited() {
+            return Some(limited);
         }
         let method = || self.call.method.to_string();
         match self.call.policy.safety {

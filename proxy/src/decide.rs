@@ -5,7 +5,7 @@
 use lariat_schema::vocabulary::{CircuitState, ExclusionReason, Strategy, Transport};
 
 use crate::health::{ChannelIndex, Place, Snapshot};
-use crate::policy::{BlockNeed, MethodPolicy};
+use crate::policy::{BlockNeed, MethodPolicy, Safety};
 use crate::profiles::{Chain, ProfileKey, Provider};
 use crate::strategies::{self, Candidate, Inputs};
 
@@ -163,6 +163,8 @@ fn exclusion(
         Why::Lagging
     } else if !provider.archival && needs_archive(ask, consensus) {
         Why::Archival
+    } else if ask.policy.safety == Safety::Subscription && !gives_heads(ask, provider) {
+        Why::NoNewHeads
     } else if lacks_method(ask, provider) {
         Why::Method
     } else if exceeds_limits(ask, provider, consensus) {
@@ -188,6 +190,11 @@ fn age(ask: &Ask<'_>, consensus: Option<u64>) -> Option<u64> {
         BlockNeed::Earliest => Some(consensus.unwrap_or(u64::MAX)),
         BlockNeed::At(height) | BlockNeed::Range(height, _) => Some(consensus?.saturating_sub(height)),
     }
+}
+
+/// Heads tell that a subscription lives, whatever it is about.
+fn gives_heads(ask: &Ask<'_>, provider: &Provider) -> bool {
+    provider.subscribe_new_heads.unwrap_or(ask.chain.websocket.subscribe_new_heads)
 }
 
 fn needs_archive(ask: &Ask<'_>, consensus: Option<u64>) -> bool {

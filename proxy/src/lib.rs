@@ -32,6 +32,8 @@ mod classify;
 mod probe;
 mod upstream;
 
+mod subscribe;
+
 pub mod record;
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -195,13 +197,13 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let (tasks, draining, background) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
+    let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };
     let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };
-    let site = Arc::new(Site::new(core, gate, admin_token, identity, reloader));
+    let site = Arc::new(Site::new(core, gate, admin_token, identity, reloader, life));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);
     tasks.spawn(reload::watch_files(site.clone(), background.clone()));
-    let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };
-    tasks.spawn(server::accept(listener, site.clone(), life));
+    tasks.spawn(server::accept(listener, site.clone()));
     Ok(Proxy { address, site, recording, tasks, draining, background, kill })
 }
 

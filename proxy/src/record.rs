@@ -185,6 +185,20 @@ pub(crate) enum Happened {
     RateLimit {
         for_ms: u64,
     },
+    /// Of a stream of events; the channel is the one that gives them, or did.
+    Subscription {
+        kind: &'static str,
+        event: SubscriptionEvent,
+    },
+}
+
+/// What happened to a stream of events.
+#[derive(Debug, Clone)]
+pub(crate) enum SubscriptionEvent {
+    Established,
+    Failed { reason: Box<str> },
+    Failover { from: ProviderId },
+    Stale { stale_ms: u64 },
 }
 
 /// What goes through the queue.

@@ -36,6 +36,10 @@ pub(crate) enum Refusal {
     BadOption(String),
     #[error("unknown provider `{0}` on this chain")]
     UnknownProvider(String),
+    #[error("no such subscription: {0}")]
+    BadSubscription(String),
+    #[error("too many subscriptions; at most {limit} are open {place}")]
+    TooManySubscriptions { limit: usize, place: &'static str },
     #[error("the method {0} needs a WebSocket")]
     NeedsWebSocket(String),
     #[error("the method {0} needs keys, which this service does not hold")]
@@ -56,10 +60,10 @@ impl Refusal {
         match self {
             Self::NotJson => -32700,
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => -32600,
-            Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => -32602,
+            Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) | Self::BadSubscription(_) => -32602,
             Self::NeedsWebSocket(_) | Self::Keystore(_) => -32601,
             Self::RateLimited { .. } => -32005,
-            Self::TooManyUnderWay => -32008,
+            Self::TooManyUnderWay | Self::TooManySubscriptions { .. } => -32008,
             Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::BodyBroken
@@ -90,11 +94,15 @@ impl Refusal {
         match self {
             Self::NotJson => ErrorCategory::ParseError,
             Self::InvalidRequest | Self::EmptyBatch | Self::BatchTooLarge { .. } => ErrorCategory::InvalidRequest,
-            Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) => ErrorCategory::InvalidParams,
-            Self::NeedsWebSocket(_) | Self::Keystore(_) => ErrorCategory::MethodNotFound,
-            Self::Overloaded | Self::TooManyUnderWay | Self::RateLimited { .. } | Self::NoRoom { .. } => {
-                ErrorCategory::LocalCapacity
+            Self::UnknownChain(_) | Self::UnknownProvider(_) | Self::BadOption(_) | Self::BadSubscription(_) => {
+                ErrorCategory::InvalidParams
             }
+            Self::NeedsWebSocket(_) | Self::Keystore(_) => ErrorCategory::MethodNotFound,
+            Self::Overloaded
+            | Self::TooManyUnderWay
+            | Self::TooManySubscriptions { .. }
+            | Self::RateLimited { .. }
+            | Self::NoRoom { .. } => ErrorCategory::LocalCapacity,
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::BodyBroken | Self::UnknownProfile(_) => {
                 ErrorCategory::ClientError
             }

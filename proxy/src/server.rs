@@ -32,6 +32,7 @@ use crate::admit::Gate;
 use crate::core::Core;
 use crate::reload::Reloader;
 use crate::server::patience::Patient;
+use crate::subscribe::Subscriptions;
 use ws::{Guest, Life};
 
 /// Connections at once; further ones wait in the system's backlog.
@@ -60,6 +61,8 @@ pub(crate) struct Site {
     /// Held while the core is replaced, and by what must not be lost between the old and the new one.
     pub(crate) changing: Mutex<()>,
     pub(crate) sockets: ws::Counts,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) life: Life,
 }
 
 impl Site {
@@ -69,6 +72,7 @@ impl Site {
         admin_token: Option<String>,
         identity: NodeIdentity,
         reloader: Reloader,
+        life: Life,
     ) -> Self {
         Self {
             core: ArcSwap::from_pointee(core),
@@ -80,6 +84,8 @@ impl Site {
             reloader,
             changing: Mutex::new(()),
             sockets: ws::Counts::default(),
+            subscriptions: Subscriptions::default(),
+            life,
         }
     }
 
@@ -96,7 +102,8 @@ impl Site {
 }
 
 /// Accepts until told to stop.
-pub(crate) async fn accept(listener: TcpListener, site: Arc<Site>, life: Life) {
+pub(crate) async fn accept(listener: TcpListener, site: Arc<Site>) {
+    let life = site.life.clone();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -107,7 +114,7 @@ pub(crate) async fn accept(listener: TcpListener, site: Arc<Site>, life: Life) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let guest = Guest { peer, _place: Arc::new(place), life: life.clone() };
+                let guest = Guest { peer, _place: Arc::new(place) };
                 let kill = life.kill.clone();
                 life.tasks.spawn(kill.run_until_cancelled_owned(connection(stream, guest, site.clone())));
             }
@@ -137,7 +144,7 @@ async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
         .keep_alive_interval(patience.head)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
-    let (peer, draining) = (guest.peer, guest.life.draining.clone());
+    let (peer, draining) = (guest.peer, site.life.draining.clone());
     let serving = site.clone();
     let service = service_fn(move |request| {
         let (site, guest) = (serving.clone(), guest.clone());

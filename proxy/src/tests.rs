@@ -17,6 +17,7 @@ mod saving;
 mod soak;
 mod sockets;
 mod specification;
+mod subscribing;
 mod tracing;
 mod upstreams;
 mod websocket;

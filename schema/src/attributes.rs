@@ -145,6 +145,10 @@ attributes! {
     BLOCK_HEIGHT = "lariat.block.height", Int, "{block}", Event, None, "Height reported by the provider.";
     BLOCK_LAG = "lariat.block.lag", Int, "{block}", Event, None, "Height less the consensus height, at most 0.";
     RATE_LIMIT_MS = "lariat.rate_limit.for_ms", Int, "ms", Event, None, "How long the provider is taken to limit us from now on.";
+    SUBSCRIPTION_KIND = "lariat.subscription.kind", String, "1", Event, None, "What a stream is about: `new_heads`, `logs`, `new_pending_transactions`.";
+    SUBSCRIPTION_FROM = "lariat.subscription.from", String, "1", Event, None, "Provider that gave the events before a failover.";
+    SUBSCRIPTION_REASON = "lariat.subscription.reason", String, "1", Event, None, "Why a stream failed.";
+    SUBSCRIPTION_STALE_MS = "lariat.subscription.stale_ms", Int, "ms", Event, None, "Time since the last head.";
     HEARTBEAT_SEQ = "lariat.heartbeat.decision_seq", Int, "1", Event, None, "Highest decision_seq handed out so far.";
     HEARTBEAT_DROPPED = "lariat.heartbeat.dropped", Int, "1", Event, None, "Decisions refused or dropped after their number was given, in this boot.";
     HEARTBEAT_FAREWELL = "lariat.heartbeat.farewell", Bool, "1", Event, None, "True in the last heartbeat of a clean end.";

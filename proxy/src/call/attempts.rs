@@ -20,7 +20,7 @@ use crate::circuit::Denied;
 use crate::classify;
 use crate::decide::{Ask, Tried, decide};
 use crate::health::{Admission, ChannelIndex};
-use crate::policy::{self, BlockNeed};
+use crate::policy::{self, BlockNeed, Safety};
 use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos, span_id};
 use crate::refusal::Refusal;
 use crate::strategies::Candidate;
@@ -45,15 +45,15 @@ pub(super) struct Aim {
 }
 
 /// How far a call has come.
-struct Way {
-    pin: Option<usize>,
+pub(super) struct Way {
+    pub(super) pin: Option<usize>,
     transport: Option<Transport>,
     need: BlockNeed,
     deadline: Instant,
     outgoing: Outgoing,
-    tried: Vec<Tried>,
+    pub(super) tried: Vec<Tried>,
     used: Used,
-    last: Option<Answered>,
+    pub(super) last: Option<Answered>,
 }
 
 impl Way {
@@ -63,20 +63,20 @@ impl Way {
 }
 
 /// What is kept of an attempt under way besides its future.
-struct Flight<'a> {
+pub(super) struct Flight<'a> {
     /// Its place in the record.
     at: usize,
-    channel: ChannelIndex,
+    pub(super) channel: ChannelIndex,
     admission: Admission<'a>,
-    chosen: Chosen,
-    timeout: Duration,
+    pub(super) chosen: Chosen,
+    pub(super) timeout: Duration,
     /// Whether another channel was eligible when it was chosen.
     others: bool,
 }
 
 /// What an answer leaves to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     Stop,
     GoOn,
 }
@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
         Ok(Aim { pin, transport: self.route.transport, params: None })
     }
 
-    fn way(&self, Aim { pin, transport, params }: Aim) -> Way {
+    pub(super) fn way(&self, Aim { pin, transport, params }: Aim) -> Way {
         let call = self.call;
         let payload = match params {
             Some(params) => call.with_params(params).payload(self.seq),
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
     }
 
     /// Selects a channel, asks to use it and starts an attempt; none where the bounds or the candidates are exhausted.
-    fn start(
+    pub(super) fn start(
         &mut self,
         way: &mut Way,
         kind: AttemptKind,
@@ -224,7 +224,9 @@ impl<'a> Run<'a> {
                 Ok(admission) => {
                     way.tried.push(Tried { channel, reason: ExclusionReason::Tried });
                     way.used.dispatches += 1;
-                    let may_follow = others && way.pin.is_none() && self.call.policy.is_replay_safe();
+                    let repeatable =
+                        self.call.policy.is_replay_safe() || self.call.policy.safety == Safety::Subscription;
+                    let may_follow = others && way.pin.is_none() && repeatable;
                     let timeout = envelope::attempt_timeout(left, kind == AttemptKind::Primary, may_follow);
                     return Some(self.dispatch(way, &candidate, admission, kind, timeout, others));
                 }
@@ -324,7 +326,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes an attempt's answer: into the record, to the book, and to the client unless another provider may do better.
-    fn land(&mut self, flight: Flight<'a>, answer: Answer, way: &mut Way) -> Next {
+    pub(super) fn land(&mut self, flight: Flight<'a>, answer: Answer, way: &mut Way) -> Next {
         let (core, profile, method) = (self.core, self.route.profile.key, self.call.policy.name);
         let Flight { at, channel, admission, chosen, .. } = flight;
         let end = answer.end;
@@ -379,7 +381,7 @@ impl<'a> Run<'a> {
     }
 
     /// When the first circuit on the way is tried again, or a second where none is open.
-    fn retry_after_ms(&self, pin: Option<usize>) -> u64 {
+    pub(super) fn retry_after_ms(&self, pin: Option<usize>) -> u64 {
         let (snapshot, now_ms) = (self.core.book.snapshot(), self.core.book.now_ms());
         let providers = self.route.chain.providers.iter().enumerate();
         providers

@@ -57,6 +57,13 @@ impl Run<'_> {
                 ending.response_digest = reply.result.as_ref().map(|result| core.digest(result));
                 reply.under(id)
             }
+            Ended::Subscribed { name, chosen } => {
+                (ending.result, ending.category) = (CallResult::Success, None);
+                ending.answered_by = if chosen.is_some() { AnsweredBy::Provider } else { AnsweredBy::Coalesced };
+                ending.cache = chosen.is_none().then_some(CacheOutcome::Coalesced);
+                ending.provider = chosen;
+                jsonrpc::result_reply(id, &format!("\"{name}\""))
+            }
             Ended::Cached(reply) => {
                 (ending.answered_by, ending.result, ending.category) = (AnsweredBy::Cache, CallResult::Success, None);
                 ending.cache = Some(CacheOutcome::Hit);

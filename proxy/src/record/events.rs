@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use super::spans::Attributes;
-use super::{ChannelEvent, Counters, Happened, now_unix_nanos};
+use super::{ChannelEvent, Counters, Happened, SubscriptionEvent, now_unix_nanos};
 use crate::profiles::Catalog;
 
 pub(super) fn log(name: &str, at_unix_nanos: u64, severity: SeverityNumber, attributes: Attributes) -> LogRecord {
@@ -72,6 +72,24 @@ pub(super) fn of_channel(event: &ChannelEvent) -> LogRecord {
         Happened::RateLimit { for_ms } => {
             out.int(key::RATE_LIMIT_MS, *for_ms);
             (events::PROVIDER_RATE_LIMIT, SeverityNumber::Warn)
+        }
+        Happened::Subscription { kind, event } => {
+            out.text(key::SUBSCRIPTION_KIND, *kind);
+            match event {
+                SubscriptionEvent::Established => (events::SUBSCRIPTION_ESTABLISHED, SeverityNumber::Info),
+                SubscriptionEvent::Failed { reason } => {
+                    out.text(key::SUBSCRIPTION_REASON, &**reason);
+                    (events::SUBSCRIPTION_FAILED, SeverityNumber::Warn)
+                }
+                SubscriptionEvent::Failover { from } => {
+                    out.text(key::SUBSCRIPTION_FROM, from.as_str());
+                    (events::SUBSCRIPTION_FAILOVER, SeverityNumber::Warn)
+                }
+                SubscriptionEvent::Stale { stale_ms } => {
+                    out.int(key::SUBSCRIPTION_STALE_MS, *stale_ms);
+                    (events::SUBSCRIPTION_STALE, SeverityNumber::Warn)
+                }
+            }
         }
     };
     log(name, event.at_unix_nanos, severity, out)

@@ -94,30 +94,6 @@ pub(super) fn metrics(site: &Site) -> Reply {
             "Calls accepted and not yet answered.",
             u64::try_from(counters.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
         ),
-        (
-            "lariat_ws_connections",
-            "gauge",
-            "WebSocket connections that are open.",
-            u64::try_from(site.sockets.open.load(Ordering::Relaxed)).unwrap_or(0),
-        ),
-        (
-            "lariat_ws_frames_refused_total",
-            "counter",
-            "WebSocket frames refused since too much was under way.",
-            load(&site.sockets.overloads),
-        ),
-        (
-            "lariat_ws_ended_slow_total",
-            "counter",
-            "WebSocket connections ended since the client did not read its events.",
-            load(&site.sockets.ended_slow),
-        ),
-        (
-            "lariat_ws_ended_silent_total",
-            "counter",
-            "WebSocket connections ended since the client did not answer pings.",
-            load(&site.sockets.ended_silent),
-        ),
         ("lariat_filters", "gauge", "Filters of clients that are remembered.", core.filters.count() as u64),
         (
             "lariat_filters_evicted_total",
@@ -133,6 +109,8 @@ pub(super) fn metrics(site: &Site) -> Reply {
     reloads(&site.reloader.counters, &mut out);
     of_core(&core, &mut out);
     gate(site, &mut out);
+    site.sockets.write_metrics(&mut out);
+    site.subscriptions.counts.write_metrics(&mut out);
     body(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(out))
 }
 

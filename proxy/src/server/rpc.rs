@@ -9,7 +9,7 @@ use futures::StreamExt;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use lariat_schema::ids::ProfileName;
-use lariat_schema::vocabulary::Transport;
+use lariat_schema::vocabulary::{Origin, Transport};
 use uuid::Uuid;
 
 use super::routes::{IncludeMeta, Target, target};
@@ -58,6 +58,7 @@ async fn calls(site: &Site, request: Request<Incoming>, request_id: Uuid) -> Res
         batch_index: 0,
         batch_size: 1,
         client_transport: Transport::Http,
+        origin: Origin::Client,
         context: TraceContext::read(&head.headers).map(Arc::new),
     };
     match jsonrpc::read(&bytes).map_err(|_| Refusal::NotJson)? {

@@ -9,6 +9,7 @@ mod connection;
 mod frame;
 mod outbox;
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -24,6 +25,8 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub(crate) use outbox::Outbox;
 
 use super::routes::{Target, target};
 use super::{Reply, Site, body, rpc, text};
@@ -46,7 +49,6 @@ pub(crate) struct Guest {
     pub(crate) peer: SocketAddr,
     /// Its place among all connections, which an upgrade keeps.
     pub(crate) _place: Arc<OwnedSemaphorePermit>,
-    pub(crate) life: Life,
 }
 
 /// What the upgrade said for every call of its connection.
@@ -67,6 +69,36 @@ pub(crate) struct Counts {
     pub(crate) ended_slow: AtomicU64,
     /// Ended since the client did not answer pings.
     pub(crate) ended_silent: AtomicU64,
+}
+
+impl Counts {
+    /// Its figures as Prometheus text.
+    pub(super) fn write_metrics(&self, out: &mut String) {
+        let open = u64::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (name, kind, help, value) in [
+            ("connections", "gauge", "WebSocket connections that are open.", open),
+            ("frames_refused_total", "counter", "Frames refused since too much was under way.", load(&self.overloads)),
+            (
+                "ended_slow_total",
+                "counter",
+                "Connections whose client did not read its events.",
+                load(&self.ended_slow),
+            ),
+            (
+                "ended_silent_total",
+                "counter",
+                "Connections whose client did not answer pings.",
+                load(&self.ended_silent),
+            ),
+        ] {
+            // Writing to a String cannot fail.
+            let _infallible = write!(
+                out,
+                "# HELP lariat_ws_{name} {help}\n# TYPE lariat_ws_{name} {kind}\nlariat_ws_{name} {value}\n"
+            );
+        }
+    }
 }
 
 /// True where a request wants another protocol.
@@ -94,7 +126,7 @@ pub(super) fn upgrade(site: &Arc<Site>, guest: &Guest, mut request: Request<Inco
     let way = Way { target, context: TraceContext::read(request.headers()).map(Arc::new) };
     let upgrading = hyper::upgrade::on(&mut request);
     let (site, guest) = (site.clone(), guest.clone());
-    let (tasks, kill) = (guest.life.tasks.clone(), guest.life.kill.clone());
+    let Life { tasks, kill, .. } = site.life.clone();
     let serving = async move {
         match upgrading.await {
             Ok(upgraded) => {

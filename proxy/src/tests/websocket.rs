@@ -15,10 +15,39 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
+/// Subscribes, as soon as a provider can be subscribed to, and returns the name.
+pub(super) async fn subscribe(client: &mut Client, params: &str) -> String {
+    let call = format!(r#"{{"jsonrpc":"2.0","id":"s","method":"eth_subscribe","params":{params}}}"#);
+    for _ in 0..1_000 {
+        client.send(&*call).await;
+        loop {
+            let reply = client.json().await;
+            match reply["result"].as_str() {
+                // Something of another subscription.
+                _ if reply["id"] != "s" => {}
+                Some(name) => return name.to_owned(),
+                None if reply["error"]["code"] == -32000 => break,
+                None => panic!("{reply}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no provider gives {params}");
+}
+
 impl Client {
     /// Connects; panics where the upgrade is refused.
     pub(super) async fn connect(address: SocketAddr, path: &str) -> Self {
         Self::connect_with(address, path, &[]).await.unwrap_or_else(|(status, body)| panic!("{path}: {status} {body}"))
+    }
+
+    /// Connects with a small window, as somebody on a poor line.
+    pub(super) async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
+        let (stream, _) = tokio_tungstenite::client_async(format!("ws://{address}{path}"), stream).await.unwrap();
+        Self(stream)
     }
 
     /// Connects with headers, or says how the upgrade was refused.

@@ -28,6 +28,7 @@ use crate::admit::MAX_BODY_BYTES;
 use crate::jsonrpc::{self, Body};
 use crate::refusal::Refusal;
 use crate::server::Site;
+use crate::subscribe::Client;
 
 /// Calls of one connection at once; of a batch those count that run at once.
 const MAX_ITEMS: usize = 32;
@@ -87,7 +88,7 @@ impl Pulse {
 struct Connection<'a> {
     site: &'a Arc<Site>,
     way: &'a Way,
-    outbox: &'a Outbox,
+    client: &'a Client,
     under_way: FuturesUnordered<BoxFuture<'a, Frame>>,
     items: usize,
     bytes: usize,
@@ -102,34 +103,39 @@ pub(super) async fn serve(site: Arc<Site>, way: &Way, io: TokioIo<Upgraded>, gue
         .max_message_size(Some(MAX_BODY_BYTES))
         .max_frame_size(Some(MAX_BODY_BYTES));
     let (sink, mut stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await.split();
-    let outbox = Outbox::default();
+    let client = Client::default();
+    let outbox = client.outbox.clone();
     let mut writing = std::pin::pin!(write(sink, &outbox));
     let leave = {
         let mut connection = Connection {
             site: &site,
             way,
-            outbox: &outbox,
+            client: &client,
             under_way: FuturesUnordered::new(),
             items: 0,
             bytes: 0,
             last_used: Instant::now(),
         };
         tokio::select! {
-            leave = connection.talk(&mut stream, &guest.life.draining) => leave,
+            leave = connection.talk(&mut stream, &site.life.draining) => leave,
             _ = &mut writing => Leave::Broken,
         }
     };
+    // Its subscriptions end here; what is left is to say goodbye.
+    drop(client);
     let closing = async {
         match leave {
             Leave::Broken => {}
             // Reading on sends the answer to its closing frame.
             Leave::ByClient => read_on(&mut stream).await,
             Leave::With(code, reason) => {
+                tracing::debug!(peer = %guest.peer, %code, reason, "closing a WebSocket");
                 outbox.close(CloseFrame { code, reason: reason.into() });
                 let _written = writing.await;
                 read_on(&mut stream).await;
             }
             Leave::AtOnce(code, reason) => {
+                tracing::debug!(peer = %guest.peer, %code, reason, "giving a WebSocket up");
                 outbox.abort(CloseFrame { code, reason: reason.into() });
                 let _written = writing.await;
                 read_on(&mut stream).await;
@@ -177,11 +183,11 @@ impl Connection<'_> {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut pong_due, mut pulse) = (None, Pulse::default());
         loop {
-            if let Some(waiting) = self.outbox.overflow() {
+            if let Some(waiting) = self.client.outbox.overflow() {
                 self.site.sockets.ended_slow.fetch_add(1, Ordering::Relaxed);
                 return Leave::AtOnce(CloseCode::Policy, format!("too slow: {waiting} events waited to be read"));
             }
-            let (room, is_draining) = (self.outbox.has_room(), draining.is_cancelled());
+            let (room, is_draining) = (self.client.outbox.has_room(), draining.is_cancelled());
             if is_draining && self.under_way.is_empty() {
                 return Leave::With(CloseCode::Away, "the node is shutting down".to_owned());
             }
@@ -199,13 +205,13 @@ impl Connection<'_> {
                         None => return Leave::Broken,
                     }
                 }
-                () = self.outbox.changed() => pulse.sign(),
+                () = self.client.outbox.changed() => pulse.sign(),
                 () = draining.cancelled(), if !is_draining => {}
                 _ = pings.tick() => {
                     if self.is_idle() {
                         return Leave::With(CloseCode::Normal, "idle".to_owned());
                     }
-                    self.outbox.ping();
+                    self.client.outbox.ping();
                     pulse.ping();
                     pong_due = Some(Instant::now() + PONG_WITHIN);
                 }
@@ -221,7 +227,7 @@ impl Connection<'_> {
     }
 
     fn is_idle(&self) -> bool {
-        self.under_way.is_empty() && self.last_used.elapsed() >= IDLE_LIMIT
+        self.under_way.is_empty() && !self.client.has_subscriptions() && self.last_used.elapsed() >= IDLE_LIMIT
     }
 
     fn unreadable(&self, error: &Error) -> Leave {
@@ -240,7 +246,7 @@ impl Connection<'_> {
         self.last_used = Instant::now();
         let Ok(body) = jsonrpc::read(&bytes) else {
             self.site.gate.count_refusal();
-            return self.outbox.reply(Refusal::NotJson.reply(b"null").into());
+            return self.client.outbox.reply(Refusal::NotJson.reply(b"null").into());
         };
         let items = match &body {
             Body::Single(_) | Body::TooMany(_) => 1,
@@ -252,12 +258,12 @@ impl Connection<'_> {
                 self.items += items;
                 self.bytes += bytes.len();
                 let frame = Frame::new(items, bytes.len());
-                self.under_way.push(frame::answer(self.site, self.way, frame, body, inside).boxed());
+                self.under_way.push(frame::answer(self.site, self.way, self.client, frame, body, inside).boxed());
             }
             _ => {
                 self.site.sockets.overloads.fetch_add(1, Ordering::Relaxed);
                 let frame = frame::refuse(self.site, self.way, body, &Refusal::TooManyUnderWay);
-                frame.into_iter().for_each(|reply| self.outbox.reply(reply));
+                frame.into_iter().for_each(|reply| self.client.outbox.reply(reply));
             }
         }
     }
@@ -266,7 +272,8 @@ impl Connection<'_> {
         self.items -= frame.items;
         self.bytes -= frame.bytes;
         self.last_used = Instant::now();
-        frame.replies.into_iter().for_each(|reply| self.outbox.reply(reply));
+        frame.replies.into_iter().for_each(|reply| self.client.outbox.reply(reply));
+        frame.opened.iter().for_each(|subscription| self.client.outbox.release(subscription));
     }
 }
 

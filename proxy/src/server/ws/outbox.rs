@@ -5,7 +5,7 @@
 //!
 //! One short lock per connection, never held over an await.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,18 +27,20 @@ enum Entry {
     Reply(Bytes),
     /// A notification to a subscription: its name and the result as the provider wrote it, shared by all who get it.
     Event(Arc<str>, Bytes),
+    /// A whole message of ours about a subscription.
+    Notice(Bytes),
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
         match self {
-            Self::Reply(bytes) | Self::Event(_, bytes) => bytes.len(),
+            Self::Reply(bytes) | Self::Event(_, bytes) | Self::Notice(bytes) => bytes.len(),
         }
     }
 
     fn into_message(self) -> Message {
         let bytes = match self {
-            Self::Reply(bytes) => bytes,
+            Self::Reply(bytes) | Self::Notice(bytes) => bytes,
             Self::Event(subscription, result) => {
                 let head = br#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":""#;
                 let parts: [&[u8]; 5] = [head, subscription.as_bytes(), br#"","result":"#, &result, b"}}"];
@@ -58,6 +60,8 @@ struct Waiting {
     event_bytes: usize,
     ping: bool,
     close: Option<CloseFrame>,
+    /// Of subscriptions whose client does not know their name yet.
+    held: HashMap<Arc<str>, Vec<Entry>>,
     /// How many events waited when one more came than may.
     overflow: Option<usize>,
 }
@@ -103,26 +107,52 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions are its only source"))]
     /// Adds an event; false when the client reads too slowly, and then its connection is about to end.
     pub(crate) fn event(&self, subscription: &Arc<str>, result: &Bytes) -> bool {
+        self.offer(subscription, Entry::Event(subscription.clone(), result.clone()))
+    }
+
+    /// Adds a message of ours about a subscription, in its place among the events.
+    pub(crate) fn notice(&self, subscription: &str, message: Bytes) -> bool {
+        self.offer(subscription, Entry::Notice(message))
+    }
+
+    fn offer(&self, subscription: &str, entry: Entry) -> bool {
+        let bytes = entry.bytes();
         let mut waiting = self.waiting.lock();
         if waiting.overflow.is_some() || waiting.close.is_some() {
             return false;
         }
-        if waiting.events >= MAX_EVENTS || waiting.event_bytes + result.len() > MAX_EVENT_BYTES {
+        if waiting.events >= MAX_EVENTS || waiting.event_bytes + bytes > MAX_EVENT_BYTES {
             waiting.overflow = Some(waiting.events);
             drop(waiting);
             self.changed.notify_one();
             return false;
         }
-        waiting.bytes += result.len();
+        waiting.bytes += bytes;
         waiting.events += 1;
-        waiting.event_bytes += result.len();
-        waiting.queue.push_back(Entry::Event(subscription.clone(), result.clone()));
+        waiting.event_bytes += bytes;
+        match waiting.held.get_mut(subscription) {
+            Some(held) => held.push(entry),
+            None => waiting.queue.push_back(entry),
+        }
         drop(waiting);
         self.filled.notify_one();
         true
+    }
+
+    /// Holds the events of a subscription back, which still count among those that wait.
+    pub(crate) fn hold(&self, subscription: &Arc<str>) {
+        self.waiting.lock().held.insert(subscription.clone(), Vec::new());
+    }
+
+    /// The reply that names the subscription is on its way: its events may follow.
+    pub(super) fn release(&self, subscription: &str) {
+        let mut waiting = self.waiting.lock();
+        let held = waiting.held.remove(subscription).unwrap_or_default();
+        waiting.queue.extend(held);
+        drop(waiting);
+        self.filled.notify_one();
     }
 
     /// Asks for a ping before whatever waits.
@@ -154,9 +184,9 @@ impl Outbox {
             return waiting.close.clone().map(|frame| Message::Close(Some(frame)));
         };
         waiting.bytes -= entry.bytes();
-        if let Entry::Event(_, result) = &entry {
+        if !matches!(entry, Entry::Reply(_)) {
             waiting.events -= 1;
-            waiting.event_bytes -= result.len();
+            waiting.event_bytes -= entry.bytes();
         }
         let has_room = was_full && !waiting.is_full();
         drop(waiting);
@@ -210,6 +240,19 @@ mod tests {
         assert!(outbox.has_room());
         outbox.reply(Bytes::from(vec![b' '; MAX_BYTES]));
         assert!(!outbox.has_room(), "bytes are bounded too");
+    }
+
+    #[test]
+    fn events_wait_for_the_reply_that_names_their_subscription() {
+        let outbox = Outbox::default();
+        let name = Arc::from("0xa");
+        outbox.hold(&name);
+        assert!(outbox.event(&name, &Bytes::from_static(b"1")));
+        assert!(outbox.notice("0xb", Bytes::from_static(b"of another")));
+        outbox.reply(Bytes::from_static(b"named"));
+        outbox.release("0xa");
+        assert_eq!((text(outbox.take()), text(outbox.take())), ("of another".to_owned(), "named".to_owned()));
+        assert!(text(outbox.take()).contains("\"result\":1"));
     }
 
     #[test]
