@@ -141,7 +141,6 @@ impl Collector {
     }
 
     /// The same as [`Self::set_policies`], for who outlives a borrow; it does nothing once the collector has ended.
-    #[must_use]
     pub fn policy_setter(&self) -> impl Fn(Policies) + Send + Sync + use<> {
         let spine = Arc::downgrade(&self.spine);
         move |policies| {
