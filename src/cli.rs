@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, config, demo, processes};
+use crate::{client, config, demo, processes, replay};
 
 /// A flight recorder for RPC routing.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Sql(SqlArguments),
     /// Explain one decision by its request id or trace id
     Explain(ExplainArguments),
+    /// Run recorded selections again and compare: exit 0 if all come out as recorded, 1 if not, 2 if unreadable
+    Replay(ReplayArguments),
     /// Validate a configuration and its profiles; prints every error at once
     Check {
         /// The configuration file
@@ -121,6 +123,12 @@ pub(crate) struct ExplainArguments {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// What `lariat explain --json` or `lariat sql --format json` printed, or a Parquet file of spans; `-` reads standard input
+    pub(crate) file: String,
+}
+
 /// Why a command did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -142,6 +150,7 @@ impl Command {
             Self::Query(arguments) => processes::run(processes::Role::Query, arguments).await,
             Self::Sql(arguments) => client::sql::run(arguments).await,
             Self::Explain(arguments) => client::explain::run(arguments).await,
+            Self::Replay(arguments) => replay::run(&arguments),
             Self::Check { config } => config::check(&config),
         }
     }

@@ -18,6 +18,7 @@ use lariat_tools::traffic::{self, TrafficHandle, TrafficSettings};
 use tokio::sync::OnceCell;
 
 use crate::cli::{DemoArguments, Failure};
+use crate::own_spans::OwnSpans;
 use crate::processes::node::{ExporterTuning, Parts, Settings};
 use crate::processes::{chain as causes, left, node_identity};
 use crate::{config, logging, shutdown};
@@ -35,7 +36,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs the demo until a signal or `--duration`.
 pub(crate) async fn run(arguments: DemoArguments) -> Result<(), Failure> {
     let mut signals = shutdown::catch()?;
-    logging::start(logging::DEMO_FILTER);
+    logging::start(logging::DEMO_FILTER, &OwnSpans::default());
     if !(arguments.rps.is_finite() && arguments.rps >= 0.0) {
         return Err(Failure::Usage(format!("--rps {}: a rate is a number from 0 up", arguments.rps)));
     }

@@ -7,7 +7,9 @@ mod config;
 mod demo;
 mod listening;
 mod logging;
+mod own_spans;
 mod processes;
+mod replay;
 mod shutdown;
 
 use std::process::ExitCode;

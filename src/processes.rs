@@ -14,11 +14,15 @@ use uuid::Uuid;
 use crate::cli::{Failure, ServeArguments};
 use crate::config::{self, Config};
 use crate::listening::Listening;
+use crate::own_spans::OwnSpans;
 use crate::shutdown::Signals;
 use crate::{logging, shutdown};
 
 /// Port of a node API that is left out of node ids.
 const DEFAULT_NODE_API_PORT: u16 = 4319;
+
+/// Part of a clean end that the last own spans may take.
+const OWN_SPANS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Which part a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +37,18 @@ pub(crate) enum Role {
 pub(crate) async fn run(role: Role, arguments: ServeArguments) -> Result<(), Failure> {
     let signals = shutdown::catch()?;
     let config = config::load(&arguments)?;
-    logging::start(logging::SERVICE_FILTER);
+    let environment = config::Environment::of_process();
+    let own = OwnSpans::from_environment(&environment);
+    logging::start(logging::SERVICE_FILTER, &own);
     match role {
-        Role::Query => run_query(config, signals).await,
-        Role::Node => run_node(config, node::Parts::Both, signals).await,
-        Role::Proxy => run_node(config, node::Parts::Proxy, signals).await,
-        Role::Collector => run_node(config, node::Parts::Collector, signals).await,
+        Role::Query => run_query(config, &environment, own, signals).await,
+        Role::Node => run_node(config, node::Parts::Both, own, signals).await,
+        Role::Proxy => run_node(config, node::Parts::Proxy, own, signals).await,
+        Role::Collector => run_node(config, node::Parts::Collector, own, signals).await,
     }
 }
 
-async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) -> Result<(), Failure> {
+async fn run_node(mut config: Config, parts: node::Parts, own: OwnSpans, mut signals: Signals) -> Result<(), Failure> {
     if config.collector.node_api.port() == 0 {
         // A node's name holds this port, so it is chosen before the node has one.
         config.collector.node_api.set_port(free_port()?);
@@ -61,7 +67,10 @@ async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) 
         token,
         exporter: node::ExporterTuning::from_environment(&config::Environment::of_process())?,
     };
+    let identity = settings.identity.clone();
     let node = node::Node::start(settings).await?;
+    let exporter = node.exporter();
+    own.send_to(&exporter.endpoint, exporter.token.as_deref(), "lariat-node", &identity);
     let mut listening = Listening::default();
     node.announce(&mut listening);
     listening.write(&config.data_dir)?;
@@ -77,12 +86,19 @@ async fn run_node(mut config: Config, parts: node::Parts, mut signals: Signals) 
     };
     signals.end_at_next();
     tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
+    own.finish(OWN_SPANS_DEADLINE).await;
     node.shutdown(config.shutdown_deadline).await;
     tracing::info!("ended");
     Ok(())
 }
 
-async fn run_query(config: Config, mut signals: Signals) -> Result<(), Failure> {
+async fn run_query(
+    config: Config,
+    environment: &config::Environment,
+    own: OwnSpans,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let region = config.cluster.region.clone();
     let settings = lariat_query::Settings {
         config: config.query,
         cluster: config.cluster,
@@ -92,10 +108,17 @@ async fn run_query(config: Config, mut signals: Signals) -> Result<(), Failure> 
     let query = lariat_query::start(settings).await.map_err(|error| Failure::Failed(chain(&error)))?;
     let mut listening = Listening::default();
     listening.announce("query", query.http_address());
+    // It knows nodes by their APIs, not by where they take telemetry.
+    if let Some(endpoint) = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") {
+        let node_id = NodeId::from(format!("query@{}", query.http_address()));
+        let identity = NodeIdentity { node_id, region: Region::from(region), boot_id: BootId(Uuid::new_v4()) };
+        own.send_to(&endpoint, None, "lariat-query", &identity);
+    }
     listening.write(&config.data_dir)?;
     let signal = signals.next().await;
     signals.end_at_next();
     tracing::info!(signal, deadline_ms = millis(config.shutdown_deadline), "draining");
+    own.finish(OWN_SPANS_DEADLINE).await;
     query.shutdown(config.shutdown_deadline).await;
     tracing::info!("ended");
     Ok(())

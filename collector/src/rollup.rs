@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use arrow::array::{Array, ListArray, RecordBatch, StringArray, StructArray};
 use arrow::error::ArrowError;
 use lariat_schema::time_range::slice_start;
-use lariat_schema::vocabulary::{MethodClass, OVERFLOW, RollupFamily};
+use lariat_schema::vocabulary::{AttemptKind, MethodClass, OVERFLOW, RollupFamily};
 
 mod cell;
 pub(crate) mod rows;
@@ -53,12 +53,19 @@ impl Rollup {
                 let cell = self.cell(decisions.candidate_key(row, candidate, index));
                 cell.candidates.eligible += 1;
                 cell.candidates.probability_sum += candidate.probability(index);
+                if candidate.is_of_first_selection(index) {
+                    cell.candidates.first_probability_sum += candidate.probability(index);
+                }
             });
             decisions.candidates(decisions.excluded, row, |candidate, index| {
                 let reason = candidate.reason(index);
                 let cell = self.cell(decisions.candidate_key(row, candidate, index));
                 *cell.candidates.excluded.entry(reason).or_insert(0) += 1;
             });
+        }
+        for row in (0..batch.num_rows()).filter(|row| decisions.is_first_attempt(*row)) {
+            let key = decisions.attempt_key(row);
+            self.cell(key).candidates.first_attempts += 1;
         }
     }
 
@@ -118,6 +125,11 @@ impl Candidate<'_> {
         column.and_then(|column| double(column, index)).unwrap_or(0.0)
     }
 
+    fn is_of_first_selection(&self, index: usize) -> bool {
+        let column = self.0.column_by_name("selection").and_then(|column| column.as_any().downcast_ref());
+        column.and_then(|column| int(column, index)) == Some(1)
+    }
+
     fn reason(&self, index: usize) -> String {
         self.text("reason", index).unwrap_or_else(|| OVERFLOW.to_owned())
     }
@@ -135,6 +147,12 @@ impl<'a> Decisions<'a> {
 
     fn is_decision(&self, row: usize) -> bool {
         self.span_kind.value(row) == "server" && ids(self.batch, "request_id").is_valid(row)
+    }
+
+    /// The first attempt of a decision, as its CLIENT span tells; a probe's is of none.
+    fn is_first_attempt(&self, row: usize) -> bool {
+        self.span_kind.value(row) == "client"
+            && text(texts(self.batch, "kind"), row) == Some(AttemptKind::Primary.as_str())
     }
 
     fn text(&self, name: &str, row: usize) -> Option<String> {
@@ -166,6 +184,14 @@ impl<'a> Decisions<'a> {
             }
         }
         CellKey { family, slice_unix_nanos: slice_start(end), dimensions }
+    }
+
+    /// The cell of the tried channel as a candidate.
+    fn attempt_key(&self, row: usize) -> CellKey {
+        let mut key = self.key(RollupFamily::Ops, row);
+        key.dimensions[RESULT] = None;
+        key.dimensions[ERROR_CATEGORY] = None;
+        key
     }
 
     fn candidate_key(&self, row: usize, candidate: &Candidate<'_>, index: usize) -> CellKey {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::core::Core;
 use crate::health::{Place, Succession};
@@ -153,6 +154,10 @@ impl Reloader {
 /// # Errors
 /// Then the old ones stay.
 pub(crate) async fn reload(site: &Arc<Site>) -> Result<Changes, ReloadError> {
+    read_again(site).instrument(tracing::info_span!("reload")).await
+}
+
+async fn read_again(site: &Arc<Site>) -> Result<Changes, ReloadError> {
     let reloader = &site.reloader;
     let Some(source) = reloader.source.clone() else { return Err(ReloadError::NoFiles) };
     let mut last = reloader.last.lock().await;

@@ -13,6 +13,8 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use lariat_collector::worker::threads::Threads;
 use lariat_schema::coverage::Sampling;
 use lariat_schema::ids::StoreId;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Ask, AskError, Question, Stats};
@@ -101,8 +103,28 @@ impl<T> Drop for AbortOnDrop<T> {
 impl Ask for Engine {
     async fn ask(&self, question: Question) -> Result<Answer, AskError> {
         let inner = Arc::clone(&self.inner);
-        let mut work = AbortOnDrop(self.threads.handle().spawn(async move { inner.answer(question).await }));
+        let span = tracing::info_span!("query", rows = Empty, coverage = Empty, otel.status_code = Empty);
+        let answering = async move {
+            let answered = inner.answer(question).await;
+            tell(&answered);
+            answered
+        };
+        let mut work = AbortOnDrop(self.threads.handle().spawn(answering.instrument(span)));
         (&mut work.0).await.unwrap_or_else(|error| Err(AskError::Internal { source: Box::new(error) }))
+    }
+}
+
+/// Tells the span of a question what came of it; never what was asked, which may hold what is secret.
+fn tell(answered: &Result<Answer, AskError>) {
+    let span = tracing::Span::current();
+    match answered {
+        Ok(answer) => {
+            span.record("rows", answer.stats.rows);
+            span.record("coverage", answer.coverage.ratio);
+        }
+        Err(_) => {
+            span.record("otel.status_code", "ERROR");
+        }
     }
 }
 

@@ -389,6 +389,9 @@ fn rollups() -> Vec<Field> {
         required("sketch_zero_count", DataType::Int64),
         required("sketch_offset", DataType::Int32),
         required("sketch_counts", list(DataType::Int64)),
+        // Null in files that are older than these columns.
+        optional("first_probability_sum", DataType::Float64),
+        optional("first_attempts", DataType::Int64),
     ]);
     fields
 }

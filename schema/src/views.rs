@@ -21,7 +21,7 @@ pub const ALL: &[View] = &[
               client_transport, origin, answered_by, result, error_category, status_code, attempts, failovers, cache, \
               duration_ns, selection_ns, provider_ns, overhead_ns, bytes_in, bytes_out, head_lag_blocks, billable_units, \
               params_digest, response_digest, policy_hash, fail_open, adjusted_count, keep_reason, eligible, excluded, \
-              observed_time, service_name, jsonrpc_id \
+              observed_time, service_name, jsonrpc_id, parent_span_id, trace_state, attributes, links \
               FROM spans WHERE span_kind = 'server' AND request_id IS NOT NULL",
     },
     View {
@@ -30,7 +30,7 @@ pub const ALL: &[View] = &[
         sql: "SELECT time, request_id, batch_index, trace_id, span_id, parent_span_id, ordinal, kind, outcome, provider_id, \
               instance_id, transport, circuit_state, circuit_epoch, http_status, status_code, error_category, duration_ns, \
               censored, dispatched, server_address, profile, chain, chain_id, account_id, method, origin, node_id, region, \
-              adjusted_count, keep_reason \
+              adjusted_count, keep_reason, strategy \
               FROM spans WHERE span_kind = 'client' AND ordinal IS NOT NULL",
     },
     View {

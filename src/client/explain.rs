@@ -43,7 +43,7 @@ fn not_found(id: &str, answer: &Value) -> String {
 fn story(decision: &Value) -> String {
     let text = |name: &str| shown(decision.get(name));
     let mut out = format!(
-        "decision {}#{}  {}\n  {} on {} in profile {}, strategy {}, node {} ({})\n  → {} answered by {} after {} attempt(s): {} total = {} choosing + {} provider + {} own\n",
+        "decision {}#{}  {}\n  {} on {} in profile {}, strategy {}, node {} ({})\n  → {} answered by {} after {}: {} total = {} choosing + {} provider + {} own\n",
         text("request_id"),
         text("batch_index"),
         text("time"),
@@ -55,12 +55,13 @@ fn story(decision: &Value) -> String {
         text("region"),
         outcome(decision),
         who(decision),
-        text("attempts"),
+        effort(decision),
         duration(decision.get("duration_ns")),
         duration(decision.get("selection_ns")),
         duration(decision.get("provider_ns")),
         duration(decision.get("overhead_ns")),
     );
+    out.push_str(&trace(decision));
     for (index, selection) in array(decision.get("selections")).iter().enumerate() {
         out.push_str(&format!("\n  selection {}: chose {}\n", index + 1, shown(selection.get("chosen"))));
         out.push_str(&indented(&candidates(selection)));
@@ -76,6 +77,19 @@ fn story(decision: &Value) -> String {
     out
 }
 
+/// Where the decision stands among the client's own spans, as far as it is anywhere.
+fn trace(decision: &Value) -> String {
+    let parent = decision.get("parent_span_id").and_then(Value::as_str);
+    let mut out = parent.map_or_else(String::new, |parent| {
+        format!("  in the client's trace {} below its span {parent}\n", shown(decision.get("trace_id")))
+    });
+    for link in array(decision.get("links")) {
+        let part = |name: &str| shown(link.get(name));
+        out.push_str(&format!("  linked to the client's trace {} at its span {}\n", part("trace_id"), part("span_id")));
+    }
+    out
+}
+
 fn outcome(decision: &Value) -> String {
     let category = decision.get("error_category").and_then(Value::as_str);
     match category {
@@ -87,8 +101,24 @@ fn outcome(decision: &Value) -> String {
 fn who(decision: &Value) -> String {
     match (decision.get("answered_by").and_then(Value::as_str), decision.get("provider_id").and_then(Value::as_str)) {
         (Some("provider"), Some(provider)) => format!("provider {provider} over {}", shown(decision.get("transport"))),
+        (Some("coalesced"), _) => "an identical call in flight".to_owned(),
+        (Some("cache"), _) => "the cache".to_owned(),
         (by, _) => by.unwrap_or("∅").to_owned(),
     }
+}
+
+/// How many attempts, and what saved or added one.
+fn effort(decision: &Value) -> String {
+    let attempts = array(decision.get("attempts"));
+    let hedges = attempts.iter().filter(|attempt| attempt.get("kind").and_then(Value::as_str) == Some("hedge")).count();
+    let mut out = format!("{} attempt(s)", shown(decision.get("attempts")));
+    if hedges > 0 {
+        out.push_str(&format!(", {hedges} of them a hedge"));
+    }
+    if let Some(cache) = decision.get("cache").and_then(Value::as_str) {
+        out.push_str(&format!(", cache {cache}"));
+    }
+    out
 }
 
 fn candidates(selection: &Value) -> String {
@@ -187,8 +217,9 @@ mod tests {
             "adjusted_count": 1.0,
             "selections": [{"chosen": "a:http", "eligible": [{"rank": 1, "channel": "a:http", "score": 3.5, "probability": 0.5, "inputs": ""}],
                             "excluded": [{"channel": "c:http", "reason": "circuit_open"}]}],
-            "attempts": [{"ordinal": 1, "provider_id": "a", "outcome": "timeout", "duration_ns": 10_000_000},
-                         {"ordinal": 2, "provider_id": "b", "outcome": "success", "duration_ns": 900_000}],
+            "attempts": [{"ordinal": 1, "kind": "primary", "provider_id": "a", "outcome": "timeout", "duration_ns": 10_000_000},
+                         {"ordinal": 2, "kind": "hedge", "provider_id": "b", "outcome": "success", "duration_ns": 900_000}],
+            "cache": "miss", "links": [{"trace_id": "0af7", "span_id": "b7ad"}],
         });
         let text = story(&decision);
         for part in [
@@ -199,6 +230,8 @@ mod tests {
             "12.5 ms",
             "900 µs",
             "kept: failover",
+            "after 2 attempt(s), 1 of them a hedge, cache miss",
+            "linked to the client's trace 0af7 at its span b7ad",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

@@ -102,6 +102,7 @@ pub(crate) struct Node {
     proxy: Option<Proxy>,
     collector: Option<Collector>,
     profiles_dir: PathBuf,
+    exporter: ExporterConfig,
     /// Tells the collector of reloaded rates; ends with the proxy.
     following: Option<JoinHandle<()>>,
 }
@@ -114,9 +115,10 @@ impl Node {
             Parts::Both | Parts::Collector => Some(start_collector(&settings).await?),
         };
         let otlp = collector.as_ref().map_or(settings.collector.otlp_grpc, |collector| collector.addresses().otlp_grpc);
+        let exporter = settings.exporter.exporter(settings.parts, otlp, settings.token.clone());
         let proxy = match settings.parts {
             Parts::Collector => None,
-            Parts::Both | Parts::Proxy => match start_proxy(&settings, otlp).await {
+            Parts::Both | Parts::Proxy => match start_proxy(&settings, exporter.clone()).await {
                 Ok(proxy) => Some(proxy),
                 Err(failure) => {
                     // What was started is ended cleanly: the next start must find the log closed.
@@ -131,7 +133,7 @@ impl Node {
             .as_ref()
             .zip(collector.as_ref())
             .map(|(proxy, collector)| tokio::spawn(follow(proxy.catalogs(), collector.policy_setter())));
-        Ok(Self { proxy, collector, profiles_dir: settings.profiles_dir, following })
+        Ok(Self { proxy, collector, profiles_dir: settings.profiles_dir, exporter, following })
     }
 
     /// Reads the profiles again, as SIGHUP asks; what came of it is in the log.
@@ -149,6 +151,11 @@ impl Node {
             },
             (None, None) => {}
         }
+    }
+
+    /// Where its telemetry goes.
+    pub(crate) const fn exporter(&self) -> &ExporterConfig {
+        &self.exporter
     }
 
     /// Notes every listener.
@@ -214,13 +221,13 @@ async fn start_collector(settings: &Settings) -> Result<Collector, Failure> {
     lariat_collector::start(settings).await.map_err(|error| Failure::Failed(chain(&error)))
 }
 
-async fn start_proxy(settings: &Settings, otlp: SocketAddr) -> Result<Proxy, Failure> {
+async fn start_proxy(settings: &Settings, exporter: ExporterConfig) -> Result<Proxy, Failure> {
     let proxy = lariat_proxy::Settings {
         config: settings.proxy.clone(),
         profiles: Arc::clone(&settings.profiles),
         source: Some(Source { dir: settings.profiles_dir.clone(), env: config::variable }),
         identity: settings.identity.clone(),
-        exporter: settings.exporter.exporter(settings.parts, otlp, settings.token.clone()),
+        exporter,
         admin_token: settings.token.as_ref().map(ToString::to_string),
     };
     lariat_proxy::start(proxy).await.map_err(|error| match error {

@@ -54,7 +54,7 @@ export const reports = {
       const part = index === 0 ? 0.7 : 0.3;
       const actual = sum(of, 'calls') / sum(scope, 'calls');
       return { ...channel(of), strategy, region, selections: Math.round(sum(of, 'calls') * part), intended_share: index === 0 ? actual * (0.93 + 0.14 * noise(of[0].provider.base)) : 0.2,
-        actual_share: index === 0 ? actual : 0.2 + (noise(of[0].provider.base, 2) - 0.5) * 0.03, calls: Math.round(sum(of, 'calls') * part),
+        actual_share: index === 0 ? actual : 0.2 + (noise(of[0].provider.base, 2) - 0.5) * 0.03, first_attempts: Math.round(sum(of, 'calls') * part), answered_share: actual, calls: Math.round(sum(of, 'calls') * part),
         excluded: of[0].provider.provider_id === 'basalt' ? { circuit_open: Math.round(140 * part), tried: 31 } : of[0].provider.provider_id === 'lumen' ? { lagging: Math.round(420 * part), method: 55 } : {} };
     })));
   },

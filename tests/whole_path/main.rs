@@ -14,5 +14,6 @@ mod demo;
 mod durability;
 mod harness;
 mod one_call;
+mod own_spans;
 mod real_node;
 mod reports;

@@ -39,6 +39,17 @@ async fn one_call_is_seen_in_sql_in_its_explanation_in_promql_and_by_the_command
     let (code, text, errors) = run(&["explain", &id, "--url", &query], &[]);
     assert_eq!(code, 0, "{errors}");
     assert!(text.contains("eth_blockNumber") && text.contains("chose ") && text.contains("coverage: 3 of 3"), "{text}");
+    let (code, recorded, errors) = run(&["explain", &id, "--json", "--url", &query], &[]);
+    assert_eq!(code, 0, "{errors}");
+    let query_text = format!("select * from routing_decisions where request_id = '{id}'");
+    let (_, selected, _) = run(&["sql", &query_text, "--format", "json", "--url", &query], &[]);
+    for text in [recorded, selected] {
+        let file = dir.path().join("recorded.json");
+        std::fs::write(&file, &text).unwrap();
+        let (code, told, errors) = run(&["replay", &file.display().to_string()], &[]);
+        assert_eq!(code, 0, "{text}\n{errors}");
+        assert!(told.contains("selection 1: equal") && told.contains("0 differ"), "{told}");
+    }
     let (code, text, errors) =
         run(&["sql", "select * from routing_decisions order by time desc limit 1", "--url", &query], &[]);
     assert_eq!(code, 0, "{errors}");
@@ -102,6 +113,39 @@ async fn the_live_feed_begins_with_a_snapshot_and_brings_a_new_call() {
         }
     };
     tokio::time::timeout(super::harness::PATIENCE, seen).await.expect("the call comes over the feed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_decisions_of_a_sealed_file_are_decided_again_as_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = Lariat::demo(dir.path(), &["--rps", "0", "--nodes", "1"]).await;
+    let proxy = demo.url("proxy").await;
+    let mut id = String::new();
+    for strategy in ["load-balanced", "latency-weighted", "fastest", "priority"] {
+        id = call(&format!("{proxy}/rpc/{strategy}/ethereum"), CALL).await.1;
+    }
+    eventually("the last decision", async || {
+        let answer = demo.sql(&format!("SELECT 1 FROM routing_decisions WHERE request_id = '{id}'")).await;
+        rows(&answer).first().cloned()
+    })
+    .await;
+    let (status, text) = demo.interrupt().await;
+    assert!(status.success(), "{text}");
+    let mut folders = vec![dir.path().join("node-0/parquet/spans")];
+    let mut replayed = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                let (code, told, errors) = run(&["replay", &path.display().to_string()], &[]);
+                // A file of probes alone is none of decisions.
+                assert!(code == 0 || errors.contains("holds no decision"), "{told}{errors}");
+                replayed += told.matches(": equal").count();
+            }
+        }
+    }
+    assert!(replayed >= 4, "{replayed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,10 @@ pub(crate) struct Cell {
 pub(crate) struct Candidates {
     pub(crate) eligible: i64,
     pub(crate) probability_sum: f64,
+    /// Of first selections alone.
+    pub(crate) first_probability_sum: f64,
+    /// First attempts of decisions.
+    pub(crate) first_attempts: i64,
     pub(crate) excluded: BTreeMap<String, i64>,
 }
 

@@ -42,6 +42,8 @@ pub(crate) fn rows(cells: &[(&CellKey, &Cell)], observed_unix_nanos: i64) -> Res
         ("eligible_count", longs(&|cell| cell.candidates.eligible)),
         ("billable_units", doubles(&|cell| cell.billable_units)),
         ("probability_sum", doubles(&|cell| cell.candidates.probability_sum)),
+        ("first_probability_sum", doubles(&|cell| cell.candidates.first_probability_sum)),
+        ("first_attempts", longs(&|cell| cell.candidates.first_attempts)),
         ("excluded", excluded(cells)?),
         ("sketch_scale", Arc::new(Int32Array::from(vec![SKETCH_SCALE; cells.len()]))),
         ("sketch_zero_count", longs(&|cell| cell.sketch.zero_count)),

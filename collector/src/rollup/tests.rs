@@ -60,6 +60,36 @@ fn candidates_count_on_their_own_cells_without_calls() {
 }
 
 #[test]
+fn first_selections_and_first_attempts_are_counted_apart_from_what_followed() {
+    let mut rollup = Rollup::default();
+    let fields = json!({"attempts": 2, "failovers": 1, "provider_id": "p2", "eligible": [
+        {"selection": 1, "rank": 1, "provider_id": "p1", "transport": "http", "probability": 0.75},
+        {"selection": 1, "rank": 2, "provider_id": "p2", "transport": "http", "probability": 0.25},
+        {"selection": 2, "rank": 1, "provider_id": "p2", "transport": "http", "probability": 1.0}]});
+    let attempt = |span_id: u64, provider: &str, kind: &str, ordinal: i32| {
+        let fields = json!({"span_kind": "client", "kind": kind, "ordinal": ordinal, "provider_id": provider,
+            "transport": "http", "strategy": "fastest", "profile": "public", "chain": "ethereum"});
+        span(1, span_id, Some(1), fields)
+    };
+    let rows = [
+        decision(1, fields),
+        attempt(2, "p1", "primary", 1),
+        attempt(3, "p2", "failover", 2),
+        attempt(4, "p1", "probe", 1),
+    ];
+    rollup.fold(&batch(Table::Spans, &rows), 0);
+    let rows = rollup.rows().unwrap().unwrap();
+    let of = |provider: &str| {
+        let found = (0..rows.num_rows()).filter(|row| text(texts(&rows, "provider_id"), *row) == Some(provider));
+        found.fold((0.0, 0.0, 0), |(all, first, attempts), row| {
+            let (sums, firsts) = (doubles(&rows, "probability_sum"), doubles(&rows, "first_probability_sum"));
+            (all + sums.value(row), first + firsts.value(row), attempts + longs(&rows, "first_attempts").value(row))
+        })
+    };
+    assert_eq!((of("p1"), of("p2")), ((0.75, 0.75, 1), (1.25, 0.25, 0)));
+}
+
+#[test]
 fn past_the_bound_methods_then_chains_are_counted_together_and_accounts_never() {
     let mut rollup = Rollup { max_cells: 10, ..Rollup::default() };
     let rows: Vec<_> = (0..200)

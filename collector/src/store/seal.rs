@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use lariat_schema::tables::Table;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tracing::field::Empty;
 
 use super::core::Core;
 use super::manifest::{FileEntry, Pinned};
@@ -39,6 +40,8 @@ impl Core {
 
     /// Seals what can be; with `everything` also what would wait for its root.
     pub(crate) fn seal(&self, everything: bool) -> Result<(), SealError> {
+        let span = tracing::info_span!("flush", files = Empty, otel.status_code = Empty);
+        let _inside = span.enter();
         // One seal at a time; readers and the writer of the log do not wait for it.
         let mut manifest = self.manifest.lock();
         let (taken, shown) = self.state.lock().begin_seal(everything);
@@ -64,12 +67,14 @@ impl Core {
         let entries = match written {
             Ok(entries) => entries,
             Err(error) => {
+                span.record("otel.status_code", "ERROR");
                 self.state.lock().abort_seal();
                 self.counters.seal_failures.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
             }
         };
         *manifest = next;
+        span.record("files", entries.len());
         let files = entries.into_iter().map(|entry| Pinned::new(&target.parquet, entry)).collect();
         self.state.lock().end_seal(&taken, files);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 // The report `routing`: what the strategies meant to do against what happened, and why channels were passed over. The bar
-// is the actual share, the tick the intended one; a distance between the two is failover, limits or an open circuit.
+// is the share of first attempts, the tick what the strategy stated: a distance between the two is a strategy that does not
+// do what it says. What a channel answered in the end differs from both by failover and stands beside.
 
 import { h } from '../element.js';
 import { createPanel } from '../panel.js';
@@ -13,7 +14,7 @@ export function routingPanel() {
   return createPanel({
     report: 'routing',
     title: 'Routing',
-    note: 'bar: actual share, tick: intended',
+    note: 'of first attempts: bar actual, tick intended',
     params: (state) => reportParams(state, {}, ['result']),
     ignores: ['result'],
     empty: 'No selection was made in this range.',
@@ -22,12 +23,12 @@ export function routingPanel() {
 }
 
 function head() {
-  return h('thead', null, h('tr', null, ['Channel', 'Share', 'Actual', 'Intended', 'Calls', 'Passed over'].map((name, index) =>
-    h('th', { scope: 'col', class: index > 1 && index < 5 ? 'num' : null }, name))));
+  return h('thead', null, h('tr', null, ['Channel', 'Share', 'Actual', 'Intended', 'Answered', 'Calls', 'Passed over'].map((name, index) =>
+    h('th', { scope: 'col', class: index > 1 && index < 6 ? 'num' : null }, name))));
 }
 
 function group({ profile, chain, strategy, rows }) {
-  const title = h('tr', { class: 'group' }, h('th', { scope: 'rowgroup', colspan: 6 }, words(strategy), h('small', null, ` ${profile} · ${chain}`)));
+  const title = h('tr', { class: 'group' }, h('th', { scope: 'rowgroup', colspan: 7 }, words(strategy), h('small', null, ` ${profile} · ${chain}`)));
   return h('tbody', null, title, rows.map(line));
 }
 
@@ -35,7 +36,8 @@ function line(row) {
   const apart = Math.abs(Number(row.actual_share ?? 0) - Number(row.intended_share ?? 0)) > 0.05;
   const bullet = h('span', { class: `bullet ${apart ? 'is-apart' : ''}`, 'aria-hidden': 'true', vars: { '--actual': row.actual_share ?? 0, '--intended': row.intended_share ?? 0 } });
   return h('tr', null, h('th', { scope: 'row' }, row.provider_id, h('small', null, ` ${row.transport}`)), h('td', { class: 'bullet-cell' }, bullet),
-    h('td', { class: 'num' }, percent(row.actual_share)), h('td', { class: 'num dim' }, percent(row.intended_share)), h('td', { class: 'num' }, count(row.calls)),
+    h('td', { class: 'num' }, percent(row.actual_share)), h('td', { class: 'num dim' }, percent(row.intended_share)),
+    h('td', { class: 'num' }, percent(row.answered_share)), h('td', { class: 'num' }, count(row.calls)),
     h('td', { class: 'reasons' }, reasons(row)));
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use lariat_schema::attributes as key;
 use serde_json::{Map, Value, json};
 
 use crate::reports::encode;
@@ -22,13 +23,14 @@ pub(super) fn decisions(decisions: &[RecordBatch], attempts: &[RecordBatch]) -> 
             let attempts = by_decision.remove(&name(&decision)).unwrap_or_default();
             let eligible = decision.shift_remove("eligible").unwrap_or_default();
             let excluded = decision.shift_remove("excluded").unwrap_or_default();
+            let attributes = decision.get("attributes").cloned().unwrap_or_default();
             let count = attempts.len();
             // `attempts` is the count as the column and the list as the record: the list is what the contract names.
             let counted = decision.insert("attempts".to_owned(), Value::Array(attempts)).unwrap_or_default();
             decision.insert("attempt_count".to_owned(), counted.clone());
             let whole = counted.as_u64().is_none_or(|counted| u64::try_from(count).is_ok_and(|count| count >= counted));
             decision.insert("attempts_complete".to_owned(), Value::Bool(whole));
-            decision.insert("selections".to_owned(), Value::Array(selections(&eligible, &excluded)));
+            decision.insert("selections".to_owned(), Value::Array(selections(&eligible, &excluded, &attributes)));
             Value::Object(decision)
         })
         .collect()
@@ -54,12 +56,25 @@ fn inputs(text: &Value) -> Value {
         return Value::Null;
     };
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    let typed = |value: &str| value.parse::<serde_json::Number>().map_or_else(|_| json!(value), Value::Number);
     Value::Object(pairs.map(|(name, value)| (name.trim().to_owned(), typed(value.trim()))).collect())
 }
 
-/// Selections in their order. The chosen channel is the eligible one of the best rank; none where nobody was eligible.
-fn selections(eligible: &Value, excluded: &Value) -> Vec<Value> {
+/// A number where the text is one. It is read by the standard library: the JSON reader's may differ in its last bit, and
+/// a selection that is run again needs all of them.
+fn typed(text: &str) -> Value {
+    match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(whole), _) => json!(whole),
+        (_, Ok(number)) => serde_json::Number::from_f64(number).map_or_else(|| json!(text), Value::Number),
+        _ => json!(text),
+    }
+}
+
+/// Selections in their order, each with the seed and snapshot that its event told. The chosen channel is the eligible one of the best rank; none where nobody was eligible.
+fn selections(eligible: &Value, excluded: &Value, attributes: &Value) -> Vec<Value> {
+    let told = |key: &str, ordinal: i64| match ordinal {
+        1 => attributes[key].as_str(),
+        _ => attributes[&*format!("{key}.{ordinal}")].as_str(),
+    };
     let mut selections: BTreeMap<i64, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
     let ordinal = |candidate: &Value| candidate["selection"].as_i64().unwrap_or(1);
     for candidate in eligible.as_array().into_iter().flatten() {
@@ -80,7 +95,26 @@ fn selections(eligible: &Value, excluded: &Value) -> Vec<Value> {
         .map(|(selection, (mut eligible, excluded))| {
             eligible.sort_by_key(|candidate| candidate["rank"].as_i64().unwrap_or(i64::MAX));
             let chosen = eligible.first().map(|first| first["channel"].clone());
-            json!({ "selection": selection, "chosen": chosen, "eligible": eligible, "excluded": excluded })
+            let snapshot = told(key::SNAPSHOT, selection).and_then(|number| number.parse::<i64>().ok());
+            let seed = told(key::SEED, selection);
+            json!({
+                "selection": selection, "chosen": chosen, "seed": seed, "snapshot": snapshot,
+                "eligible": eligible, "excluded": excluded,
+            })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_among_the_inputs_keeps_its_last_bit() {
+        for text in ["1234.5678901234567", "0.000012345678901234568", "100", "-3", "9007199254740993"] {
+            let told = inputs(&json!(format!("a={text}")))["a"].to_string();
+            assert_eq!(told.parse::<f64>(), text.parse::<f64>(), "{told}");
+        }
+        assert_eq!(inputs(&json!("a=x"))["a"], "x");
+    }
 }

@@ -25,8 +25,9 @@ fn decision(id: Uuid, batch_index: i32, trace_id: &str) -> Value {
         "batch_index": batch_index, "trace_id": trace_id, "span_id": format!("{:016x}", batch_index + 1),
         "profile": "public", "chain": "ethereum", "result": "success", "attempts": 2, "adjusted_count": 1.0,
         "keep_reason": "failover",
+        "attributes": { "lariat.seed": "00000000000000ff", "lariat.snapshot": "7", "lariat.seed.2": "0000000000000100" },
         "eligible": [
-            { "selection": 1, "rank": 1, "provider_id": "a", "transport": "http", "score": 12.5, "probability": 0.8, "inputs": "latency_ms=12.5" },
+            { "selection": 1, "rank": 1, "provider_id": "a", "transport": "http", "score": 12.5, "probability": 0.8, "inputs": "latency_ms=12.5,priority=1" },
             { "selection": 1, "rank": 2, "provider_id": "b", "transport": "ws", "score": 20.0, "probability": 0.2 },
             { "selection": 2, "rank": 1, "provider_id": "b", "transport": "ws", "probability": 1.0 },
         ],
@@ -69,15 +70,19 @@ async fn a_decision_is_rebuilt_with_its_selections_and_attempts_by_either_form_o
         assert_eq!(
             found["selections"][0],
             json!({
-                "selection": 1, "chosen": "a:http",
+                "selection": 1, "chosen": "a:http", "seed": "00000000000000ff", "snapshot": 7,
                 "eligible": [
-                    { "rank": 1, "channel": "a:http", "score": 12.5, "probability": 0.8, "inputs": { "latency_ms": 12.5 } },
+                    { "rank": 1, "channel": "a:http", "score": 12.5, "probability": 0.8, "inputs": { "latency_ms": 12.5, "priority": 1 } },
                     { "rank": 2, "channel": "b:ws", "score": 20.0, "probability": 0.2, "inputs": null },
                 ],
                 "excluded": [{ "channel": "c:http", "reason": "circuit_open" }],
             })
         );
         assert_eq!(found["selections"][1]["chosen"], "b:ws");
+        assert_eq!(
+            (&found["selections"][1]["seed"], &found["selections"][1]["snapshot"]),
+            (&json!("0000000000000100"), &Value::Null)
+        );
         let outcomes: Vec<_> =
             found["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
         assert_eq!(outcomes, ["timeout", "success"]);

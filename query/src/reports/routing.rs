@@ -1,6 +1,7 @@
 //! The report `routing`: what the strategies intended against what happened, and why channels were passed over. Intended
-//! is the sum of the probabilities with which selections put a channel first; actual is the calls it answered. They part
-//! where providers fail. Counts are of all decisions, before sampling.
+//! is the sum of the probabilities with which first selections put a channel first; actual is the first attempts that it
+//! got. They differ by chance alone, unless a strategy does not do what it says. What a channel answered in the end
+//! stands beside: that part is the providers' doing. Counts are of all decisions, before sampling.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub(super) const COLUMNS: &[Column] = &[
     ("selections", "Int64"),
     ("intended_share", "Float64"),
     ("actual_share", "Float64"),
+    ("first_attempts", "Int64"),
+    ("answered_share", "Float64"),
     ("calls", "Int64"),
     ("excluded", "Map(Utf8, Int64)"),
 ];
@@ -34,6 +37,7 @@ const KEYS: &str = "profile, chain, strategy, provider_id, transport, region";
 struct Sums {
     eligible: i64,
     probability: f64,
+    first_attempts: i64,
     calls: i64,
     excluded: BTreeMap<String, i64>,
 }
@@ -45,6 +49,14 @@ impl Sums {
         let excluded = self.excluded.iter().filter(|(reason, _)| *reason != waived).map(|(_, count)| count);
         self.eligible + excluded.sum::<i64>()
     }
+}
+
+/// What the shares of a group in a region are of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    probability: f64,
+    first_attempts: i64,
+    calls: i64,
 }
 
 /// Profile, chain and strategy: what shares are of.
@@ -64,6 +76,8 @@ struct Row<'a> {
     selections: i64,
     intended_share: Option<f64>,
     actual_share: Option<f64>,
+    first_attempts: i64,
+    answered_share: Option<f64>,
     calls: i64,
     excluded: &'a BTreeMap<String, i64>,
 }
@@ -71,7 +85,8 @@ struct Row<'a> {
 /// The question for sums.
 pub(super) fn question(parameters: &Parameters) -> String {
     format!(
-        "SELECT {KEYS}, sum(eligible_count) AS eligible, sum(probability_sum) AS probability, sum(calls) AS calls \
+        "SELECT {KEYS}, sum(eligible_count) AS eligible, COALESCE(sum(first_probability_sum), 0.0) AS probability, \
+         COALESCE(sum(first_attempts), 0) AS first_attempts, sum(calls) AS calls \
          FROM rollups WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
         sql_text::within(parameters.cell_window()),
         parameters.conditions(),
@@ -108,10 +123,11 @@ pub(super) fn sheet(sums: &[RecordBatch], exclusions: &[RecordBatch], limit: usi
     let mut all = All::new();
     for batch in sums {
         let (eligible, calls) = (integers(batch, "eligible")?, integers(batch, "calls")?);
-        let probability = floats(batch, "probability")?;
+        let (probability, first_attempts) = (floats(batch, "probability")?, integers(batch, "first_attempts")?);
         each_row(batch, &mut all, |sums, row| {
             sums.eligible += count_at(&eligible, row);
             sums.calls += count_at(&calls, row);
+            sums.first_attempts += count_at(&first_attempts, row);
             sums.probability += probability.value(row);
         })?;
     }
@@ -122,11 +138,12 @@ pub(super) fn sheet(sums: &[RecordBatch], exclusions: &[RecordBatch], limit: usi
         })?;
     }
     let rows = all.iter().flat_map(|(group, channels)| {
-        let mut totals: BTreeMap<&Option<String>, (f64, i64)> = BTreeMap::new();
+        let mut totals: BTreeMap<&Option<String>, Totals> = BTreeMap::new();
         for (region, sums) in channels.values().flatten() {
             let total = totals.entry(region).or_default();
-            total.0 += sums.probability;
-            total.1 += sums.calls;
+            total.probability += sums.probability;
+            total.first_attempts += sums.first_attempts;
+            total.calls += sums.calls;
         }
         let rows = channels.iter().flat_map(move |(channel, regions)| {
             let totals = totals.clone();
@@ -142,9 +159,9 @@ fn row<'a>(
     [provider_id, transport]: &'a Channel,
     region: &'a Option<String>,
     sums: &'a Sums,
-    total: Option<(f64, i64)>,
+    total: Option<Totals>,
 ) -> Row<'a> {
-    let (probability, calls) = total.unwrap_or_default();
+    let Totals { probability, first_attempts, calls } = total.unwrap_or_default();
     Row {
         profile,
         chain,
@@ -154,7 +171,9 @@ fn row<'a>(
         region,
         selections: sums.selections(),
         intended_share: (probability > 0.0).then(|| sums.probability / probability),
-        actual_share: share(sums.calls, calls),
+        actual_share: share(sums.first_attempts, first_attempts),
+        first_attempts: sums.first_attempts,
+        answered_share: share(sums.calls, calls),
         calls: sums.calls,
         excluded: &sums.excluded,
     }

@@ -137,10 +137,12 @@ async fn errors_are_counted_by_provider_and_category_with_their_share() {
 
 #[tokio::test]
 async fn routing_shows_intended_and_actual_shares_and_why_channels_were_passed_over() {
-    let candidate = |provider: &str, eligible: i64, probability: f64, excluded: Value| {
+    let candidate = |provider: &str, eligible: i64, probability: f64, first_attempts: i64, excluded: Value| {
         let mut row = cell(json!({ "provider_id": provider, "result": null }), 0, 1_000_000);
+        row["first_probability_sum"] = json!(probability);
+        row["first_attempts"] = json!(first_attempts);
         row["eligible_count"] = json!(eligible);
-        row["probability_sum"] = json!(probability);
+        row["probability_sum"] = json!(probability + 1.0);
         row["excluded"] = excluded;
         row
     };
@@ -151,10 +153,11 @@ async fn routing_shows_intended_and_actual_shares_and_why_channels_were_passed_o
                 "a",
                 10,
                 7.5,
+                8,
                 json!([{ "reason": "circuit_open", "count": 2 }, { "reason": "lagging", "count": 1 }]),
             ),
-            candidate("a", 0, 0.0, json!([{ "reason": "circuit_open", "count": 3 }])),
-            candidate("b", 10, 2.5, json!(null)),
+            candidate("a", 0, 0.0, 0, json!([{ "reason": "circuit_open", "count": 3 }])),
+            candidate("b", 10, 2.5, 2, json!(null)),
             cell(json!({ "provider_id": "a" }), 6, 1_000_000),
             cell(json!({ "provider_id": "b" }), 4, 1_000_000),
         ],
@@ -164,7 +167,8 @@ async fn routing_shows_intended_and_actual_shares_and_why_channels_were_passed_o
         rows[0],
         json!({
             "profile": "public", "chain": "ethereum", "strategy": "fastest", "provider_id": "a", "transport": "http",
-            "region": null, "selections": 16, "intended_share": 0.75, "actual_share": 0.6, "calls": 6,
+            "region": null, "selections": 16, "intended_share": 0.75, "actual_share": 0.8, "first_attempts": 8,
+            "answered_share": 0.6, "calls": 6,
             "excluded": { "circuit_open": 5, "lagging": 1 },
         })
     );
