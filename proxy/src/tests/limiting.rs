@@ -1,6 +1,7 @@
 //! Clients that call more often than their profile allows.
 
-use super::fixture::{call, collector, eventually, exporter, post, profile, provider, proxy_of};
+use super::fixture::{call, collector, eventually, exporter, fleet_with, post, profile, provider, proxy_of};
+use super::websocket::Client;
 use http::StatusCode;
 use lariat_schema::attributes as key;
 use tokio::net::TcpListener;
@@ -40,6 +41,26 @@ async fn what_is_above_the_rate_is_refused_with_the_time_to_wait_and_recorded_as
     assert_eq!(of[key::ERROR_CATEGORY], "local_capacity");
     assert_eq!(of[key::RPC_STATUS_CODE], "-32005");
     assert_eq!(of[key::ATTEMPTS], "0");
+}
+
+#[tokio::test]
+async fn calls_and_subscriptions_over_a_websocket_stand_under_the_same_limit() {
+    let settings = "rps_limit: 1\nburst_limit: 2\n";
+    let fleet = fleet_with(settings, vec![provider("a", |it| it).await]).await;
+    let mut client = Client::connect(fleet.proxy.address(), "/ws/rpc/ethereum").await;
+    let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["syncing"]}"#;
+    for frame in [call("eth_chainId"), subscribe.to_owned()] {
+        let mut asked = 0;
+        loop {
+            let reply = client.ask(frame.clone()).await;
+            if reply["error"]["code"] == -32005 {
+                assert!(reply["error"]["data"]["retry_after_ms"].as_u64() >= Some(1), "{reply}");
+                break;
+            }
+            asked += 1;
+            assert!(asked < MANY, "{reply}");
+        }
+    }
 }
 
 #[tokio::test]

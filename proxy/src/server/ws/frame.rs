@@ -162,6 +162,10 @@ impl<'a> Answering<'a> {
         };
         let position = self.position(batch_index, batch_size);
         if call.policy.safety == Safety::Subscription {
+            if let Err(retry_after_ms) = self.core.limits.charge(route.profile_at, route.profile) {
+                let refusal = Refusal::RateLimited { retry_after_ms };
+                return self.item(&call, call::refuse(self.core, &route, &call, position, refusal));
+            }
             let answered = subscribe::answer(self.site, self.core, &route, client, &call, position).await;
             return Item { opened: answered.opened, ..self.item(&call, answered.done) };
         }
