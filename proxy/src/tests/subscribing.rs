@@ -10,13 +10,14 @@ use lariat_tools::provider::{Provider, ProviderHandle, ProviderSettings};
 use serde_json::{Value, json};
 
 use super::fixture::{Fleet, call, eventually, fleet_of, post};
+use super::upstreams::connected;
 use super::websocket::{Client, subscribe};
 
 const START: u64 = 1_000;
 const HEADS: &str = r#"["newHeads"]"#;
 const PATH: &str = "/ws/rpc/ethereum";
 
-/// Providers of one chain that grows by hand, over both transports.
+/// Providers of one chain that grows by hand, connected over both transports.
 async fn world(count: usize, websocket: &str) -> (Arc<Chain>, Fleet) {
     let settings = ChainSettings { start_height: START, ..ChainSettings::default() };
     let chain = Arc::new(Chain::manual(settings));
@@ -30,7 +31,12 @@ async fn world(count: usize, websocket: &str) -> (Arc<Chain>, Fleet) {
         writeln!(profile, "      - {{ id: p{i}, priority: {}, url: '{http}', ws_url: '{ws}' }}", i + 1).unwrap();
         providers.push(provider);
     }
-    (chain, fleet_of(providers, &profile).await)
+    let fleet = fleet_of(providers, &profile).await;
+    // The first choice is the first provider only once it can be chosen.
+    for i in 0..count {
+        connected(&fleet, &format!("p{i}")).await;
+    }
+    (chain, fleet)
 }
 
 /// The next event of a subscription; what the proxy tells beside it goes to `told`.

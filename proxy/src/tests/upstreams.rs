@@ -61,7 +61,7 @@ async fn channel(fleet: &Fleet, id: &str, transport: &str, wanted: impl Fn(&serd
     panic!("{id}:{transport} did not come to be as wanted");
 }
 
-async fn connected(fleet: &Fleet, id: &str) {
+pub(super) async fn connected(fleet: &Fleet, id: &str) {
     channel(fleet, id, "ws", |it| it["connected"] == true).await;
 }
 
