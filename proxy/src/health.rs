@@ -6,7 +6,6 @@
 
 mod book;
 pub(crate) mod evidence;
-mod heads;
 mod heights;
 mod latencies;
 mod status;
@@ -21,8 +20,6 @@ use crate::profiles::ProfileKey;
 use crate::upstream::LinkView;
 pub(crate) use book::{Admission, Book, Change, Succession};
 use evidence::Evidence;
-#[allow(unused_imports, reason = "what listeners of heads get")]
-pub(crate) use heads::{Announced, Head};
 pub(crate) use heights::Noted;
 pub(crate) use status::{Health, Status};
 

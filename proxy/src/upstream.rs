@@ -23,7 +23,6 @@ use crate::record::AttemptEnd;
 use crate::reply_budget::ReplyBudget;
 use crate::trace_context;
 pub(crate) use retry_after::retry_after_ms;
-#[allow(unused_imports, reason = "subscriptions and probes over sockets name them")]
 pub(crate) use socket::{Counts, Feed, Link, LinkView, Socket, State, SubscribeError};
 
 /// Time in which a TCP connection must stand.

@@ -12,14 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use lariat_schema::ids::InstanceId;
 use lariat_schema::vocabulary::{CircuitState, Transport};
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, average};
-use super::heads::{Announced, Head, Heads};
 use super::heights::{Heights, Noted};
 use super::status::{Health, Status};
 use super::{ChannelIndex, ChannelView, EvidenceKey, Place, Snapshot};
@@ -73,7 +70,6 @@ struct Lineage {
     changes: AtomicU64,
     /// By chain id; one lock, which probes and new heads take a few times a second.
     chains: Mutex<HashMap<u64, Heights>>,
-    heads: Heads,
     /// The latest key of an instance.
     keys: AtomicU64,
 }
@@ -124,8 +120,8 @@ impl Book {
     /// `shared` says for each instance whether several profiles use it.
     pub(crate) fn new(shared: Vec<bool>, recovery_ms: u64) -> Self {
         let (number, changes, keys) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let (chains, heads) = (Mutex::default(), Heads::default());
-        let lineage = Arc::new(Lineage { started: Instant::now(), recovery_ms, number, changes, chains, heads, keys });
+        let chains = Mutex::default();
+        let lineage = Arc::new(Lineage { started: Instant::now(), recovery_ms, number, changes, chains, keys });
         let kept = vec![None; shared.len()];
         Self::assemble(
             lineage,
@@ -312,18 +308,6 @@ impl Book {
         drop(chains);
         self.mark();
         noted
-    }
-
-    /// Passes on a head that an instance announced.
-    pub(crate) fn announce(&self, instance: usize, id: &InstanceId, head: Head) {
-        let announced = Announced { instance: id.clone(), head };
-        self.lineage.heads.announce(self.members[instance].chain_id, announced);
-    }
-
-    /// Every head that any instance of that chain announces from now on, under this book and those that succeed it.
-    #[allow(dead_code, reason = "for what a reorganisation can undo: the cache and subscriptions")]
-    pub(crate) fn heads(&self, chain_id: u64) -> broadcast::Receiver<Announced> {
-        self.lineage.heads.listen(chain_id)
     }
 
     /// Notes what a probe makes of an instance's health, with its failures and successes in a row; returns what it was.

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use super::tell_height;
 use crate::core::Core;
-use crate::health::Head;
 use crate::server::Site;
 use crate::upstream::{Feed, State};
 
@@ -84,36 +83,25 @@ async fn read(site: &Site, id: &InstanceId, mut feed: Feed, timeout: Duration, f
     while let Ok(Some(event)) = tokio::time::timeout(timeout, feed.next()).await {
         let core = site.core();
         let Some(at) = core.catalog.instance_at(id) else { return came };
-        let Some(head) = head(&event) else { continue };
+        let Some(number) = number(&event) else { continue };
         came = true;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         freshness.0.store(core.book.now_ms().saturating_add(timeout_ms), Ordering::Relaxed);
-        core.book.announce(at, id, head);
-        tell_height(&core, at, Transport::Ws, head.number);
+        tell_height(&core, at, Transport::Ws, number);
     }
     came
 }
 
+/// A head, as far as it is read here.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawHead<'a> {
+struct Head<'a> {
     #[serde(borrow)]
     number: Cow<'a, str>,
-    #[serde(borrow)]
-    hash: Cow<'a, str>,
-    #[serde(borrow)]
-    parent_hash: Cow<'a, str>,
 }
 
-fn head(event: &[u8]) -> Option<Head> {
-    let raw: RawHead<'_> = serde_json::from_slice(event).ok()?;
-    let hash = |text: &str| -> Option<[u8; 32]> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(text.strip_prefix("0x")?, &mut hash).ok()?;
-        Some(hash)
-    };
-    let number = u64::from_str_radix(raw.number.strip_prefix("0x")?, 16).ok()?;
-    Some(Head { number, hash: hash(&raw.hash)?, parent_hash: hash(&raw.parent_hash)? })
+fn number(event: &[u8]) -> Option<u64> {
+    let head: Head<'_> = serde_json::from_slice(event).ok()?;
+    u64::from_str_radix(head.number.strip_prefix("0x")?, 16).ok()
 }
 
 #[cfg(test)]
@@ -122,12 +110,9 @@ mod tests {
 
     #[test]
     fn a_head_is_read_from_what_providers_send_and_nothing_else_is() {
-        let hash = "ab".repeat(32);
-        let text = format!(r#"{{"number":"0x10","hash":"0x{hash}","parentHash":"0x{hash}","gasUsed":"0x1"}}"#);
-        let read = head(text.as_bytes()).unwrap();
-        assert_eq!((read.number, read.hash, read.parent_hash), (16, [0xab; 32], [0xab; 32]));
-        for text in ["{}", "null", "[]", r#"{"number":"16","hash":"0x1","parentHash":"0x1"}"#, "\"0x10\""] {
-            assert_eq!(head(text.as_bytes()), None, "{text}");
+        assert_eq!(number(br#"{"hash":"0x01","number":"0x10","gasUsed":"0x1"}"#), Some(16));
+        for text in ["{}", "null", "[]", r#"{"number":"16"}"#, "\"0x10\""] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }
 

@@ -125,7 +125,6 @@ impl Socket {
     }
 
     /// Whether it stands now.
-    #[allow(dead_code, reason = "for subscriptions")]
     pub(crate) fn is_connected(&self) -> bool {
         self.link.view().connected
     }
