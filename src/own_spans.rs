@@ -25,7 +25,7 @@ use opentelemetry_sdk::trace::{
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Environment;
@@ -85,9 +85,10 @@ impl OwnSpans {
         let provider = SdkTracerProvider::builder().with_span_processor(Processor(destination)).build();
         let ours = Targets::new().with_targets(OURS.map(|target| (target, LevelFilter::INFO)));
         // An event would only repeat the log line in its span.
-        let spans = filter_fn(|metadata| metadata.is_span());
+        // With the bound on the level, what libraries trace of every frame and stream is not even made.
+        let spans = filter_fn(|metadata| metadata.is_span()).with_max_level_hint(LevelFilter::INFO);
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("lariat"));
-        Some(layer.with_location(false).with_threads(false).with_filter(ours).with_filter(spans))
+        Some(layer.with_location(false).with_threads(false).with_filter(ours.and(spans)))
     }
 
     /// Sends them to that OTLP endpoint over gRPC from now on, under that name. Needs a runtime.
