@@ -3,8 +3,12 @@
 //! Every batch was checked against its table's schema when it came in ([`has_schema_of`]), so a wrong name or type here
 //! is a mistake of this crate and not of the sender: the access does not return an error that no caller could cure.
 
-use arrow::array::{Array, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::array::{Float64Array, TimestampNanosecondArray};
+use arrow::array::{
+    Array, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampNanosecondArray,
+};
+use arrow::compute::FilterBuilder;
+use arrow::error::ArrowError;
 use lariat_schema::tables::Table;
 
 /// True if the batch has exactly the columns of the table.
@@ -18,11 +22,15 @@ pub(crate) fn has_schema_of(batch: &RecordBatch, table: Table) -> bool {
             .all(|(found, wanted)| found.name() == wanted.name() && found.data_type() == wanted.data_type())
 }
 
-/// A column by name and type.
+/// Where a column stands.
+pub(crate) fn place(batch: &RecordBatch, name: &str) -> Option<usize> {
+    batch.schema_ref().fields().iter().position(|field| field.name() == name)
+}
+
+/// A column by name and type. It is looked for from the first on: once for a batch, never for a row.
 pub(crate) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> &'a T {
-    batch
-        .column_by_name(name)
-        .and_then(|column| column.as_any().downcast_ref())
+    place(batch, name)
+        .and_then(|place| batch.column(place).as_any().downcast_ref())
         .expect("the batch was checked against its table's schema, which has this column with this type")
 }
 
@@ -54,6 +62,25 @@ pub(crate) fn moments<'a>(batch: &'a RecordBatch, name: &str) -> &'a TimestampNa
 /// A column of ids.
 pub(crate) fn ids<'a>(batch: &'a RecordBatch, name: &str) -> &'a FixedSizeBinaryArray {
     column(batch, name)
+}
+
+/// The rows that the mask names. A column without any value is cut to the length instead of being copied.
+pub(crate) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch, ArrowError> {
+    let rows = mask.true_count();
+    if rows == batch.num_rows() {
+        return Ok(batch.clone());
+    }
+    let filter = FilterBuilder::new(mask).optimize().build();
+    let columns = batch
+        .columns()
+        .iter()
+        .map(
+            |column| {
+                if column.null_count() == column.len() { Ok(column.slice(0, rows)) } else { filter.filter(column) }
+            },
+        )
+        .collect::<Result<_, _>>()?;
+    RecordBatch::try_new(batch.schema(), columns)
 }
 
 /// A text of a row, if it is there.

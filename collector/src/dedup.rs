@@ -6,11 +6,13 @@
 //! the log has it, and forgotten again when the log could not take it. Memory is bounded by [`Window::max_keys`]: past
 //! it the oldest requests leave before their time, which is counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use arrow::array::BooleanArray;
 use lariat_schema::vocabulary::Signal;
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::hashed::HashedMap;
 
 /// How long a request is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,7 @@ struct Remembered {
 #[derive(Debug)]
 pub(crate) struct Dedup {
     window: Window,
-    contents: HashMap<u128, u64>,
+    contents: HashedMap<u64>,
     requests: VecDeque<Remembered>,
     decisions: u64,
     evicted_early: u64,
@@ -56,7 +58,7 @@ pub(crate) struct Dedup {
 
 impl Dedup {
     pub(crate) fn new(window: Window) -> Self {
-        Self { window, contents: HashMap::new(), requests: VecDeque::new(), decisions: 0, evicted_early: 0 }
+        Self { window, contents: HashedMap::default(), requests: VecDeque::new(), decisions: 0, evicted_early: 0 }
     }
 
     /// Says what of a request is new.

@@ -23,6 +23,8 @@ use pending::{Pending, Waiting};
 use spans::{Mark, SpanKey, Spans};
 use threshold::{Incoming, Threshold, random_bits};
 
+use crate::hashed::HashedMap;
+
 /// How long a span waits for its root.
 pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
 /// Spans that may wait: beyond it the oldest are decided alone.
@@ -36,8 +38,8 @@ struct Verdict {
     mark: Option<Mark>,
 }
 
-/// A change of the ledger caused by deciding.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A change of the ledger caused by deciding: of neighbouring rows of one owner together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Fate {
     /// Entry that the record came with.
     pub(crate) lsn: u64,
@@ -45,7 +47,7 @@ pub(crate) struct Fate {
     pub(crate) account_id: Option<String>,
     pub(crate) kept: i64,
     pub(crate) sampled_out: i64,
-    /// Positive when records begin to wait, negative when they are decided.
+    /// Records that begin to wait, less those that wait no longer.
     pub(crate) waiting: i64,
 }
 
@@ -55,6 +57,33 @@ pub(crate) struct Outcome {
     /// Kept rows, by the entry that they came with.
     pub(crate) kept: Vec<(u64, RecordBatch)>,
     pub(crate) fates: Vec<Fate>,
+}
+
+impl Outcome {
+    /// Counts a row's verdict, none yet being no fate; who calls counts the waiting.
+    fn count(&mut self, lsn: u64, spans: &Spans<'_>, row: usize, verdict: Option<Verdict>) -> &mut Fate {
+        let (profile, account_id) = (spans.profile(row), spans.account_id(row));
+        let same = |last: &Fate| {
+            last.lsn == lsn && last.profile.as_deref() == profile && last.account_id.as_deref() == account_id
+        };
+        let at = match self.fates.last() {
+            Some(last) if same(last) => self.fates.len() - 1,
+            _ => {
+                self.fates.push(Fate {
+                    lsn,
+                    profile: profile.map(str::to_owned),
+                    account_id: account_id.map(str::to_owned),
+                    ..Fate::default()
+                });
+                self.fates.len() - 1
+            }
+        };
+        let fate = &mut self.fates[at];
+        let kept = verdict.is_some_and(|verdict| verdict.mark.is_some());
+        fate.kept += i64::from(kept);
+        fate.sampled_out += i64::from(verdict.is_some() && !kept);
+        fate
+    }
 }
 
 /// Spans of one entry.
@@ -73,7 +102,7 @@ pub(crate) struct Arrival<'a> {
 pub(crate) struct Keeper {
     policies: Policies,
     window_nanos: i64,
-    verdicts: HashMap<SpanKey, (i64, Verdict)>,
+    verdicts: HashedMap<(i64, Verdict)>,
     verdict_order: VecDeque<(i64, SpanKey)>,
     pending: Pending,
     second: i64,
@@ -86,7 +115,7 @@ impl Keeper {
         Self {
             policies: Policies::default(),
             window_nanos,
-            verdicts: HashMap::new(),
+            verdicts: HashedMap::default(),
             verdict_order: VecDeque::new(),
             pending: Pending::default(),
             second: i64::MIN,
@@ -176,7 +205,7 @@ impl Keeper {
         let mut waiting = Vec::new();
         for (row, verdict) in verdicts.iter().enumerate() {
             if arrival.wanted {
-                outcome.fates.push(fate(arrival.lsn, spans, row, *verdict));
+                outcome.count(arrival.lsn, spans, row, *verdict).waiting += i64::from(verdict.is_none());
             }
             if verdict.is_none() {
                 let parent = spans.parent(row).unwrap_or_default();
@@ -214,9 +243,7 @@ impl Keeper {
             let mut marks = vec![None; batch.num_rows()];
             for (row, verdict) in rows.iter().filter(|_| wanted) {
                 marks[*row] = verdict.mark;
-                let mut decided = fate(lsn, &spans, *row, Some(*verdict));
-                decided.waiting = -1;
-                outcome.fates.push(decided);
+                outcome.count(lsn, &spans, *row, Some(*verdict)).waiting -= 1;
             }
             if marks.iter().any(Option::is_some) {
                 outcome.kept.push((lsn, spans::marked(&batch, &marks)?));
@@ -321,18 +348,6 @@ impl Keeper {
                 self.verdicts.remove(&key);
             }
         }
-    }
-}
-
-fn fate(lsn: u64, spans: &Spans<'_>, row: usize, verdict: Option<Verdict>) -> Fate {
-    let kept = verdict.is_some_and(|verdict| verdict.mark.is_some());
-    Fate {
-        lsn,
-        profile: spans.profile(row).map(str::to_owned),
-        account_id: spans.account_id(row).map(str::to_owned),
-        kept: i64::from(kept),
-        sampled_out: i64::from(verdict.is_some() && !kept),
-        waiting: i64::from(verdict.is_none()),
     }
 }
 

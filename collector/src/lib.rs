@@ -8,6 +8,8 @@ pub mod decode;
 
 mod columns;
 
+mod hashed;
+
 pub mod ingest;
 
 mod dedup;

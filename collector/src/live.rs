@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, MapArray, RecordBatch, StringArray};
+use arrow::array::{Array, Int32Array, MapArray, RecordBatch, StringArray};
 use lariat_schema::events;
 use lariat_schema::layout::date_and_hour;
 use lariat_schema::live::{LiveBlock, LiveDecision, LiveEvent, LiveTransition};
@@ -43,28 +43,41 @@ impl Live {
         (held.iter().skip(skip).cloned().collect(), self.sender.subscribe())
     }
 
-    /// Tells of rows that were kept.
-    pub(crate) fn show(&self, shown: &Shown) {
-        for batch in &shown.spans {
-            self.show_spans(batch);
+    /// Tells of rows that were kept, of several entries in their order.
+    pub(crate) fn show_all(&self, shown: &[Shown]) {
+        // Held over the sending, so that a new subscriber finds each decision in exactly one place.
+        let mut recent = self.recent.lock();
+        let listening = self.sender.receiver_count() > 0;
+        let first = if listening { 0 } else { newest(shown) };
+        for shown in &shown[first..] {
+            for batch in &shown.spans {
+                self.show_spans(batch, &mut recent);
+            }
         }
-        if self.sender.receiver_count() > 0 {
-            for event in shown.logs.iter().flat_map(events_of) {
+        if listening {
+            for event in shown.iter().flat_map(|shown| &shown.logs).flat_map(events_of) {
                 let _ = self.sender.send(Arc::new(event));
             }
         }
     }
 
-    fn show_spans(&self, batch: &RecordBatch) {
+    /// Tells of rows that were kept.
+    pub(crate) fn show(&self, shown: &Shown) {
+        self.show_all(std::slice::from_ref(shown));
+    }
+
+    fn show_spans(&self, batch: &RecordBatch, recent: &mut VecDeque<Arc<LiveEvent>>) {
         let mut rows = decisions(batch);
-        // Held over the sending, so that a new subscriber finds each decision in exactly one place.
-        let mut recent = self.recent.lock();
         if self.sender.receiver_count() == 0 {
             let skip = rows.len().saturating_sub(RECENT);
             rows.drain(..skip);
         }
+        if rows.is_empty() {
+            return;
+        }
+        let columns = DecisionColumns::of(batch);
         for row in rows {
-            let event = Arc::new(LiveEvent::Decision(Box::new(decision(batch, row))));
+            let event = Arc::new(LiveEvent::Decision(Box::new(columns.decision(row))));
             if recent.len() == RECENT {
                 recent.pop_front();
             }
@@ -74,41 +87,94 @@ impl Live {
     }
 }
 
-fn decisions(batch: &RecordBatch) -> Vec<usize> {
-    let (kinds, requests) = (texts(batch, "span_kind"), id_column(batch, "request_id"));
-    (0..batch.num_rows()).filter(|row| kinds.value(*row) == "server" && requests.is_valid(*row)).collect()
+/// The entry from which on the newest decisions are: those before it would be forgotten at once.
+fn newest(shown: &[Shown]) -> usize {
+    let mut found = 0;
+    let newest = shown.iter().rposition(|shown| {
+        found += shown.spans.iter().map(|batch| decisions(batch).len()).sum::<usize>();
+        found >= RECENT
+    });
+    newest.unwrap_or(0)
 }
 
-fn decision(batch: &RecordBatch, row: usize) -> LiveDecision {
-    let optional = |name: &str| text(texts(batch, name), row).map(str::to_owned);
-    let required = |name: &str| optional(name).unwrap_or_default();
-    let number = |name: &str| int(ints(batch, name), row).unwrap_or(0);
-    let request: Option<[u8; 16]> = id_column(batch, "request_id").value(row).try_into().ok();
-    LiveDecision {
-        time: rfc3339(moments(batch, "time").value(row)),
-        request_id: request.map(|bytes| ids::RequestId::from_bytes(bytes).to_string()).unwrap_or_default(),
-        batch_index: number("batch_index"),
-        trace_id: hex::encode(id_column(batch, "trace_id").value(row)),
-        node_id: required("node_id"),
-        region: required("region"),
-        profile: required("profile"),
-        account_id: optional("account_id"),
-        chain: required("chain"),
-        method: required("method"),
-        strategy: optional("strategy"),
-        provider_id: optional("provider_id"),
-        transport: optional("transport"),
-        client_transport: optional("client_transport"),
-        origin: optional("origin"),
-        answered_by: optional("answered_by"),
-        result: required("result"),
-        error_category: optional("error_category"),
-        status_code: optional("status_code"),
-        attempts: number("attempts"),
-        failovers: number("failovers"),
-        duration_ns: long(longs(batch, "duration_ns"), row).unwrap_or(0),
-        adjusted_count: double(doubles(batch, "adjusted_count"), row),
-        keep_reason: required("keep_reason"),
+fn decisions(batch: &RecordBatch) -> Vec<usize> {
+    let (kinds, requests) = (texts(batch, "span_kind"), id_column(batch, "request_id"));
+    (0..batch.num_rows()).filter(|row| requests.is_valid(*row) && kinds.value(*row) == "server").collect()
+}
+
+/// The columns that an event tells of, found once for a batch.
+struct DecisionColumns<'a> {
+    batch: &'a RecordBatch,
+    texts: [&'a StringArray; TEXTS.len()],
+    batch_index: &'a Int32Array,
+    attempts: &'a Int32Array,
+    failovers: &'a Int32Array,
+}
+
+/// Columns of texts, in the order of the event's fields.
+const TEXTS: [&str; 16] = [
+    "node_id",
+    "region",
+    "profile",
+    "account_id",
+    "chain",
+    "method",
+    "strategy",
+    "provider_id",
+    "transport",
+    "client_transport",
+    "origin",
+    "answered_by",
+    "result",
+    "error_category",
+    "status_code",
+    "keep_reason",
+];
+
+impl<'a> DecisionColumns<'a> {
+    fn of(batch: &'a RecordBatch) -> Self {
+        Self {
+            batch,
+            texts: TEXTS.map(|name| texts(batch, name)),
+            batch_index: ints(batch, "batch_index"),
+            attempts: ints(batch, "attempts"),
+            failovers: ints(batch, "failovers"),
+        }
+    }
+
+    fn decision(&self, row: usize) -> LiveDecision {
+        let batch = self.batch;
+        let [node_id, region, profile, account_id, chain, method, strategy, provider_id, rest @ ..] =
+            self.texts.map(|column| text(column, row).map(str::to_owned));
+        let [transport, client_transport, origin, answered_by, result, error_category, status_code, keep_reason] = rest;
+        let number = |column: &Int32Array| int(column, row).unwrap_or(0);
+        let request: Option<[u8; 16]> = id_column(batch, "request_id").value(row).try_into().ok();
+        LiveDecision {
+            time: rfc3339(moments(batch, "time").value(row)),
+            request_id: request.map(|bytes| ids::RequestId::from_bytes(bytes).to_string()).unwrap_or_default(),
+            batch_index: number(self.batch_index),
+            trace_id: hex::encode(id_column(batch, "trace_id").value(row)),
+            node_id: node_id.unwrap_or_default(),
+            region: region.unwrap_or_default(),
+            profile: profile.unwrap_or_default(),
+            account_id,
+            chain: chain.unwrap_or_default(),
+            method: method.unwrap_or_default(),
+            strategy,
+            provider_id,
+            transport,
+            client_transport,
+            origin,
+            answered_by,
+            result: result.unwrap_or_default(),
+            error_category,
+            status_code,
+            attempts: number(self.attempts),
+            failovers: number(self.failovers),
+            duration_ns: long(longs(batch, "duration_ns"), row).unwrap_or(0),
+            adjusted_count: double(doubles(batch, "adjusted_count"), row),
+            keep_reason: keep_reason.unwrap_or_default(),
+        }
     }
 }
 

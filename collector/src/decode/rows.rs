@@ -206,7 +206,15 @@ impl Rows {
         let ordered = schema
             .fields()
             .iter()
-            .map(|field| columns.remove(field.name().as_str()).expect("every column of the table is built"))
+            .map(|field| {
+                let mut column = columns.remove(field.name().as_str()).expect("every column of the table is built");
+                // Builders begin with room for a thousand rows and double from there: a batch lives long, so what it
+                // takes is what its rows take.
+                if let Some(column) = Arc::get_mut(&mut column) {
+                    column.shrink_to_fit();
+                }
+                column
+            })
             .collect();
         let batch = RecordBatch::try_new(schema, ordered).expect("every column has the table's type and length");
         if self.rejected == 0 && malformed_selections > 0 {

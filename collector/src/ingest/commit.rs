@@ -12,8 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::error::ArrowError;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::NANOS_PER_SECOND;
@@ -21,20 +20,20 @@ use lariat_schema::vocabulary::Signal;
 use tokio::sync::oneshot;
 
 use super::{Committed, Refused};
-use crate::columns::{count, signed};
+use crate::columns::{count, filtered, signed};
 use crate::decode::Decoded;
 use crate::dedup::{Dedup, Judgement};
 use crate::keep::Policies;
 use crate::keep::spans::with_columns;
 use crate::ledger::LedgerKey;
 use crate::live::count_decisions;
-use crate::log::entry::{self, BadEntry};
+use crate::log::entry::{self, BadEntry, Packer};
 use crate::log::{Entry, Header, InForce, Log, Received};
 use crate::node_status::{self, Facts};
 use crate::rollup::rows::moments;
 use crate::store::ReadStore;
 use crate::store::core::Core;
-use crate::store::state::owner;
+use crate::store::state::Owners;
 
 /// Requests of one sync: more would make the first of them wait.
 const GROUP_REQUESTS: usize = 256;
@@ -44,8 +43,6 @@ const GROUP_BYTES: usize = 16 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// When a client may come back after the disk failed.
 pub(crate) const RETRY_DISK: Duration = Duration::from_secs(2);
-/// Rows that Arrow's builders have room for at first.
-const BUILDER_ROWS: usize = 1_024;
 /// Nanoseconds between two flushes of the open cells.
 const ROLLUP_FLUSH_NANOS: i64 = 10 * NANOS_PER_SECOND;
 
@@ -67,6 +64,7 @@ pub(crate) enum Message {
 pub(crate) struct Committer {
     pub(crate) core: Arc<Core>,
     pub(crate) log: Log,
+    pub(crate) packer: Packer,
     pub(crate) dedup: Dedup,
     pub(crate) wanted_policies: Arc<ArcSwap<Policies>>,
     pub(crate) policies: Arc<Policies>,
@@ -196,13 +194,13 @@ impl Committer {
         let received = received(signal, &batch, judgement.fresh.as_ref());
         let Judgement { fresh, deduplicated, conflicts, keys } = judgement;
         let batch = match &fresh {
-            Some(fresh) => filter_record_batch(&batch, fresh)?,
+            Some(fresh) => filtered(&batch, fresh)?,
             None => batch,
         };
         let accepted = count(batch.num_rows());
         let batch = (accepted > 0).then(|| at_commit(batch, commit)).transpose()?;
         let decisions = batch.as_ref().filter(|_| signal == Signal::Traces).map_or(0, count_decisions);
-        let (packed, row_bytes) = batch.as_ref().map(entry::pack).transpose()?.unwrap_or_default();
+        let (packed, row_bytes) = batch.as_ref().map(|batch| self.packer.pack(batch)).transpose()?.unwrap_or_default();
         let header = Header {
             version: entry::VERSION,
             lsn,
@@ -260,9 +258,7 @@ impl Committer {
                 let _ = reply.send(Ok(committed));
             }
         }
-        for shown in &shown {
-            self.core.live.show(shown);
-        }
+        self.core.live.show_all(&shown);
     }
 
     fn commit_status(&mut self, now: i64) {
@@ -283,7 +279,10 @@ impl Committer {
             })
         };
         let mut frames = Vec::new();
-        match row.map_err(BadEntry::from).and_then(|row| status_entry(row, lsn, commit, &mut frames)) {
+        match row
+            .map_err(BadEntry::from)
+            .and_then(|row| status_entry(&mut self.packer, row, (lsn, commit), &mut frames))
+        {
             Ok(prepared) => self.write(&frames, vec![(prepared, 0)]),
             Err(error) => tracing::error!(%error, "cannot make the node's status"),
         }
@@ -306,9 +305,14 @@ fn gather(first: Job, receiver: &Receiver<Message>) -> (Vec<Job>, bool) {
     (jobs, false)
 }
 
-fn status_entry(row: RecordBatch, lsn: u64, commit: i64, frames: &mut Vec<u8>) -> Result<Prepared, BadEntry> {
+fn status_entry(
+    packer: &mut Packer,
+    row: RecordBatch,
+    (lsn, commit): (u64, i64),
+    frames: &mut Vec<u8>,
+) -> Result<Prepared, BadEntry> {
     let batch = at_commit(row, commit)?;
-    let (packed, row_bytes) = entry::pack(&batch)?;
+    let (packed, row_bytes) = packer.pack(&batch)?;
     let header = Header {
         version: entry::VERSION,
         lsn,
@@ -336,15 +340,9 @@ fn not_durable(error: &dyn std::fmt::Display) -> Refused {
     Refused::NotDurable { reason: error.to_string(), retry_after: RETRY_DISK }
 }
 
-/// The batch with its commit time, in buffers of its size: builders begin with room for a thousand rows, which for
-/// requests of a few rows and many columns would be most of the memory.
+/// The batch with its commit time.
 fn at_commit(batch: RecordBatch, commit: i64) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
-    let batch = if rows < BUILDER_ROWS {
-        take_record_batch(&batch, &(0_u32..).take(rows).collect::<UInt32Array>())?
-    } else {
-        batch
-    };
     with_columns(batch, &[("observed_time", moments(vec![commit; rows]))])
 }
 
@@ -359,10 +357,10 @@ pub(crate) fn table_of(signal: Signal) -> Table {
 
 fn received(signal: Signal, batch: &RecordBatch, fresh: Option<&BooleanArray>) -> Vec<Received> {
     let mut owners: BTreeMap<LedgerKey, (u64, u64)> = BTreeMap::new();
-    for row in 0..batch.num_rows() {
-        let counts = owners.entry(owner(signal, batch, row)).or_default();
-        counts.0 += 1;
-        counts.1 += u64::from(fresh.is_some_and(|fresh| fresh.is_valid(row) && !fresh.value(row)));
+    for (owner, run) in Owners::of(signal, batch).runs() {
+        let counts = owners.entry(owner).or_default();
+        counts.0 += count(run.len());
+        counts.1 += fresh.map_or(0, |fresh| count(run.len() - fresh.slice(run.start, run.len()).true_count()));
     }
     owners
         .into_iter()

@@ -20,6 +20,7 @@ use crate::decode::Decoded;
 use crate::dedup::{Dedup, Window};
 use crate::keep::{Keeper, Policies};
 use crate::live::Live;
+use crate::log::entry::Packer;
 use crate::log::{CreateSegment, InForce, Log, Schemas};
 use crate::store::core::{Clock, Core, Counters};
 use crate::store::directory::{Directory, DirectoryError};
@@ -94,6 +95,7 @@ impl Spine {
         let committer = Committer {
             core: Arc::clone(&core),
             log,
+            packer: Packer::new().map_err(|error| OpenError::Thread(std::io::Error::other(error)))?,
             dedup,
             // Differs from what is wanted, so that the first commit puts the wanted ones in force.
             policies: Arc::new(Policies::default()),

@@ -1,12 +1,13 @@
 //! Spans that wait for their root, found by the parent that they wait for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 
 use super::spans::SpanKey;
+use crate::columns::filtered;
+use crate::hashed::HashedMap;
 
 /// A row that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     entries: BTreeMap<u64, Entry>,
-    by_parent: HashMap<SpanKey, Vec<(u64, usize)>>,
+    by_parent: HashedMap<Vec<(u64, usize)>>,
     rows: usize,
 }
 
@@ -108,7 +109,7 @@ impl Pending {
             .map(|entry| {
                 let mask: BooleanArray =
                     (0..entry.batch.num_rows()).map(|row| Some(entry.waiting.contains_key(&row))).collect();
-                filter_record_batch(&entry.batch, &mask)
+                filtered(&entry.batch, &mask)
             })
             .collect()
     }

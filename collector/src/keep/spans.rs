@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
-use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use lariat_schema::vocabulary::{CallResult, KeepReason};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::threshold::{Threshold, with_threshold};
-use crate::columns::{ids, int, ints, long, longs, text, texts};
+use crate::columns::{filtered, ids, int, ints, long, longs, place, text, texts};
 
 /// A span by trace and span id, as one number.
 pub(crate) type SpanKey = u128;
@@ -129,39 +128,37 @@ pub(crate) struct Mark {
 /// The rows that have a mark, with what the marks say in their columns.
 pub(crate) fn marked(batch: &RecordBatch, marks: &[Option<Mark>]) -> Result<RecordBatch, ArrowError> {
     let mask: BooleanArray = marks.iter().map(|mark| Some(mark.is_some())).collect();
-    let kept = filter_record_batch(batch, &mask)?;
+    let kept = filtered(batch, &mask)?;
     let marks: Vec<Mark> = marks.iter().flatten().copied().collect();
-    let old = texts(&kept, "trace_state");
+    let weights: Float64Array = marks.iter().map(|mark| Some(mark.threshold.adjusted_count())).collect();
+    let reasons = StringArray::from_iter_values(marks.iter().map(|mark| mark.reason.as_str()));
+    let mut columns: Vec<(&str, ArrayRef)> =
+        vec![("adjusted_count", Arc::new(weights)), ("keep_reason", Arc::new(reasons))];
+    if marks.iter().any(|mark| mark.threshold != Threshold::ALL) {
+        columns.push(("trace_state", states(texts(&kept, "trace_state"), &marks)));
+    }
+    with_columns(kept, &columns)
+}
+
+/// The trace states with the marks' thresholds.
+fn states(old: &StringArray, marks: &[Mark]) -> ArrayRef {
     let states: StringArray = marks
         .iter()
         .enumerate()
-        .map(|(row, mark)| {
-            let old = text(old, row);
-            if mark.threshold == Threshold::ALL {
-                old.map(str::to_owned)
-            } else {
-                Some(with_threshold(old, mark.threshold))
-            }
+        .map(|(row, mark)| match (text(old, row), mark.threshold) {
+            (old, Threshold::ALL) => old.map(str::to_owned),
+            (old, threshold) => Some(with_threshold(old, threshold)),
         })
         .collect();
-    let weights: Float64Array = marks.iter().map(|mark| Some(mark.threshold.adjusted_count())).collect();
-    let reasons: StringArray = marks.iter().map(|mark| Some(mark.reason.as_str())).collect();
-    with_columns(
-        kept,
-        &[
-            ("trace_state", Arc::new(states) as ArrayRef),
-            ("adjusted_count", Arc::new(weights)),
-            ("keep_reason", Arc::new(reasons)),
-        ],
-    )
+    Arc::new(states)
 }
 
 /// The batch with these columns in place of its own.
 pub(crate) fn with_columns(batch: RecordBatch, columns: &[(&str, ArrayRef)]) -> Result<RecordBatch, ArrowError> {
-    let schema = batch.schema();
     let mut all = batch.columns().to_vec();
     for (name, column) in columns {
-        all[schema.index_of(name)?] = Arc::clone(column);
+        let place = place(&batch, name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?;
+        all[place] = Arc::clone(column);
     }
-    RecordBatch::try_new(schema, all)
+    RecordBatch::try_new(batch.schema(), all)
 }

@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::keep::Policies;
 
-/// Version of this form.
-pub(crate) const VERSION: u8 = 1;
+/// Version of this form. In version 1 the rows' message held every column of its table; now those without any value
+/// are left out and named before it. Both are read.
+pub(crate) const VERSION: u8 = 2;
+/// The oldest version that is read.
+const OLDEST_VERSION: u8 = 1;
 /// No entry is longer: receivers refuse requests far below. A longer length is damage.
 pub(crate) const MAX_ENTRY_BYTES: usize = 256 << 20;
 /// Bytes before the payload.
@@ -74,7 +77,7 @@ pub(crate) enum BadEntry {
     Checksum,
     #[error("its length of {0} bytes is beyond any entry's")]
     Length(usize),
-    #[error("its version is {found}, this program reads {VERSION}")]
+    #[error("its version is {found}, this program reads {OLDEST_VERSION} to {VERSION}")]
     Version { found: u8 },
     #[error("its header: {0}")]
     Header(#[from] serde_json::Error),
@@ -125,7 +128,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Entry, usize), BadEntry> {
     let mut payload = Cursor(payload);
     let header_length = payload.length()?;
     let header: Header = serde_json::from_slice(payload.slice(header_length)?)?;
-    if header.version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&header.version) {
         return Err(BadEntry::Version { found: header.version });
     }
     let count = payload.length()?;
@@ -154,17 +157,48 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Packs rows for an entry; also says the length before compression.
-pub(crate) fn pack(batch: &RecordBatch) -> Result<(Vec<u8>, u64), BadEntry> {
-    let options = IpcWriteOptions::try_new(ALIGNMENT, false, arrow::ipc::MetadataVersion::V5)?;
-    let mut tracker = DictionaryTracker::new(false);
-    let mut context = IpcWriteContext::default();
-    let (_, message) = IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut context)?;
-    let mut plain = Vec::with_capacity(4 + message.ipc_message.len() + message.arrow_data.len());
-    put_length(&mut plain, message.ipc_message.len())?;
-    plain.extend_from_slice(&message.ipc_message);
-    plain.extend_from_slice(&message.arrow_data);
-    Ok((zstd::bulk::compress(&plain, ZSTD_LEVEL)?, crate::columns::count(plain.len())))
+/// Packs rows for entries, one after another: the compressor's tables and the room for the rows are used again.
+pub(crate) struct Packer {
+    compressor: zstd::bulk::Compressor<'static>,
+    options: IpcWriteOptions,
+    plain: Vec<u8>,
+}
+
+/// Beyond this the room for the rows is given back after use: one huge request must not hold it for ever.
+const PACK_BYTES: usize = 4 << 20;
+
+impl Packer {
+    pub(crate) fn new() -> Result<Self, BadEntry> {
+        Ok(Self {
+            compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+            options: IpcWriteOptions::try_new(ALIGNMENT, false, arrow::ipc::MetadataVersion::V5)?,
+            plain: Vec::new(),
+        })
+    }
+
+    /// Packs rows for an entry; also says the length before compression.
+    pub(crate) fn pack(&mut self, batch: &RecordBatch) -> Result<(Vec<u8>, u64), BadEntry> {
+        let (absent, present): (Vec<usize>, Vec<usize>) = (0..batch.num_columns())
+            .partition(|at| batch.num_rows() > 0 && batch.column(*at).null_count() == batch.num_rows());
+        let present = batch.project(&present)?;
+        let mut tracker = DictionaryTracker::new(false);
+        let mut context = IpcWriteContext::default();
+        let (_, message) = IpcDataGenerator::default().encode(&present, &mut tracker, &self.options, &mut context)?;
+        let plain = &mut self.plain;
+        plain.clear();
+        put_length(plain, absent.len())?;
+        for at in absent {
+            put_length(plain, at)?;
+        }
+        put_length(plain, message.ipc_message.len())?;
+        plain.extend_from_slice(&message.ipc_message);
+        plain.extend_from_slice(&message.arrow_data);
+        let packed = self.compressor.compress(plain)?;
+        let bytes = crate::columns::count(plain.len());
+        plain.clear();
+        plain.shrink_to(PACK_BYTES);
+        Ok((packed, bytes))
+    }
 }
 
 /// Schemas as they were when a segment was written.
@@ -211,6 +245,7 @@ impl Schemas {
         let written = self.0.get(&table).cloned().unwrap_or_else(|| table.schema());
         let plain = unpack(entry)?;
         let mut cursor = Cursor(&plain);
+        let written = if entry.header.version > 1 { without(&written, &absent(&mut cursor)?)? } else { written };
         let length = cursor.length()?;
         let message = arrow::ipc::root_as_message(cursor.slice(length)?)
             .map_err(|error| ArrowError::IpcError(error.to_string()))?;
@@ -221,6 +256,17 @@ impl Schemas {
             arrow::ipc::reader::read_record_batch(&body, header, written, &HashMap::new(), None, &message.version())?;
         Ok(Some(widen(batch, &table.schema())?))
     }
+}
+
+/// The columns of a message that are not in it.
+fn absent(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, BadEntry> {
+    let count = cursor.length()?;
+    (0..count.min(cursor.0.len())).map(|_| cursor.length()).collect()
+}
+
+fn without(schema: &SchemaRef, absent: &[usize]) -> Result<SchemaRef, ArrowError> {
+    let present: Vec<usize> = (0..schema.fields().len()).filter(|at| !absent.contains(at)).collect();
+    Ok(std::sync::Arc::new(schema.project(&present)?))
 }
 
 fn unpack(entry: &Entry) -> Result<Vec<u8>, BadEntry> {

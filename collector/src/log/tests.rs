@@ -8,7 +8,7 @@ use crate::fixtures::{batch, decision};
 
 fn entry(lsn: u64) -> (Vec<u8>, (u64, i64)) {
     let rows = batch(Table::Spans, &[decision(u128::from(lsn), json!({}))]);
-    let (packed, row_bytes) = entry::pack(&rows).unwrap();
+    let (packed, row_bytes) = entry::Packer::new().unwrap().pack(&rows).unwrap();
     let header = Header {
         version: entry::VERSION,
         lsn,

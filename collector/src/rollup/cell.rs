@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lariat_schema::tables::SKETCH_SCALE;
 use lariat_schema::vocabulary::RollupFamily;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Dimensions of a cell, in the order of the table's columns.
 pub(crate) const DIMENSIONS: [&str; 12] = [
@@ -39,6 +40,37 @@ pub(crate) struct CellKey {
     pub(crate) family: RollupFamily,
     pub(crate) slice_unix_nanos: i64,
     pub(crate) dimensions: [Option<String>; 12],
+}
+
+/// The same, of a row that is being counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Key<'a> {
+    pub(crate) family: RollupFamily,
+    pub(crate) slice_unix_nanos: i64,
+    pub(crate) dimensions: [Option<&'a str>; 12],
+}
+
+impl Key<'_> {
+    /// A hash that is taken for the key: two keys share one of 128 bits less often than a disk errs.
+    pub(crate) fn hash(&self, scratch: &mut Vec<u8>) -> u128 {
+        scratch.clear();
+        scratch.push(self.family as u8);
+        scratch.extend_from_slice(&self.slice_unix_nanos.to_le_bytes());
+        for dimension in self.dimensions {
+            // Absent is another thing than empty.
+            let length = dimension.map_or(usize::MAX, str::len);
+            scratch.extend_from_slice(&length.to_le_bytes());
+            scratch.extend_from_slice(dimension.unwrap_or_default().as_bytes());
+        }
+        xxh3_128(scratch)
+    }
+}
+
+impl CellKey {
+    pub(crate) fn of(key: &Key<'_>) -> Self {
+        let dimensions = key.dimensions.map(|dimension| dimension.map(str::to_owned));
+        Self { family: key.family, slice_unix_nanos: key.slice_unix_nanos, dimensions }
+    }
 }
 
 /// What a cell counts.

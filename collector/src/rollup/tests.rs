@@ -3,7 +3,10 @@
 use lariat_schema::tables::Table;
 use serde_json::json;
 
+use arrow::array::ListArray;
+
 use super::*;
+use crate::columns::{column, doubles, longs, moments, text, texts};
 use crate::fixtures::{SECOND, START, batch, decision, span};
 
 fn family(rows: &RecordBatch, family: &str) -> Vec<usize> {

@@ -5,9 +5,10 @@
 //! into a file in one step, and is never in both or in neither.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use lariat_schema::node_api::TableRange;
 use lariat_schema::tables::Table;
@@ -206,8 +207,8 @@ impl State {
     fn count_stored(&mut self, lsn: u64, table: Table, batch: &RecordBatch) {
         let Some(signal) = signal_of(table) else { return };
         let mut owners: BTreeMap<LedgerKey, i64> = BTreeMap::new();
-        for row in 0..batch.num_rows() {
-            *owners.entry(owner(signal, batch, row)).or_insert(0) += 1;
+        for (owner, run) in Owners::of(signal, batch).runs() {
+            *owners.entry(owner).or_insert(0) += signed(count(run.len()));
         }
         for (key, stored) in owners {
             self.ledger.add(lsn, key, Counts { stored, ..Counts::default() });
@@ -391,10 +392,36 @@ pub(crate) fn signal_of(table: Table) -> Option<Signal> {
     }
 }
 
-/// Whose record a row is; metrics belong to nobody.
-pub(crate) fn owner(signal: Signal, batch: &RecordBatch, row: usize) -> LedgerKey {
-    if signal == Signal::Metrics {
-        return LedgerKey::new(signal, None, None);
+/// Whose records the rows of a batch are; metrics belong to nobody.
+pub(crate) struct Owners<'a> {
+    signal: Signal,
+    rows: usize,
+    columns: Option<(&'a StringArray, &'a StringArray)>,
+}
+
+impl<'a> Owners<'a> {
+    pub(crate) fn of(signal: Signal, batch: &'a RecordBatch) -> Self {
+        let named = signal != Signal::Metrics;
+        let columns = named.then(|| (texts(batch, "profile"), texts(batch, "account_id")));
+        Self { signal, rows: batch.num_rows(), columns }
     }
-    LedgerKey::new(signal, text(texts(batch, "profile"), row), text(texts(batch, "account_id"), row))
+
+    fn names(&self, row: usize) -> (Option<&'a str>, Option<&'a str>) {
+        self.columns.map_or((None, None), |(profile, account)| (text(profile, row), text(account, row)))
+    }
+
+    /// Neighbouring rows of one owner, together.
+    pub(crate) fn runs(&self) -> Vec<(LedgerKey, Range<usize>)> {
+        let mut runs: Vec<(LedgerKey, Range<usize>)> = Vec::new();
+        let mut owner = (None, None);
+        for row in 0..self.rows {
+            let names = self.names(row);
+            match runs.last_mut() {
+                Some((_, run)) if names == owner => run.end = row + 1,
+                _ => runs.push((LedgerKey::new(self.signal, names.0, names.1), row..row + 1)),
+            }
+            owner = names;
+        }
+        runs
+    }
 }
