@@ -21,7 +21,9 @@ use crate::ingest::spine::{Spine, SpineSettings};
 use crate::keep::{Policies, SamplingPolicy};
 use crate::log::CreateSegment;
 use crate::log::segment::create_on_disk;
-use crate::store::ReadStore;
+use crate::store::maintain::StoreSettings;
+use crate::store::steps::Steps;
+use crate::store::{ReadStore, Retention};
 
 /// Start of the tests' time, Unix nanoseconds: the start of an hour and of a slice.
 pub(crate) const START: i64 = 1_763_683_200_000_000_000;
@@ -104,11 +106,25 @@ pub(crate) struct Place {
     pub(crate) root: tempfile::TempDir,
     pub(crate) now: Arc<AtomicI64>,
     pub(crate) policies: Policies,
+    pub(crate) store: StoreSettings,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), now: Arc::new(AtomicI64::new(START)), policies: Policies::default() }
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            now: Arc::new(AtomicI64::new(START)),
+            policies: Policies::default(),
+            store: StoreSettings {
+                retention: Retention::default(),
+                bucket_retention: Retention::default(),
+                disk_budget_bytes: None,
+                upload_after_nanos: None,
+                // Tests maintain by hand.
+                every: Duration::from_secs(1_000_000),
+                steps: Steps::default(),
+            },
+        }
     }
 
     pub(crate) fn with_rate(rate: f64) -> Self {
@@ -136,6 +152,7 @@ impl Place {
             policies: self.policies.clone(),
             clock: Arc::new(move || now.load(Ordering::SeqCst)),
             create_segment,
+            store: self.store.clone(),
         })
         .unwrap()
     }

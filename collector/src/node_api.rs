@@ -206,7 +206,18 @@ fn exposition(core: &Core) -> String {
         ("log_torn_bytes_total", &counters.torn_bytes, "Bytes cut off the log at start"),
         ("seals_total", &counters.seals, "Seals"),
         ("seal_failures_total", &counters.seal_failures, "Seals that failed"),
-        ("compactions_total", &counters.compactions, "Merges of small files"),
+        ("compactions_total", &counters.compactions, "Merges of sealed files"),
+        ("compaction_failures_total", &counters.compaction_failures, "Merges that failed"),
+        ("verified_files_total", &counters.verified_files, "Sealed files whose checksum was compared since the start"),
+        ("quarantined_files", &counters.quarantined, "Sealed files set aside since they cannot be read"),
+        ("expired_files_total", &counters.expired_files, "Files deleted past their retention"),
+        ("expired_rows_total", &counters.expired_rows, "Rows deleted past their retention"),
+        ("lost_files_total", &counters.lost_files, "Files deleted before their retention, for want of space"),
+        ("lost_rows_total", &counters.lost_rows, "Rows gone before their retention"),
+        ("copies_dropped_total", &counters.copies_dropped, "Local copies given up of files that the bucket has"),
+        ("budget_refusals_total", &counters.budget_refusals, "Requests refused since the disk budget is used up"),
+        ("disk_used_bytes", &counters.disk_used_bytes, "Bytes of the data directory, where there is a budget"),
+        ("clock_jumped", &counters.clock_jumped, "1 while the clock is not believed and so nothing expires"),
     ];
     let mut text = String::new();
     for (name, value, help) in counts {

@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, Timest
 use arrow::error::ArrowError;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
-use lariat_schema::tables::{Table, ledger_fields, range_fields, sequence_fields};
+use lariat_schema::tables::{Table, gone_fields, ledger_fields, range_fields, sequence_fields};
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{ids, long, longs, signed, text, texts};
@@ -79,6 +79,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) refused_bytes: u64,
     pub(crate) ledger: &'a [Line],
     pub(crate) ranges: &'a [TableRange],
+    pub(crate) quarantined: u64,
     pub(crate) sequences: &'a Sequences,
 }
 
@@ -100,6 +101,8 @@ pub(crate) fn row(facts: &Facts<'_>) -> Result<RecordBatch, ArrowError> {
         ("ledger", ledger(facts.ledger)?),
         ("ranges", ranges(facts.ranges)?),
         ("sequences", sequences(facts.sequences)?),
+        ("gone", gone(facts.ranges)?),
+        ("quarantined", number(facts.quarantined)),
     ]);
     in_order(Table::NodeStatus, columns)
 }
@@ -137,6 +140,18 @@ fn ranges(ranges: &[TableRange]) -> Result<ArrayRef, ArrowError> {
         Arc::new(ranges.iter().map(|range| signed(range.rows)).collect::<Int64Array>()),
     ];
     lists(range_fields(), columns, vec![ranges.len()])
+}
+
+fn gone(ranges: &[TableRange]) -> Result<ArrayRef, ArrowError> {
+    let all = || ranges.iter().flat_map(|range| range.gone.iter().map(move |gone| (range.table, gone)));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(all().map(|(table, _)| Some(table.as_str())).collect::<StringArray>()),
+        moments(all().map(|(_, gone)| gone.from_unix_nanos).collect()),
+        moments(all().map(|(_, gone)| gone.to_unix_nanos).collect()),
+        Arc::new(all().map(|(_, gone)| Some(gone.why.as_str())).collect::<StringArray>()),
+        Arc::new(all().map(|(_, gone)| signed(gone.rows)).collect::<Int64Array>()),
+    ];
+    lists(gone_fields(), columns, vec![all().count()])
 }
 
 fn sequences(sequences: &Sequences) -> Result<ArrayRef, ArrowError> {

@@ -96,6 +96,7 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
         policies,
         clock: system_clock(),
         create_segment: Box::new(create_on_disk),
+        store: config.store(),
     };
     let spine = Arc::new(tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??);
     let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;

@@ -3,12 +3,22 @@
 pub(crate) mod core;
 pub(crate) mod directory;
 pub(crate) mod manifest;
-pub(crate) mod seal;
 pub(crate) mod state;
+pub(crate) mod steps;
+
+mod encode;
+pub(crate) mod seal;
 pub(crate) mod write;
+
+mod compact;
+mod gone;
+pub(crate) mod maintain;
+mod merge;
+mod retain;
 
 pub use directory::DirectoryError;
 pub use manifest::ManifestError;
+pub use retain::Retention;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +40,8 @@ pub struct SealedFile {
     pub rows: u64,
     /// Event times of its rows.
     pub times: TimeRange,
+    /// Its copy on this disk was given up for space: the bucket has it, under the same path below its own root.
+    pub only_in_bucket: bool,
 }
 
 /// One table of a store at one moment: every acknowledged row exactly once, in a file or in a batch.
@@ -55,6 +67,8 @@ pub trait ReadStore: Send + Sync + 'static {
     fn watermark_unix_nanos(&self) -> i64;
     /// What each table holds.
     fn ranges(&self) -> Vec<TableRange>;
+    /// A query could not read one of these files: whoever can looks at them.
+    fn suspect(&self, _files: &[Arc<SealedFile>]) {}
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::tables::Table;
 pub const PARQUET_DIR: &str = "parquet";
 /// Folder of the write-ahead log, below the data directory.
 pub const LOG_DIR: &str = "log";
+/// Folder of sealed files that could not be read and were set aside, below the data directory.
+pub const QUARANTINE_DIR: &str = "quarantine";
 /// File that holds the store id, below the data directory.
 pub const STORE_ID_FILE: &str = "store_id";
 /// File that names the addresses a process listens on, below the data directory.

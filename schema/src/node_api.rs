@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::coverage::Why;
 use crate::ids::{BootId, NodeId, Region, StoreId};
 use crate::tables::Table;
 
@@ -51,4 +52,20 @@ pub struct TableRange {
     pub to_unix_nanos: Option<i64>,
     /// Number of rows.
     pub rows: u64,
+    /// Stretches of event time that had rows which are gone, in order of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Gone>,
+}
+
+/// A stretch of event time that had rows which are gone: coverage must say so (I-5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Event time of the first of them, Unix nanoseconds.
+    pub from_unix_nanos: i64,
+    /// First moment after the last of them, Unix nanoseconds.
+    pub to_unix_nanos: i64,
+    /// How many they were.
+    pub rows: u64,
+    /// [`Why::Expired`] past their retention, [`Why::Lost`] before it.
+    pub why: Why,
 }

@@ -176,6 +176,18 @@ pub fn range_fields() -> Vec<Field> {
     ]
 }
 
+/// Fields of an element of `node_status.gone`: rows that are gone, past their retention (`expired`) or before (`lost`).
+#[must_use]
+pub fn gone_fields() -> Vec<Field> {
+    vec![
+        required("table", DataType::Utf8),
+        required("from", timestamp()),
+        required("to", timestamp()),
+        required("why", DataType::Utf8),
+        required("rows", DataType::Int64),
+    ]
+}
+
 /// Fields of an element of `node_status.sequences`: received stretches of `decision_seq`, both ends included.
 #[must_use]
 pub fn sequence_fields() -> Vec<Field> {
@@ -411,6 +423,9 @@ fn node_status() -> Vec<Field> {
         required("ledger", list_of(ledger_fields())),
         required("ranges", list_of(range_fields())),
         required("sequences", list_of(sequence_fields())),
+        // Null in files that are older than these columns.
+        optional("gone", list_of(gone_fields())),
+        optional("quarantined", DataType::Int64),
     ]
 }
 

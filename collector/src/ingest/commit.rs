@@ -275,6 +275,7 @@ impl Committer {
                 refused_bytes: counters.refused_bytes.load(Ordering::Relaxed),
                 ledger: &state.ledger(),
                 ranges: &state.ranges(),
+                quarantined: counters.quarantined.load(Ordering::Relaxed),
                 sequences: state.sequences(),
             })
         };

@@ -24,6 +24,7 @@ use crate::log::entry::Packer;
 use crate::log::{CreateSegment, InForce, Log, Schemas};
 use crate::store::core::{Clock, Core, Counters};
 use crate::store::directory::{Directory, DirectoryError};
+use crate::store::maintain::{StoreSettings, keep_maintaining};
 use crate::store::manifest::{Manifest, ManifestError, open_files};
 use crate::store::seal::HOT_BYTES_LIMIT;
 use crate::store::state::State;
@@ -71,6 +72,7 @@ pub(crate) struct SpineSettings {
     pub(crate) policies: Policies,
     pub(crate) clock: Clock,
     pub(crate) create_segment: CreateSegment,
+    pub(crate) store: StoreSettings,
 }
 
 /// A store at work.
@@ -81,7 +83,7 @@ pub(crate) struct Spine {
     policies: Arc<ArcSwap<Policies>>,
     killed: Arc<AtomicBool>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    sealer: Mutex<Option<(SyncSender<()>, JoinHandle<()>)>>,
+    workers: Mutex<Vec<(SyncSender<()>, JoinHandle<()>)>>,
 }
 
 impl Spine {
@@ -110,12 +112,16 @@ impl Spine {
             .name("lariat-commit".to_owned())
             .spawn(move || committer.run(&receiver))
             .map_err(OpenError::Thread)?;
-        let (stop, stopped) = sync_channel(1);
-        let sealing = Arc::clone(&core);
-        let sealer = std::thread::Builder::new()
-            .name("lariat-seal".to_owned())
-            .spawn(move || keep_sealing(&sealing, &stopped))
-            .map_err(OpenError::Thread)?;
+        let mut workers = Vec::new();
+        for (name, work) in [("lariat-seal", keep_sealing as Work), ("lariat-maintain", keep_maintaining as Work)] {
+            let (stop, stopped) = sync_channel(1);
+            let core = Arc::clone(&core);
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || work(&core, &stopped))
+                .map_err(OpenError::Thread)?;
+            workers.push((stop, thread));
+        }
         Ok(Self {
             core,
             sender,
@@ -123,7 +129,7 @@ impl Spine {
             policies: wanted_policies,
             killed,
             committer: Mutex::new(Some(committer)),
-            sealer: Mutex::new(Some((stop, sealer))),
+            workers: Mutex::new(workers),
         })
     }
 
@@ -151,10 +157,15 @@ impl Spine {
     }
 
     fn join(&self) {
-        if let Some((stop, sealer)) = self.sealer.lock().take() {
+        self.core.closing.store(true, Ordering::Release);
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for (stop, _) in &workers {
             let _ = stop.try_send(());
-            if sealer.join().is_err() {
-                tracing::error!("the sealing thread had ended by a panic");
+        }
+        for (_, worker) in workers {
+            let name = worker.thread().name().unwrap_or_default().to_owned();
+            if worker.join().is_err() {
+                tracing::error!(thread = name, "a thread had ended by a panic");
             }
         }
         let committer = self.committer.lock().take();
@@ -167,6 +178,11 @@ impl Spine {
         let overloaded = Refused::Overloaded { retry_after: RETRY_OVERLOAD };
         if self.core.state.lock().figures().hot_bytes > HOT_BYTES_LIMIT {
             return Err(overloaded);
+        }
+        if self.core.over_budget.load(Ordering::Acquire) {
+            self.core.counters.budget_refusals.fetch_add(1, Ordering::Relaxed);
+            let reason = "the disk budget is used up".to_owned();
+            return Err(Refused::NotDurable { reason, retry_after: super::commit::RETRY_DISK });
         }
         let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         // A request larger than the whole bound is let in when it is alone.
@@ -224,8 +240,12 @@ type Restored = (Arc<Core>, Log, Dedup, Arc<Policies>);
 /// Rebuilds what the log and the manifest say.
 fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     let directory = Directory::open(&settings.data_dir)?;
-    let mut manifest = Manifest::load(&directory.root, directory.store_id)?;
-    let files = open_files(&directory.parquet(), &mut manifest);
+    let manifest = Manifest::load(&directory.root, directory.store_id)?;
+    let (files, faulty) = open_files(&directory.parquet(), &manifest);
+    // The oldest last: who asks mostly asks about what is new.
+    let mut unverified: Vec<_> =
+        manifest.files.iter().map(|file| (-file.times.to_unix_nanos, file.path.clone())).collect();
+    unverified.sort_unstable();
     let mut state = State::new(&manifest, files, Keeper::new(settings.window.age_nanos));
     let mut dedup = Dedup::new(settings.window);
     let live = Live::default();
@@ -236,12 +256,23 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     .map_err(|source| OpenError::Log { path: log_folder, source })?;
     // What had waited long enough before the end has its verdict before anybody reads.
     live.show(&state.expire(state.last_commit_unix_nanos));
-    let counters = Counters { torn_bytes: AtomicU64::new(damage.torn_bytes), ..Counters::default() };
+    let quarantined = crate::columns::count(directory.quarantined());
+    let counters = Counters {
+        torn_bytes: AtomicU64::new(damage.torn_bytes),
+        quarantined: AtomicU64::new(quarantined),
+        ..Counters::default()
+    };
     let core = Core {
         clock: settings.clock,
         identity: settings.identity,
         window: settings.window,
         flush_age_nanos: i64::try_from(settings.flush_age.as_nanos()).unwrap_or(i64::MAX),
+        settings: settings.store,
+        sealing: Mutex::new(()),
+        tending: Mutex::new(()),
+        closing: AtomicBool::new(false),
+        over_budget: AtomicBool::new(false),
+        unverified: Mutex::new(unverified.into_iter().map(|(_, path)| path).collect()),
         state: Mutex::new(state),
         manifest: Mutex::new(manifest),
         closed: log.closed(),
@@ -250,6 +281,11 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
         counters,
         directory,
     };
+    for (entry, fault) in faulty {
+        if let Err(error) = core.set_aside(&entry, &fault) {
+            tracing::error!(%error, "cannot write down that a file is lost: the next start does");
+        }
+    }
     Ok((Arc::new(core), log, dedup, Arc::new(settings.policies)))
 }
 
@@ -277,6 +313,9 @@ fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup
     live.show(&state.apply(header, batch));
 }
 
+/// What a thread in the background does until it is told to stop.
+type Work = fn(&Core, &Receiver<()>);
+
 fn keep_sealing(core: &Core, stop: &Receiver<()>) {
     let mut pause = SEAL_TICK;
     loop {
@@ -290,13 +329,6 @@ fn keep_sealing(core: &Core, stop: &Receiver<()>) {
         {
             tracing::error!(%error, "cannot seal: the rows stay in memory and in the log");
             pause = SEAL_RETRY;
-        }
-        match core.compact() {
-            Ok(_) => core.sweep(),
-            Err(error) => {
-                tracing::error!(%error, "cannot merge small files");
-                pause = SEAL_RETRY;
-            }
         }
     }
 }

@@ -7,6 +7,9 @@ use lariat_schema::duration_text;
 use serde::Deserialize;
 
 use crate::receive;
+use crate::store::Retention;
+use crate::store::maintain::StoreSettings;
+use crate::store::steps::Steps;
 
 const DEFAULT_OTLP_GRPC_PORT: u16 = 4317;
 const DEFAULT_OTLP_HTTP_PORT: u16 = 4318;
@@ -19,6 +22,9 @@ const DEFAULT_DEDUP_WINDOW: Duration = Duration::from_secs(120);
 const DEFAULT_DEDUP_DECISIONS: u64 = 50_000;
 /// Keys of dedup at most: about 90 bytes each, so some 45 MB.
 const DEFAULT_DEDUP_MAX_KEYS: usize = 500_000;
+
+/// Pause between two rounds over the sealed files: soon enough that a budget is not overrun by much.
+const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
 
 /// Settings of a collector.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -46,6 +52,11 @@ pub struct Config {
     pub dedup_decisions: u64,
     /// Keys that are remembered at most: beyond it the oldest leave early, which is counted.
     pub dedup_max_keys: usize,
+    /// How long rows are kept: text such as `30d`, `forever`, or a map of tables to these with `default`.
+    pub retention: Retention,
+    /// Bytes that the data directory may take; none: what the disk has. Beyond it the oldest files go before their
+    /// retention.
+    pub disk_budget: Option<u64>,
 }
 
 impl Default for Config {
@@ -62,11 +73,25 @@ impl Default for Config {
             dedup_window: DEFAULT_DEDUP_WINDOW,
             dedup_decisions: DEFAULT_DEDUP_DECISIONS,
             dedup_max_keys: DEFAULT_DEDUP_MAX_KEYS,
+            retention: Retention::default(),
+            disk_budget: None,
         }
     }
 }
 
 impl Config {
+    /// The store's part.
+    pub(crate) fn store(&self) -> StoreSettings {
+        StoreSettings {
+            retention: self.retention.clone(),
+            bucket_retention: Retention::default(),
+            disk_budget_bytes: self.disk_budget,
+            upload_after_nanos: None,
+            every: MAINTAIN_EVERY,
+            steps: Steps::default(),
+        }
+    }
+
     /// The receivers' part.
     pub(crate) fn receive(&self) -> receive::Config {
         receive::Config {

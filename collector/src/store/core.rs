@@ -1,8 +1,9 @@
 //! What the stages of one store share: the directory, the state behind its lock, the manifest and the counters.
 //! Belongs to one collector; nothing of it is global to the process.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
@@ -10,9 +11,10 @@ use lariat_schema::tables::Table;
 use parking_lot::Mutex;
 
 use super::directory::Directory;
+use super::maintain::StoreSettings;
 use super::manifest::Manifest;
 use super::state::State;
-use super::{ReadStore, Snapshot};
+use super::{ReadStore, SealedFile, Snapshot};
 use crate::dedup::Window;
 use crate::live::Live;
 use crate::log::Closed;
@@ -42,7 +44,18 @@ pub(crate) struct Counters {
     pub(crate) seals: AtomicU64,
     pub(crate) seal_failures: AtomicU64,
     pub(crate) compactions: AtomicU64,
+    pub(crate) compaction_failures: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
+    pub(crate) verified_files: AtomicU64,
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) expired_files: AtomicU64,
+    pub(crate) expired_rows: AtomicU64,
+    pub(crate) lost_files: AtomicU64,
+    pub(crate) lost_rows: AtomicU64,
+    pub(crate) copies_dropped: AtomicU64,
+    pub(crate) budget_refusals: AtomicU64,
+    pub(crate) disk_used_bytes: AtomicU64,
+    pub(crate) clock_jumped: AtomicU64,
 }
 
 /// Shared by the writer of the log, the sealer and the readers.
@@ -52,6 +65,17 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) window: Window,
     pub(crate) flush_age_nanos: i64,
+    pub(crate) settings: StoreSettings,
+    /// One seal at a time.
+    pub(crate) sealing: Mutex<()>,
+    /// One change of sealed files at a time, apart from sealing new ones.
+    pub(crate) tending: Mutex<()>,
+    /// Long work ends early.
+    pub(crate) closing: AtomicBool,
+    /// Nothing more is taken in until there is room on the disk.
+    pub(crate) over_budget: AtomicBool,
+    /// Files whose checksum was not compared since the start: no more than there were then, and those of queries.
+    pub(crate) unverified: Mutex<VecDeque<String>>,
     pub(crate) state: Mutex<State>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) closed: Closed,
@@ -88,5 +112,16 @@ impl ReadStore for Core {
 
     fn ranges(&self) -> Vec<TableRange> {
         self.state.lock().ranges()
+    }
+
+    fn suspect(&self, files: &[Arc<SealedFile>]) {
+        let parquet = self.directory.parquet();
+        let mut unverified = self.unverified.lock();
+        for file in files {
+            let Ok(path) = file.path.strip_prefix(&parquet) else { continue };
+            let path = path.to_string_lossy().into_owned();
+            unverified.retain(|waiting| *waiting != path);
+            unverified.push_front(path);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use lariat_schema::ids::StoreId;
-use lariat_schema::layout::{LOG_DIR, PARQUET_DIR, STORE_ID_FILE};
+use lariat_schema::layout::{LOG_DIR, PARQUET_DIR, QUARANTINE_DIR, STORE_ID_FILE};
 
 use parking_lot::Mutex;
 
@@ -90,6 +90,23 @@ impl Directory {
     pub(crate) fn parquet(&self) -> PathBuf {
         self.root.join(PARQUET_DIR)
     }
+
+    /// Moves a sealed file out of the store, under a name that says where it lay.
+    pub(crate) fn quarantine(&self, path: &Path) -> io::Result<()> {
+        let folder = self.root.join(QUARANTINE_DIR);
+        std::fs::create_dir_all(&folder)?;
+        let parquet = self.parquet();
+        let name = path.strip_prefix(&parquet).unwrap_or(path).to_string_lossy().replace('/', "_");
+        match std::fs::rename(path, folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Files in quarantine.
+    pub(crate) fn quarantined(&self) -> usize {
+        std::fs::read_dir(self.root.join(QUARANTINE_DIR)).map_or(0, Iterator::count)
+    }
 }
 
 fn identity(root: &Path) -> Result<StoreId, DirectoryError> {
@@ -108,14 +125,25 @@ fn identity(root: &Path) -> Result<StoreId, DirectoryError> {
 
 /// Puts a whole file in place: readers see the old content or the new, also after a crash.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    install(&stage(path, bytes)?, path)
+}
+
+/// Writes the content beside its place, durably. On an error nothing has changed.
+pub(crate) fn stage(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     drop(file);
-    if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+    if let Err(error) = written {
         let _ = std::fs::remove_file(&temporary);
         return Err(error);
     }
+    Ok(temporary)
+}
+
+/// Puts staged content in its place. After an error a restart may find the old content or the new.
+pub(crate) fn install(temporary: &Path, path: &Path) -> io::Result<()> {
+    std::fs::rename(temporary, path)?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 

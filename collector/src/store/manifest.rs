@@ -6,24 +6,25 @@
 //! ledger's sum.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
-use parquet::file::reader::FileReader;
-use parquet::file::serialized_reader::SerializedFileReader;
 use serde::{Deserialize, Serialize};
 
 use super::SealedFile;
-use super::directory::write_durably;
+use super::directory::{install, stage};
+use super::gone::GoneBook;
 use crate::ledger::Line;
 use crate::node_status::Sequences;
 
 /// Its name below the data directory.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+/// Bytes read at a time when a checksum is compared.
+const VERIFY_BUFFER_BYTES: usize = 1 << 18;
 
 /// One sealed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +39,47 @@ pub(crate) struct FileEntry {
     pub(crate) times: TimeRange,
     /// Commit times of its rows.
     pub(crate) commits: TimeRange,
-    /// Files that its rows stood in before.
+    /// Files that its rows stood in before, as long as these may still lie on the disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) replaces: Vec<String>,
+    /// How often its rows were merged: files of one level are merged with each other.
+    #[serde(default)]
+    pub(crate) level: u8,
+    /// It is not merged again, and so may be uploaded.
+    #[serde(default, rename = "final")]
+    pub(crate) is_final: bool,
+    /// When the bucket was known to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uploaded_unix_nanos: Option<i64>,
+    /// Its local copy was given up for space: only the bucket has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) only_in_bucket: bool,
+}
+
+impl FileEntry {
+    /// True if it lies on this disk.
+    pub(crate) fn is_local(&self) -> bool {
+        !self.only_in_bucket
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(table: Table, path: &str, bytes: u64) -> Self {
+        let (path, times) = (path.to_owned(), TimeRange::new(0, 1));
+        Self {
+            path,
+            table,
+            bytes,
+            rows: 1,
+            crc32: 0,
+            times,
+            commits: times,
+            replaces: Vec::new(),
+            level: 0,
+            is_final: false,
+            uploaded_unix_nanos: None,
+            only_in_bucket: false,
+        }
+    }
 }
 
 /// First entry of the log that is not in the files, by table.
@@ -72,6 +111,19 @@ pub(crate) struct Manifest {
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
     pub(crate) files: Vec<FileEntry>,
+    /// Time whose rows are gone.
+    #[serde(default)]
+    pub(crate) gone: GoneBook,
+    /// Commit times up to which the files hold everything; `None` in manifests that are older than this.
+    #[serde(default)]
+    pub(crate) cut_commits: Option<CutCommits>,
+}
+
+/// Commit time of the first entry of the log that may not be in the files, by table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CutCommits {
+    pub(crate) spans_unix_nanos: i64,
+    pub(crate) others_unix_nanos: i64,
 }
 
 impl Manifest {
@@ -84,6 +136,8 @@ impl Manifest {
             ledger: Vec::new(),
             sequences: Sequences::default(),
             files: Vec::new(),
+            gone: GoneBook::default(),
+            cut_commits: None,
         }
     }
 
@@ -98,9 +152,26 @@ impl Manifest {
     }
 
     /// Puts it in place, durably.
-    pub(crate) fn save(&self, root: &Path) -> io::Result<()> {
-        write_durably(&root.join(MANIFEST_FILE), &serde_json::to_vec_pretty(self).map_err(io::Error::other)?)
+    pub(crate) fn save(&self, root: &Path) -> Result<(), NotSaved> {
+        let unsaved = |source| NotSaved { may_be_in_force: false, source };
+        let bytes = serde_json::to_vec(self).map_err(|error| unsaved(io::Error::other(error)))?;
+        let path = root.join(MANIFEST_FILE);
+        let temporary = stage(&path, &bytes).map_err(unsaved)?;
+        install(&temporary, &path).map_err(|source| NotSaved { may_be_in_force: true, source })
     }
+
+    /// The entry of a file.
+    pub(crate) fn names(&self, path: &str) -> Option<&FileEntry> {
+        self.files.iter().find(|entry| entry.path == path)
+    }
+}
+
+/// The manifest could not be put in place.
+#[derive(Debug)]
+pub(crate) struct NotSaved {
+    /// True where a restart may find it all the same: then the files that it names must stay.
+    pub(crate) may_be_in_force: bool,
+    pub(crate) source: io::Error,
 }
 
 /// Why the manifest cannot be read. It is written atomically, so this is a fault of the disk or of a hand.
@@ -138,49 +209,73 @@ impl Pinned {
             bytes: entry.bytes,
             rows: entry.rows,
             times: entry.times,
+            only_in_bucket: entry.only_in_bucket,
         });
         Self { entry, file }
     }
 }
 
-/// The files that the manifest names and that can be read, by table. One that cannot is set aside under another name:
-/// the rest is served without it.
-pub(crate) fn open_files(parquet: &Path, manifest: &mut Manifest) -> BTreeMap<Table, Vec<Pinned>> {
+/// The files of readers, by table, and those that the manifest names and that are not there or have another length.
+/// Content is not looked at: a start must not take longer the more there is; checksums are compared afterwards.
+pub(crate) fn open_files(
+    parquet: &Path,
+    manifest: &Manifest,
+) -> (BTreeMap<Table, Vec<Pinned>>, Vec<(FileEntry, Fault)>) {
     let mut files: BTreeMap<Table, Vec<Pinned>> = BTreeMap::new();
-    manifest.files.retain(|entry| match check(&parquet.join(&entry.path), entry) {
-        Ok(()) => {
-            files.entry(entry.table).or_default().push(Pinned::new(parquet, entry.clone()));
-            true
+    let mut faulty = Vec::new();
+    for entry in &manifest.files {
+        match if entry.is_local() { length(&parquet.join(&entry.path), entry) } else { Ok(()) } {
+            Ok(()) => files.entry(entry.table).or_default().push(Pinned::new(parquet, entry.clone())),
+            Err(fault) => faulty.push((entry.clone(), fault)),
         }
-        Err(fault) => {
-            let path = parquet.join(&entry.path);
-            tracing::error!(file = %path.display(), table = %entry.table, rows = entry.rows, from = entry.times.from_unix_nanos,
-                to = entry.times.to_unix_nanos, %fault, "a sealed file cannot be read: its rows are lost, the rest is served");
-            if path.exists() {
-                let aside = path.with_extension("parquet.corrupt");
-                if let Err(error) = std::fs::rename(&path, &aside) {
-                    tracing::error!(file = %path.display(), %error, "cannot set the file aside");
-                }
-            }
-            false
-        }
-    });
+    }
     remove_unnamed(parquet, manifest);
-    files
+    (files, faulty)
 }
 
-fn check(path: &Path, entry: &FileEntry) -> Result<(), String> {
-    let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if bytes != entry.bytes {
-        return Err(format!("it has {bytes} bytes instead of {}", entry.bytes));
+/// What is wrong with a sealed file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("it has {found} bytes instead of {wanted}")]
+    Length { found: u64, wanted: u64 },
+    #[error("its checksum is {found:08x} instead of {wanted:08x}")]
+    Checksum { found: u32, wanted: u32 },
+}
+
+impl Fault {
+    /// False where the same look may succeed later, as when descriptors ran out.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Unreadable(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+            }
+            Self::Length { .. } | Self::Checksum { .. } => true,
+        }
     }
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
-    let rows = reader.metadata().file_metadata().num_rows();
-    if rows != crate::columns::signed(entry.rows) {
-        return Err(format!("it has {rows} rows instead of {}", entry.rows));
+}
+
+fn length(path: &Path, entry: &FileEntry) -> Result<(), Fault> {
+    let found = std::fs::metadata(path)?.len();
+    if found == entry.bytes { Ok(()) } else { Err(Fault::Length { found, wanted: entry.bytes }) }
+}
+
+/// Reads a whole file and compares it with what the manifest says of it.
+pub(crate) fn verify(path: &Path, entry: &FileEntry) -> Result<(), Fault> {
+    length(path, entry)?;
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; VERIFY_BUFFER_BYTES];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
     }
-    Ok(())
+    let found = hasher.finalize();
+    if found == entry.crc32 { Ok(()) } else { Err(Fault::Checksum { found, wanted: entry.crc32 }) }
 }
 
 /// Files of a seal or compaction that did not come to its end, or that were replaced while somebody read them.

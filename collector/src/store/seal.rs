@@ -1,19 +1,16 @@
-//! Moves hot rows into sealed files, merges small files, and deletes what neither readers nor a restart need.
+//! Moves hot rows into sealed files, and lets the log shrink.
 //!
 //! The order is the promise: files durable, then the manifest durable, then readers switch, then the log shrinks. A
 //! crash between any two leaves either rows in the log without files, or files that the manifest does not name.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
-use lariat_schema::tables::Table;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tracing::field::Empty;
 
 use super::core::Core;
-use super::manifest::{FileEntry, Pinned};
+use super::manifest::{FileEntry, NotSaved, Pinned};
+use super::state::Taken;
+use super::steps::Step;
 use super::write::{SealError, Target};
 use crate::log::delete_spent;
 
@@ -23,12 +20,6 @@ pub(crate) const HOT_ROWS: u64 = 500_000;
 pub(crate) const HOT_BYTES: usize = 64 << 20;
 /// Bytes beyond which requests are refused: sealing does not keep up, or fails.
 pub(crate) const HOT_BYTES_LIMIT: usize = 4 * HOT_BYTES;
-/// Files of an hour and table beyond which they are merged.
-const FILES_PER_HOUR: usize = 8;
-/// Larger files are left alone: merging them costs more than reading two.
-const COMPACT_FILE_BYTES: u64 = 16 << 20;
-/// Bytes merged at a time: it happens in memory.
-const COMPACT_BYTES: u64 = 64 << 20;
 
 impl Core {
     /// True if hot rows are old or many enough.
@@ -42,30 +33,13 @@ impl Core {
     pub(crate) fn seal(&self, everything: bool) -> Result<(), SealError> {
         let span = tracing::info_span!("flush", files = Empty, otel.status_code = Empty);
         let _inside = span.enter();
-        // One seal at a time; readers and the writer of the log do not wait for it.
-        let mut manifest = self.manifest.lock();
+        // Readers, the writer of the log and merges do not wait for it.
+        let _one = self.sealing.lock();
         let (taken, shown) = self.state.lock().begin_seal(everything);
         self.live.show(&shown);
-        let target = self.target();
-        let mut next = manifest.clone();
-        let written = (|| {
-            let mut entries = Vec::new();
-            for (table, batches) in &taken.tables {
-                entries.extend(target.write(*table, batches, &mut next.next_sequence)?);
-            }
-            next.cuts = taken.cuts;
-            next.ledger.clone_from(&taken.ledger);
-            next.sequences = taken.sequences.clone();
-            next.last_commit_unix_nanos = taken.last_commit_unix_nanos;
-            next.files.extend(entries.iter().cloned());
-            next.save(&self.directory.root)
-                .map_err(|source| SealError::Write { path: self.directory.root.clone(), source })?;
-            Ok(entries)
-        })();
-        // Also after a failure no number is used twice: a file of it may lie there.
-        manifest.next_sequence = next.next_sequence;
-        let entries = match written {
-            Ok(entries) => entries,
+        let sealed = self.write(&taken).and_then(|entries| self.name_sealed(&taken, entries));
+        match sealed {
+            Ok(files) => span.record("files", files),
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
                 self.state.lock().abort_seal();
@@ -73,10 +47,6 @@ impl Core {
                 return Err(error);
             }
         };
-        *manifest = next;
-        span.record("files", entries.len());
-        let files = entries.into_iter().map(|entry| Pinned::new(&target.parquet, entry)).collect();
-        self.state.lock().end_seal(&taken, files);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
         let cut = taken.cuts.spans.min(taken.cuts.others);
         let dedup_floor = self.dedup_floor.load(Ordering::Acquire);
@@ -87,77 +57,56 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) fn target(&self) -> Target {
-        Target { parquet: self.directory.parquet(), store_id: self.directory.store_id }
-    }
-
-    /// Merges the files of one hour and table that has too many; true if there was one.
-    pub(crate) fn compact(&self) -> Result<bool, SealError> {
-        let mut manifest = self.manifest.lock();
-        let Some(old) = crowded(&manifest.files) else { return Ok(false) };
+    fn write(&self, taken: &Taken) -> Result<Vec<FileEntry>, SealError> {
         let target = self.target();
-        let table = old[0].table;
-        let mut batches = Vec::new();
-        for entry in &old {
-            batches.extend(read(&target, entry)?);
-        }
-        let mut next = manifest.clone();
-        let written = target.write(table, &batches, &mut next.next_sequence);
-        manifest.next_sequence = next.next_sequence;
-        let mut new = written?;
-        for entry in &mut new {
-            entry.replaces = old.iter().map(|entry| entry.path.clone()).collect();
-        }
-        next.files.retain(|entry| old.iter().all(|gone| gone.path != entry.path));
-        next.files.extend(new.iter().cloned());
-        next.save(&self.directory.root)
-            .map_err(|source| SealError::Write { path: self.directory.root.clone(), source })?;
-        *manifest = next;
-        let new = new.into_iter().map(|entry| Pinned::new(&target.parquet, entry)).collect();
-        self.state.lock().swap_files(table, &old, new);
-        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    /// Deletes replaced files that no snapshot holds.
-    pub(crate) fn sweep(&self) {
-        let free = self.state.lock().unpinned();
-        for file in free {
-            if let Err(error) = std::fs::remove_file(&file.path) {
-                tracing::warn!(file = %file.path.display(), %error, "cannot delete a replaced file");
+        let mut entries = Vec::new();
+        for (table, batches) in &taken.tables {
+            match target.write(*table, batches, &|| self.next_sequence()) {
+                Ok(written) => entries.extend(written),
+                Err(error) => {
+                    target.discard(&entries);
+                    return Err(error);
+                }
             }
         }
+        Ok(entries)
     }
-}
 
-/// The small files of the first hour and table that has too many of them.
-fn crowded(files: &[FileEntry]) -> Option<Vec<FileEntry>> {
-    let mut hours: BTreeMap<(Table, &str), Vec<&FileEntry>> = BTreeMap::new();
-    for file in files.iter().filter(|file| file.bytes < COMPACT_FILE_BYTES) {
-        let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        hours.entry((file.table, folder)).or_default().push(file);
+    fn name_sealed(&self, taken: &Taken, entries: Vec<FileEntry>) -> Result<usize, SealError> {
+        let mut manifest = self.manifest.lock();
+        let mut next = manifest.clone();
+        next.cuts = taken.cuts;
+        next.cut_commits = Some(taken.cut_commits);
+        next.ledger.clone_from(&taken.ledger);
+        next.sequences = taken.sequences.clone();
+        next.last_commit_unix_nanos = taken.last_commit_unix_nanos;
+        next.files.extend(entries.iter().cloned());
+        if let Err(NotSaved { may_be_in_force, source }) = self.save(&next) {
+            if !may_be_in_force {
+                self.target().discard(&entries);
+            }
+            return Err(self.manifest_error(source));
+        }
+        self.settings.steps.before(Step::Readers).map_err(|source| self.manifest_error(source))?;
+        *manifest = next;
+        let parquet = self.directory.parquet();
+        let files: Vec<_> = entries.into_iter().map(|entry| Pinned::new(&parquet, entry)).collect();
+        let count = files.len();
+        self.state.lock().end_seal(taken, files);
+        Ok(count)
     }
-    let crowd = hours.into_values().find(|files| files.len() > FILES_PER_HOUR)?;
-    let mut bytes = 0;
-    let taken = crowd.into_iter().take_while(|file| {
-        bytes += file.bytes;
-        bytes <= COMPACT_BYTES
-    });
-    Some(taken.cloned().collect())
-}
 
-fn read(target: &Target, entry: &FileEntry) -> Result<Vec<RecordBatch>, SealError> {
-    let path = target.parquet.join(&entry.path);
-    let table = entry.table;
-    let file = File::open(&path).map_err(|source| SealError::Write { path, source })?;
-    let encode = |source| SealError::Encode { table, source };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(encode)?;
-    let schema = table.schema();
-    reader
-        .map(|batch| {
-            let batch = batch?;
-            RecordBatch::try_new(std::sync::Arc::clone(&schema), batch.columns().to_vec())
-        })
-        .collect::<Result<_, _>>()
-        .map_err(|source| SealError::Rows { table, source })
+    pub(crate) fn target(&self) -> Target {
+        let steps = self.settings.steps.clone();
+        Target { parquet: self.directory.parquet(), store_id: self.directory.store_id, steps }
+    }
+
+    /// The number of the next file. It is given out once, whether or not the file comes to be: a file of a failed
+    /// attempt may lie under it until the next start.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        let mut manifest = self.manifest.lock();
+        let sequence = manifest.next_sequence;
+        manifest.next_sequence += 1;
+        sequence
+    }
 }

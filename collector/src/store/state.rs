@@ -4,7 +4,7 @@
 //! does not hold, and nothing else. Everything a reader sees changes under one lock: a row moves from the hot batches
 //! into a file in one step, and is never in both or in neither.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 use lariat_schema::vocabulary::Signal;
 
-use super::manifest::{Cuts, FileEntry, Manifest, Pinned};
+use super::gone::GoneBook;
+use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
 use super::write::times_of;
 use super::{SealedFile, Snapshot};
 use crate::columns::{count, signed, text, texts};
@@ -40,6 +41,7 @@ pub(crate) struct Taken {
     pub(crate) cuts: Cuts,
     /// Commit time of the oldest entry that is not sealed with this.
     pub(crate) cut_commit_unix_nanos: i64,
+    pub(crate) cut_commits: CutCommits,
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
     pub(crate) last_commit_unix_nanos: i64,
@@ -70,6 +72,7 @@ pub(crate) struct State {
     ledger: Ledger,
     sequences: Sequences,
     cuts: Cuts,
+    gone: GoneBook,
     pub(crate) next_lsn: u64,
     pub(crate) last_commit_unix_nanos: i64,
     pub(crate) watermark_unix_nanos: i64,
@@ -91,6 +94,7 @@ impl State {
             ledger: Ledger::resume(&manifest.ledger, manifest.cuts.spans),
             sequences: manifest.sequences.clone(),
             cuts: manifest.cuts,
+            gone: manifest.gone.clone(),
             next_lsn: manifest.cuts.others.max(1),
             last_commit_unix_nanos: manifest.last_commit_unix_nanos,
             watermark_unix_nanos: manifest.last_commit_unix_nanos,
@@ -266,6 +270,13 @@ impl State {
             tables,
             cuts,
             cut_commit_unix_nanos: oldest.map_or(self.last_commit_unix_nanos, |(_, commit)| commit),
+            cut_commits: {
+                let others_unix_nanos = self.last_commit_unix_nanos.saturating_add(1);
+                CutCommits {
+                    spans_unix_nanos: oldest.map_or(others_unix_nanos, |(_, commit)| commit),
+                    others_unix_nanos,
+                }
+            },
             ledger: self.ledger.settled_before(cuts.spans),
             sequences: self.sequences.clone(),
             last_commit_unix_nanos: self.last_commit_unix_nanos,
@@ -296,14 +307,27 @@ impl State {
         }
     }
 
-    /// Replaces files by others with the same rows.
-    pub(crate) fn swap_files(&mut self, table: Table, old: &[FileEntry], new: Vec<Pinned>) {
-        let files = self.files.entry(table).or_default();
-        let (gone, left): (Vec<_>, Vec<_>) =
-            files.drain(..).partition(|file| old.iter().any(|entry| entry.path == file.entry.path));
-        *files = left;
-        files.extend(new);
-        self.doomed.extend(gone.into_iter().map(|file| file.file));
+    /// Takes files off the list and puts others on it, in one step for readers. A file that only changed what is said
+    /// of it stays the same file.
+    pub(crate) fn change_files(&mut self, gone: &HashSet<&str>, added: Vec<Pinned>, book: &GoneBook) {
+        let mut removed = Vec::new();
+        for files in self.files.values_mut() {
+            removed.extend(files.extract_if(.., |file| gone.contains(file.entry.path.as_str())));
+        }
+        for mut file in added {
+            let same = |old: &Pinned| old.file.path == file.file.path && old.entry.is_local() == file.entry.is_local();
+            if let Some(at) = removed.iter().position(same) {
+                file.file = removed.swap_remove(at).file;
+            }
+            self.files.entry(file.entry.table).or_default().push(file);
+        }
+        self.doomed.extend(removed.into_iter().filter(|file| file.entry.is_local()).map(|file| file.file));
+        self.gone.clone_from(book);
+    }
+
+    /// Bytes on the disk that go as soon as no snapshot holds them.
+    pub(crate) fn doomed_bytes(&self) -> u64 {
+        self.doomed.iter().map(|file| file.bytes).sum()
     }
 
     /// Replaced files that nobody holds any longer.
@@ -345,7 +369,7 @@ impl State {
             to = Some(to.map_or(times.to_unix_nanos - 1, |to: i64| to.max(times.to_unix_nanos - 1)));
             rows += held;
         }
-        TableRange { table, from_unix_nanos: from, to_unix_nanos: to, rows }
+        TableRange { table, from_unix_nanos: from, to_unix_nanos: to, rows, gone: self.gone.of(table) }
     }
 
     /// Figures for whoever watches the store.

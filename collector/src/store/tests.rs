@@ -1,7 +1,10 @@
 //! Sealed files, and that a reader finds each row in exactly one place whatever moves (I-3).
 
 use std::fs::File;
+use std::sync::atomic::Ordering;
 
+use lariat_schema::coverage::Why;
+use lariat_schema::node_api::Gone;
 use lariat_schema::tables::Table;
 use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::FileReader;
@@ -57,7 +60,7 @@ async fn a_sealed_file_is_sorted_and_has_what_readers_skip_by() {
     }
     let keys: Vec<&str> =
         metadata.file_metadata().key_value_metadata().unwrap().iter().map(|pair| &*pair.key).collect();
-    assert!(keys.contains(&lariat_schema::layout::SCHEMA_VERSION_KEY) && keys.contains(&write::STORE_ID_KEY));
+    assert!(keys.contains(&lariat_schema::layout::SCHEMA_VERSION_KEY) && keys.contains(&encode::STORE_ID_KEY));
 }
 
 #[tokio::test]
@@ -126,11 +129,27 @@ async fn a_corrupt_or_missing_file_is_left_out_and_the_rest_is_served() {
     std::fs::write(&files[0].path, bytes).unwrap();
     std::fs::remove_file(&files[1].path).unwrap();
     let spine = place.open();
+    // What is missing is seen at once, what is damaged when checksums are compared.
+    assert_eq!(spine.core.snapshot(Table::Metrics).files.len(), 2);
+    spine.core.verify_some(u64::MAX);
     assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 1);
-    assert!(files[0].path.with_extension("parquet.corrupt").exists());
+    assert!(!files[0].path.exists());
+    assert_eq!(std::fs::read_dir(place.root.path().join("quarantine")).unwrap().count(), 1);
+    let gone = gone(&spine, Table::Metrics);
+    assert_eq!(gone.iter().map(|gone| (gone.why, gone.rows)).collect::<Vec<_>>(), [(Why::Lost, 2)]);
+    assert_eq!((gone[0].from_unix_nanos, gone[0].to_unix_nanos), (START, START + 2));
     spine.ingest(points(&[7])).await.unwrap();
     spine.core.seal(false).unwrap();
     assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 2);
+    drop(spine);
+    // It is lost for good, also after another start.
+    let spine = place.open();
+    assert_eq!(self::gone(&spine, Table::Metrics).len(), 1);
+    assert_eq!(spine.core.counters.quarantined.load(Ordering::Relaxed), 1);
+}
+
+fn gone(spine: &crate::ingest::spine::Spine, table: Table) -> Vec<Gone> {
+    spine.core.ranges().into_iter().find(|range| range.table == table).unwrap().gone
 }
 
 #[tokio::test]
@@ -167,3 +186,6 @@ async fn the_log_shrinks_once_its_rows_are_sealed_and_its_keys_are_past_the_wind
     assert!(segments() < before);
     assert_eq!(kept(&*spine.core).len(), 2);
 }
+
+mod crashes;
+mod retention;

@@ -1,42 +1,34 @@
 //! Rows into sealed files: sorted, split by hour, with everything that lets a reader skip what it does not need.
+//!
+//! A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
+//! of what the disk made of them. It has its name only once it is durable.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, TimestampNanosecondArray, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use lariat_schema::ids::StoreId;
-use lariat_schema::layout::{SCHEMA_VERSION_KEY, file_path};
+use lariat_schema::layout::file_path;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+use super::encode::properties;
 use super::manifest::FileEntry;
+use super::steps::{Step, Steps};
 use crate::columns::{column, count, moments};
 use crate::log::segment::sync_folder;
 
-/// Key of the store's id in a file's metadata.
-pub(crate) const STORE_ID_KEY: &str = "lariat.store_id";
-/// Rows of a row group: small enough to skip, large enough to compress.
-const ROW_GROUP_ROWS: usize = 131_072;
-/// Rows of a page: what a lookup by id reads at least.
-const PAGE_ROWS: usize = 4_096;
-/// zstd level of sealed files: beyond it files hardly shrink.
-const ZSTD: i32 = 3;
-/// Share of wrong hits of a bloom filter.
-const BLOOM_FPP: f64 = 0.01;
-const NANOS_PER_HOUR: i64 = 3_600 * NANOS_PER_SECOND;
+pub(crate) const NANOS_PER_HOUR: i64 = 3_600 * NANOS_PER_SECOND;
+/// Bytes of encoded pages that are handed to the system at once.
+const WRITE_BUFFER_BYTES: usize = 1 << 18;
 
 /// Why rows could not be sealed. They stay where they were, and are tried again.
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +39,19 @@ pub(crate) enum SealError {
     Encode { table: Table, source: ParquetError },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("the store is closing")]
+    Closing,
 }
 
+/// Gives the number of the next file.
+pub(crate) type Sequence<'a> = &'a dyn Fn() -> u64;
+
 /// Where files go.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) parquet: PathBuf,
     pub(crate) store_id: StoreId,
+    pub(crate) steps: Steps,
 }
 
 impl Target {
@@ -62,7 +60,7 @@ impl Target {
         &self,
         table: Table,
         batches: &[RecordBatch],
-        next_sequence: &mut u64,
+        sequence: Sequence<'_>,
     ) -> Result<Vec<FileEntry>, SealError> {
         let rows = |source| SealError::Rows { table, source };
         let all = concat_batches(&table.schema(), batches).map_err(rows)?;
@@ -76,84 +74,200 @@ impl Target {
         let mut entries = Vec::with_capacity(hours.len());
         for rows_of_hour in hours.into_values() {
             let batch = take_record_batch(&all, &UInt32Array::from(rows_of_hour)).map_err(rows)?;
-            let sequence = *next_sequence;
-            *next_sequence += 1;
-            entries.push(self.write_file(table, &batch, sequence)?);
+            let written = self.start(table, count(batch.num_rows()), sequence()).and_then(|mut file| {
+                file.write(&batch)?;
+                file.finish()
+            });
+            match written {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    self.discard(&entries);
+                    return Err(error);
+                }
+            }
         }
         Ok(entries)
     }
 
-    fn write_file(&self, table: Table, batch: &RecordBatch, sequence: u64) -> Result<FileEntry, SealError> {
+    /// Begins a file of about so many rows, all of one hour and in the table's order.
+    pub(crate) fn start(&self, table: Table, rows: u64, sequence: u64) -> Result<FileWriter<'_>, SealError> {
+        let temporary = self.parquet.join(format!("{table}-{sequence:012}.tmp"));
+        let write = |source| SealError::Write { path: temporary.clone(), source };
+        self.steps.before(Step::Write).map_err(write)?;
+        let sink = Sink {
+            file: File::create(&temporary).map_err(write)?,
+            steps: self.steps.clone(),
+            hasher: crc32fast::Hasher::new(),
+            bytes: 0,
+        };
         let encode = |source| SealError::Encode { table, source };
-        let times = span_of(moments(batch, "time"));
-        let mut bytes = Vec::new();
-        let properties = self.properties(table, batch).map_err(encode)?;
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(encode)?;
-        writer.write(batch).and_then(|()| writer.close()).map_err(encode)?;
-        let relative = file_path(table, self.store_id, times.from_unix_nanos, sequence);
-        let path = self.parquet.join(&relative);
-        put(&self.parquet, &path, &bytes).map_err(|source| SealError::Write { path, source })?;
-        Ok(FileEntry {
-            path: relative,
+        let properties = properties(table, self.store_id, rows).map_err(encode)?;
+        let sink = io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
+        let writer = ArrowWriter::try_new(sink, table.schema(), Some(properties)).map_err(encode)?;
+        Ok(FileWriter {
+            target: self,
             table,
-            bytes: count(bytes.len()),
-            rows: count(batch.num_rows()),
-            crc32: crc32fast::hash(&bytes),
-            times,
-            commits: span_of(moments(batch, "observed_time")),
-            replaces: Vec::new(),
+            sequence,
+            temporary,
+            writer: Some(writer),
+            rows: 0,
+            times: None,
+            commits: None,
         })
     }
 
-    fn properties(&self, table: Table, batch: &RecordBatch) -> Result<WriterProperties, ParquetError> {
-        let schema = batch.schema();
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD)?))
-            .set_statistics_enabled(EnabledStatistics::Page)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_data_page_row_count_limit(PAGE_ROWS)
-            .set_sorting_columns(Some(sorting_columns(table, &schema)))
-            .set_key_value_metadata(Some(vec![
-                KeyValue::new(SCHEMA_VERSION_KEY.to_owned(), lariat_schema::SCHEMA_VERSION.to_string()),
-                KeyValue::new(STORE_ID_KEY.to_owned(), self.store_id.to_string()),
-            ]));
-        for name in table.bloom_columns() {
-            let path = ColumnPath::from(*name);
-            properties = properties
-                .set_column_bloom_filter_enabled(path.clone(), true)
-                .set_column_bloom_filter_fpp(path.clone(), BLOOM_FPP)
-                .set_column_bloom_filter_max_ndv(path, count(batch.num_rows()).max(1));
+    /// Deletes files that no manifest will name.
+    pub(crate) fn discard(&self, entries: &[FileEntry]) {
+        for entry in entries {
+            let path = self.parquet.join(&entry.path);
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(file = %path.display(), %error, "cannot remove a file that was not needed: the next start does");
+            }
         }
-        Ok(properties.build())
     }
 }
 
-/// The table's sort columns, by their place among the file's leaf columns: nested columns have several leaves.
-fn sorting_columns(table: Table, schema: &SchemaRef) -> Vec<SortingColumn> {
-    let leaves = parquet::arrow::ArrowSchemaConverter::new().convert(schema);
-    let Ok(leaves) = leaves else { return Vec::new() };
-    table
-        .sort_columns()
-        .iter()
-        .filter_map(|name| {
-            let at = leaves.columns().iter().position(|leaf| leaf.path().string() == *name)?;
-            Some(SortingColumn { column_idx: i32::try_from(at).ok()?, descending: false, nulls_first: true })
+/// A file that is being written. Dropped before its end, it leaves nothing.
+pub(crate) struct FileWriter<'a> {
+    target: &'a Target,
+    table: Table,
+    sequence: u64,
+    temporary: PathBuf,
+    writer: Option<ArrowWriter<io::BufWriter<Sink>>>,
+    rows: u64,
+    times: Option<TimeRange>,
+    commits: Option<TimeRange>,
+}
+
+impl FileWriter<'_> {
+    /// Adds rows that come after those before in the table's order.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), SealError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let table = self.table;
+        writer.write(batch).map_err(|source| encode_error(table, &self.temporary, source))?;
+        self.rows += count(batch.num_rows());
+        self.times = Some(hull(self.times, span_of(moments(batch, "time"))));
+        self.commits = Some(hull(self.commits, span_of(moments(batch, "observed_time"))));
+        Ok(())
+    }
+
+    /// Bytes encoded so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| count(writer.bytes_written() + writer.in_progress_size()))
+    }
+
+    /// Ends the file: durable, under its name.
+    pub(crate) fn finish(mut self) -> Result<FileEntry, SealError> {
+        let (table, temporary) = (self.table, self.temporary.clone());
+        let write = |source| SealError::Write { path: temporary.clone(), source };
+        let Some(writer) = self.writer.take() else { return Err(SealError::Closing) };
+        let buffer = writer.into_inner().map_err(|source| encode_error(table, &temporary, source))?;
+        let sink = buffer.into_inner().map_err(|error| write(error.into_error()))?;
+        sink.file.sync_all().map_err(write)?;
+        let times = self.times.unwrap_or(TimeRange::new(0, 0));
+        let path = file_path(table, self.target.store_id, times.from_unix_nanos, self.sequence);
+        name(&self.target.parquet, &temporary, &path, &self.target.steps).map_err(write)?;
+        Ok(FileEntry {
+            path,
+            table,
+            bytes: sink.bytes,
+            rows: self.rows,
+            crc32: sink.hasher.finalize(),
+            times,
+            commits: self.commits.unwrap_or(times),
+            replaces: Vec::new(),
+            level: 0,
+            is_final: false,
+            uploaded_unix_nanos: None,
+            only_in_bucket: false,
         })
-        .collect()
+    }
+}
+
+impl Drop for FileWriter<'_> {
+    fn drop(&mut self) {
+        // After a whole file there is nothing under this name any more.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// The disk's fault is told as such, so that whoever watches for a full disk sees it.
+fn encode_error(table: Table, path: &Path, source: ParquetError) -> SealError {
+    match source {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(source) => SealError::Write { path: path.to_owned(), source: *source },
+            Err(cause) => SealError::Encode { table, source: ParquetError::External(cause) },
+        },
+        source => SealError::Encode { table, source },
+    }
+}
+
+/// The file as the system has it, and the checksum of what it was given.
+struct Sink {
+    file: File,
+    steps: Steps,
+    hasher: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.steps.before(Step::Write)?;
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += count(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Gives a durable file its name, durable with every folder above it.
+fn name(parquet: &Path, temporary: &Path, relative: &str, steps: &Steps) -> io::Result<()> {
+    let path = parquet.join(relative);
+    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
+    fs::create_dir_all(folder)?;
+    steps.before(Step::Name)?;
+    fs::rename(temporary, &path)?;
+    for above in folder.ancestors().take_while(|above| above.starts_with(parquet)) {
+        sync_folder(above)?;
+    }
+    Ok(())
+}
+
+/// The values of the table's sort columns as bytes that compare as the rows do.
+pub(crate) struct SortKey {
+    table: Table,
+    converter: RowConverter,
+}
+
+impl SortKey {
+    pub(crate) fn of(table: Table) -> Result<Self, ArrowError> {
+        let schema = table.schema();
+        let fields = table
+            .sort_columns()
+            .iter()
+            .map(|name| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone())))
+            .collect::<Result<_, ArrowError>>()?;
+        Ok(Self { table, converter: RowConverter::new(fields)? })
+    }
+
+    pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+        let columns: Vec<ArrayRef> = self
+            .table
+            .sort_columns()
+            .iter()
+            .map(|name| Ok(Arc::clone(batch.column(batch.schema().index_of(name)?))))
+            .collect::<Result<_, ArrowError>>()?;
+        self.converter.convert_columns(&columns)
+    }
 }
 
 /// The rows' order by the table's sort columns.
 fn sorted(table: Table, batch: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
-    let columns: Vec<ArrayRef> = table
-        .sort_columns()
-        .iter()
-        .map(|name| {
-            let index = batch.schema().index_of(name)?;
-            Ok(Arc::clone(batch.column(index)))
-        })
-        .collect::<Result<_, ArrowError>>()?;
-    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-    let rows = RowConverter::new(fields)?.convert_columns(&columns)?;
+    let rows = SortKey::of(table)?.rows(batch)?;
     let length = u32::try_from(batch.num_rows()).map_err(|_| ArrowError::ComputeError("too many rows".to_owned()))?;
     let mut order: Vec<u32> = (0..length).collect();
     let at = |row: &u32| rows.row(usize::try_from(*row).unwrap_or_default());
@@ -167,18 +281,14 @@ pub(crate) fn span_of(times: &TimestampNanosecondArray) -> TimeRange {
     TimeRange::new(from, arrow::compute::max(times).unwrap_or(0).saturating_add(1))
 }
 
+fn hull(before: Option<TimeRange>, more: TimeRange) -> TimeRange {
+    before.map_or(more, |before| {
+        let from = before.from_unix_nanos.min(more.from_unix_nanos);
+        TimeRange::new(from, before.to_unix_nanos.max(more.to_unix_nanos))
+    })
+}
+
 /// Times of a batch of any table.
 pub(crate) fn times_of(batch: &RecordBatch) -> TimeRange {
     span_of(column(batch, "time"))
-}
-
-/// A file under its final name, durable with every folder above it.
-fn put(parquet: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
-    fs::create_dir_all(folder)?;
-    super::directory::write_durably(path, bytes)?;
-    for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(parquet)) {
-        sync_folder(above)?;
-    }
-    Ok(())
 }

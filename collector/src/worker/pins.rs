@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::weights::FileWeights;
 use super::wire::{PinReply, PinRequest, ReleaseReply};
-use crate::store::{ReadStore, Snapshot};
+use crate::store::{ReadStore, SealedFile, Snapshot};
 
 /// Queries that one node serves at a time. Each may hold files that retention wants gone and a share of the worker's
 /// memory; dashboards of a few people need about a dozen.
@@ -43,8 +43,8 @@ pub(crate) struct Reading {
 }
 
 /// The snapshots of one query.
-#[derive(Debug)]
 pub(crate) struct Pin {
+    store: Arc<dyn ReadStore>,
     snapshots: Vec<Snapshot>,
     pub(crate) reading: Reading,
     since: Instant,
@@ -55,6 +55,11 @@ impl Pin {
     /// The pinned table, if the query asked for it.
     pub(crate) fn snapshot(&self, table: Table) -> Option<&Snapshot> {
         self.snapshots.iter().find(|snapshot| snapshot.table == table)
+    }
+
+    /// A leaf could not read one of these files.
+    pub(crate) fn suspect(&self, files: &[Arc<SealedFile>]) {
+        self.store.suspect(files);
     }
 
     /// A leaf has ended now.
@@ -130,7 +135,8 @@ impl PinBook {
             return Err(PinRefused::TooMany);
         }
         let keep = Duration::from_millis(request.keep_ms).min(MAX_KEEP);
-        let pin = Pin { snapshots, reading: Reading::default(), since, until: since + keep };
+        let pin =
+            Pin { store: Arc::clone(&self.store), snapshots, reading: Reading::default(), since, until: since + keep };
         pins.insert(request.query_id, Arc::new(pin));
         Ok(reply)
     }

@@ -165,7 +165,11 @@ impl Stream for Counted {
                 self.pin.reading.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 Poll::Ready(Some(Ok(batch)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(in_store(self.store_id, error)))),
+            Poll::Ready(Some(Err(error))) => {
+                // One of them may be damaged. The next query is answered without it.
+                self.pin.suspect(&self.files);
+                Poll::Ready(Some(Err(in_store(self.store_id, error))))
+            }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)

@@ -123,7 +123,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), sealed.schema(), None).unwrap();
         writer.write(&sealed).unwrap();
         writer.close().unwrap();
-        let file = SealedFile { path, bytes: 1, rows: 3, times: TimeRange::new(0, 1) };
+        let file = SealedFile { path, bytes: 1, rows: 3, times: TimeRange::new(0, 1), only_in_bucket: false };
         let snapshot = Snapshot {
             table: Table::Spans,
             files: vec![Arc::new(file)],

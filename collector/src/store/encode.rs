@@ -1,0 +1,65 @@
+//! How a table's columns are encoded in Parquet, and what stands beside them for readers that skip.
+//!
+//! Encodings are chosen per column, by measurement (docs/data.md, "Bytes per row"); a column that is not named has
+//! Parquet's own choice: a dictionary, or plain values where that grows too large.
+
+use lariat_schema::ids::StoreId;
+use lariat_schema::layout::SCHEMA_VERSION_KEY;
+use lariat_schema::tables::Table;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+/// Key of the store's id in a file's metadata.
+pub(crate) const STORE_ID_KEY: &str = "lariat.store_id";
+/// Rows of a row group: small enough to skip, large enough to compress.
+pub(crate) const ROW_GROUP_ROWS: usize = 131_072;
+/// Encoded bytes of a row group: what a writer holds in memory at most, whatever its rows are like.
+pub(crate) const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Rows of a page: what a lookup by id reads at least.
+const PAGE_ROWS: usize = 4_096;
+/// zstd level of sealed files: beyond it files hardly shrink.
+const ZSTD: i32 = 3;
+/// Share of wrong hits of a bloom filter.
+const BLOOM_FPP: f64 = 0.01;
+
+/// Properties of a file of about so many rows.
+pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<WriterProperties, ParquetError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD)?))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_sorting_columns(Some(sorting_columns(table)))
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new(SCHEMA_VERSION_KEY.to_owned(), lariat_schema::SCHEMA_VERSION.to_string()),
+            KeyValue::new(STORE_ID_KEY.to_owned(), store_id.to_string()),
+        ]));
+    // A filter is of a row group.
+    let distinct = rows.clamp(1, crate::columns::count(ROW_GROUP_ROWS));
+    for name in table.bloom_columns() {
+        let path = ColumnPath::from(*name);
+        properties = properties
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_fpp(path.clone(), BLOOM_FPP)
+            .set_column_bloom_filter_max_ndv(path, distinct);
+    }
+    Ok(properties.build())
+}
+
+/// The table's sort columns, by their place among the file's leaf columns: nested columns have several leaves.
+fn sorting_columns(table: Table) -> Vec<SortingColumn> {
+    let leaves = parquet::arrow::ArrowSchemaConverter::new().convert(&table.schema());
+    let Ok(leaves) = leaves else { return Vec::new() };
+    table
+        .sort_columns()
+        .iter()
+        .filter_map(|name| {
+            let at = leaves.columns().iter().position(|leaf| leaf.path().string() == *name)?;
+            Some(SortingColumn { column_idx: i32::try_from(at).ok()?, descending: false, nulls_first: true })
+        })
+        .collect()
+}
