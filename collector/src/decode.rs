@@ -1,8 +1,8 @@
 //! Decodes OTLP requests into Arrow: one request becomes one batch of its signal's table.
 //!
-//! A protobuf body is walked record by record, so that of a request only one record at a time exists as an object;
-//! decoding the whole message first was rejected, since its tree is several times the size of the body. JSON has no
-//! such walk: its tree is built, then given to the same sinks. Deciding what a record means happens here and is pure:
+//! A protobuf body is walked record by record. A span is read where it lies, as numbers and slices of the body; of
+//! points and log records one at a time exists as an object. Decoding the whole message first was rejected, since its
+//! tree is several times the size of the body. JSON has no such walk: its tree is built, then given to the same sinks. Deciding what a record means happens here and is pure:
 //! no clock is read, nothing is logged, nothing is counted outside the returned value.
 //!
 //! A bad record costs itself, never its neighbours. Bytes that are no OTLP cost the whole request.
@@ -13,16 +13,31 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-mod attributes;
-mod columns;
-mod json;
-mod lists;
-mod logs;
-mod metrics;
-mod rows;
-mod selection;
-mod spans;
 mod wire;
+
+mod json;
+
+mod scan;
+
+mod view;
+
+mod spans;
+
+mod selection;
+
+mod metrics;
+
+mod logs;
+
+mod attributes;
+
+mod columns;
+
+mod rows;
+
+mod lists;
+
+mod arrays;
 
 #[cfg(test)]
 mod tests;
@@ -99,7 +114,7 @@ pub struct Malformed {
 pub const MAX_DECODED_BYTES: usize = 32 << 20;
 
 /// Takes the records of one request, in order, each after its resource and scope.
-trait Sink {
+trait Sink<'a> {
     /// What a record is on the wire: a span, a metric (which holds points) or a log record.
     type Record: prost::Message + Default;
     /// The records from here on come from this resource.
@@ -111,7 +126,7 @@ trait Sink {
     /// A record that is refused unseen, for the memory it would take.
     fn refuse_outsized(&mut self);
     /// One record as protobuf; the bytes may be none.
-    fn encoded(&mut self, encoded: &[u8]) -> Result<(), String> {
+    fn encoded(&mut self, encoded: &'a [u8]) -> Result<(), String> {
         match wire::object::<Self::Record>(encoded)? {
             Some(record) => self.record(&record, encoded),
             None => self.refuse_outsized(),

@@ -3,159 +3,191 @@
 //! An attribute whose value does not fit its column's type stays in the map of attributes: a wrong type must not lose
 //! it, and a cast would invent a value. So does what an untrusted sender says about whose call it was.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-};
-use arrow::datatypes::DataType;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use lariat_schema::attributes::{self, Carrier};
 use lariat_schema::ids::RequestId;
 use lariat_schema::tables::Table;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::attributes::{Entries, text};
+use super::arrays::{Flags, Ids, Nulls, Numbers, Texts};
+use super::attributes::Entries;
+use super::view::{Attribute, Value};
 
 /// Attributes that are believed only from trusted senders.
 const TRUSTED_ONLY: [&str; 3] = [attributes::ACCOUNT_ID, attributes::PROFILE, attributes::DECISION_SEQ];
+/// Places of the table of keys: twice the keys and more, so that most are found at once.
+const PLACES: usize = 256;
 
+/// Which attribute fills which column of a table: the same for every request.
 #[derive(Debug)]
-enum Builder {
-    Text(StringBuilder),
-    Int32(Int32Builder),
-    Int64(Int64Builder),
-    Double(Float64Builder),
-    Bool(BooleanBuilder),
-    Id(FixedSizeBinaryBuilder),
+struct Layout {
+    columns: Vec<Place>,
+    /// Index into `columns` by hash of the key; the next place is asked where two meet.
+    by_key: [Option<u8>; PLACES],
 }
 
-/// What a row has for a column; a text is named by the place of its attribute.
-#[derive(Debug, Clone, Copy)]
-enum Slot {
-    Empty,
-    TextOf(usize),
-    Int32(i32),
-    Int64(i64),
-    Double(f64),
-    Bool(bool),
-    Id([u8; 16]),
+#[derive(Debug)]
+struct Place {
+    key: &'static str,
+    column: &'static str,
+    data_type: DataType,
+    trusted_only: bool,
+}
+
+impl Layout {
+    fn new(table: Table) -> Self {
+        let schema = table.schema();
+        let mut layout = Self { columns: Vec::new(), by_key: [None; PLACES] };
+        for attribute in attributes::ALL.iter().filter(|attribute| attribute.carrier != Carrier::Resource) {
+            let Some(column) = attribute.column else { continue };
+            let Ok(field) = schema.field_with_name(column) else { continue };
+            let data_type = field.data_type().clone();
+            if Column::new(&data_type).is_none() {
+                continue;
+            }
+            let Ok(index) = u8::try_from(layout.columns.len()) else { continue };
+            let free = places(attribute.key).find(|place| layout.by_key[*place].is_none());
+            layout.by_key[free.expect("there are fewer attributes than places")] = Some(index);
+            let trusted_only = TRUSTED_ONLY.contains(&attribute.key);
+            layout.columns.push(Place { key: attribute.key, column, data_type, trusted_only });
+        }
+        layout
+    }
+
+    fn of(table: Table) -> &'static Self {
+        static SPANS: LazyLock<Layout> = LazyLock::new(|| Layout::new(Table::Spans));
+        static LOGS: LazyLock<Layout> = LazyLock::new(|| Layout::new(Table::Logs));
+        if table == Table::Logs { &LOGS } else { &SPANS }
+    }
+
+    fn find(&self, key: &str) -> Option<usize> {
+        for place in places(key) {
+            let index = usize::from(self.by_key[place]?);
+            if self.columns[index].key == key {
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+/// Where a key may stand, in the order in which places are asked.
+#[allow(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+fn places(key: &str) -> impl Iterator<Item = usize> {
+    let first = xxh3_64(key.as_bytes()) as usize;
+    (0..PLACES).map(move |step| (first + step) % PLACES)
+}
+
+#[derive(Debug)]
+enum Column {
+    Text(Texts),
+    Int32(Numbers<Int32Type>),
+    Int64(Numbers<Int64Type>),
+    Double(Numbers<Float64Type>),
+    Bool(Flags),
+    Id(Ids<16>),
+}
+
+impl Column {
+    fn new(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Utf8 => Self::Text(Texts::new()),
+            DataType::Int32 => Self::Int32(Numbers::new()),
+            DataType::Int64 => Self::Int64(Numbers::new()),
+            DataType::Float64 => Self::Double(Numbers::new()),
+            DataType::Boolean => Self::Bool(Flags::new()),
+            DataType::FixedSizeBinary(16) => Self::Id(Ids::new()),
+            _ => return None,
+        })
+    }
+
+    /// Gives the value to a row, if it fits. Whole numbers fit a column of floats, and any scalar one of texts.
+    fn set(&mut self, row: usize, value: Value<'_>) -> bool {
+        match (self, value) {
+            (Self::Text(column), Value::Text(text)) => column.set(row, text),
+            (Self::Text(column), Value::Int(_) | Value::Bool(_) | Value::Double(_)) => {
+                column.set_with(row, |bytes| value.write(bytes));
+            }
+            (Self::Int32(column), Value::Int(number)) => match i32::try_from(number) {
+                Ok(number) => column.set(row, number),
+                Err(_) => return false,
+            },
+            (Self::Int64(column), Value::Int(number)) => column.set(row, number),
+            (Self::Double(column), Value::Double(_) | Value::Int(_)) => {
+                column.set(row, value.as_double().unwrap_or_default());
+            }
+            (Self::Bool(column), Value::Bool(flag)) => column.set(row, flag),
+            (Self::Id(column), Value::Text(text)) => match text.parse::<RequestId>() {
+                Ok(id) => column.set(row, *id.as_bytes()),
+                Err(_) => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(column) => column.is_empty(),
+            Self::Int32(column) => column.is_empty(),
+            Self::Int64(column) => column.is_empty(),
+            Self::Double(column) => column.is_empty(),
+            Self::Bool(column) => column.is_empty(),
+            Self::Id(column) => column.is_empty(),
+        }
+    }
+
+    fn finish(self, rows: usize) -> ArrayRef {
+        match self {
+            Self::Text(column) => column.finish(rows),
+            Self::Int32(column) => column.finish(rows),
+            Self::Int64(column) => column.finish(rows),
+            Self::Double(column) => column.finish(rows),
+            Self::Bool(column) => column.finish(rows),
+            Self::Id(column) => column.finish(rows),
+        }
+    }
 }
 
 /// The typed columns of one table.
 #[derive(Debug)]
 pub(super) struct TypedColumns {
-    places: HashMap<&'static str, usize>,
-    names: Vec<&'static str>,
-    builders: Vec<Builder>,
-    slots: Vec<Slot>,
+    layout: &'static Layout,
+    columns: Vec<Column>,
     trusted: bool,
 }
 
 impl TypedColumns {
     /// The columns of `table` that an attribute of a record fills.
     pub(super) fn new(table: Table, trusted: bool) -> Self {
-        let schema = table.schema();
-        let mut this =
-            Self { places: HashMap::new(), names: Vec::new(), builders: Vec::new(), slots: Vec::new(), trusted };
-        for attribute in attributes::ALL {
-            let Some(column) = attribute.column else { continue };
-            if attribute.carrier == Carrier::Resource {
-                continue;
-            }
-            let Ok(field) = schema.field_with_name(column) else { continue };
-            let builder = match field.data_type() {
-                DataType::Utf8 => Builder::Text(StringBuilder::new()),
-                DataType::Int32 => Builder::Int32(Int32Builder::new()),
-                DataType::Int64 => Builder::Int64(Int64Builder::new()),
-                DataType::Float64 => Builder::Double(Float64Builder::new()),
-                DataType::Boolean => Builder::Bool(BooleanBuilder::new()),
-                DataType::FixedSizeBinary(16) => Builder::Id(FixedSizeBinaryBuilder::new(16)),
-                _ => continue,
-            };
-            this.places.insert(attribute.key, this.names.len());
-            this.names.push(column);
-            this.builders.push(builder);
-            this.slots.push(Slot::Empty);
-        }
-        this
+        let layout = Layout::of(table);
+        let columns = layout.columns.iter().filter_map(|place| Column::new(&place.data_type)).collect();
+        Self { layout, columns, trusted }
     }
 
-    /// Appends a row from its attributes; what has no column, or does not fit it, goes to `rest`.
-    pub(super) fn append<'a>(&mut self, attributes: &'a [KeyValue], rest: &mut Entries<'a>) {
-        self.slots.fill(Slot::Empty);
-        for (index, attribute) in attributes.iter().enumerate() {
-            let slot = self.place(&attribute.key).and_then(|place| {
-                let value = attribute.value.as_ref()?.value.as_ref()?;
-                Some((place, fit(&self.builders[place], value, index)?))
-            });
-            match slot {
-                Some((place, slot)) => self.slots[place] = slot,
-                None => rest.push(attribute),
+    /// Fills a row from its attributes; what has no column, or does not fit it, goes to `rest`.
+    pub(super) fn append<'a>(&mut self, row: usize, attributes: &[Attribute<'a>], rest: &mut Entries<'a>) {
+        for attribute in attributes {
+            if !self.set(row, attribute) {
+                rest.push(*attribute);
             }
         }
-        for (builder, slot) in self.builders.iter_mut().zip(&self.slots) {
-            append(builder, *slot, attributes);
-        }
     }
 
-    fn place(&self, key: &str) -> Option<usize> {
-        if !self.trusted && TRUSTED_ONLY.contains(&key) {
-            return None;
-        }
-        self.places.get(key).copied()
+    fn set(&mut self, row: usize, attribute: &Attribute<'_>) -> bool {
+        let Some(index) = self.layout.find(attribute.key) else { return false };
+        let believed = self.trusted || !self.layout.columns[index].trusted_only;
+        believed && self.columns[index].set(row, attribute.value)
     }
 
-    /// The columns by name.
-    pub(super) fn finish(self) -> impl Iterator<Item = (&'static str, ArrayRef)> {
-        self.names.into_iter().zip(self.builders).map(|(name, builder)| {
-            let column: ArrayRef = match builder {
-                Builder::Text(mut builder) => Arc::new(builder.finish()),
-                Builder::Int32(mut builder) => Arc::new(builder.finish()),
-                Builder::Int64(mut builder) => Arc::new(builder.finish()),
-                Builder::Double(mut builder) => Arc::new(builder.finish()),
-                Builder::Bool(mut builder) => Arc::new(builder.finish()),
-                Builder::Id(mut builder) => Arc::new(builder.finish()),
-            };
-            (name, column)
+    /// The columns of so many rows by name.
+    pub(super) fn finish(self, rows: usize, nulls: &mut Nulls) -> impl Iterator<Item = (&'static str, ArrayRef)> {
+        self.layout.columns.iter().zip(self.columns).map(move |(place, column)| {
+            let column = if column.is_empty() { nulls.of(&place.data_type, rows) } else { column.finish(rows) };
+            (place.column, column)
         })
-    }
-}
-
-/// The value as its column holds it, if it fits. Whole numbers fit a column of floats, and any scalar one of texts.
-#[allow(clippy::cast_precision_loss, reason = "a float column of counts is exact up to 2^53")]
-fn fit(builder: &Builder, value: &Value, index: usize) -> Option<Slot> {
-    match (builder, value) {
-        (
-            Builder::Text(_),
-            Value::StringValue(_) | Value::IntValue(_) | Value::BoolValue(_) | Value::DoubleValue(_),
-        ) => Some(Slot::TextOf(index)),
-        (Builder::Int32(_), Value::IntValue(number)) => i32::try_from(*number).ok().map(Slot::Int32),
-        (Builder::Int64(_), Value::IntValue(number)) => Some(Slot::Int64(*number)),
-        (Builder::Double(_), Value::DoubleValue(number)) => Some(Slot::Double(*number)),
-        (Builder::Double(_), Value::IntValue(number)) => Some(Slot::Double(*number as f64)),
-        (Builder::Bool(_), Value::BoolValue(flag)) => Some(Slot::Bool(*flag)),
-        (Builder::Id(_), Value::StringValue(text)) => text.parse::<RequestId>().ok().map(|id| Slot::Id(*id.as_bytes())),
-        _ => None,
-    }
-}
-
-fn append(builder: &mut Builder, slot: Slot, attributes: &[KeyValue]) {
-    match (builder, slot) {
-        (Builder::Text(builder), Slot::TextOf(index)) => {
-            builder.append_option(text(attributes[index].value.as_ref()));
-        }
-        (Builder::Int32(builder), Slot::Int32(value)) => builder.append_value(value),
-        (Builder::Int64(builder), Slot::Int64(value)) => builder.append_value(value),
-        (Builder::Double(builder), Slot::Double(value)) => builder.append_value(value),
-        (Builder::Bool(builder), Slot::Bool(value)) => builder.append_value(value),
-        (Builder::Id(builder), Slot::Id(value)) => builder.append_value(value).expect("the id has the column's width"),
-        (Builder::Text(builder), _) => builder.append_null(),
-        (Builder::Int32(builder), _) => builder.append_null(),
-        (Builder::Int64(builder), _) => builder.append_null(),
-        (Builder::Double(builder), _) => builder.append_null(),
-        (Builder::Bool(builder), _) => builder.append_null(),
-        (Builder::Id(builder), _) => builder.append_null(),
     }
 }

@@ -39,7 +39,7 @@ struct LogsRequest {
 }
 
 /// Gives every span of the body to the sink.
-pub(super) fn spans(body: &[u8], sink: &mut Spans) -> Result<(), String> {
+pub(super) fn spans(body: &[u8], sink: &mut Spans<'_>) -> Result<(), String> {
     let request: TracesRequest = read(body)?;
     let mut encoded = Vec::new();
     for resource in &request.resource_spans {
@@ -77,14 +77,19 @@ pub(super) fn logs(body: &[u8], sink: &mut Logs) -> Result<(), String> {
     Ok(())
 }
 
-fn begin<S: Sink>(sink: &mut S, resource: Option<&Resource>) {
+fn begin<'a, S: Sink<'a>>(sink: &mut S, resource: Option<&Resource>) {
     match resource {
         Some(resource) => sink.resource(resource),
         None => sink.resource(&Resource::default()),
     }
 }
 
-fn records<S: Sink>(sink: &mut S, scope: Option<&InstrumentationScope>, records: &[S::Record], encoded: &mut Vec<u8>) {
+fn records<'a, S: Sink<'a>>(
+    sink: &mut S,
+    scope: Option<&InstrumentationScope>,
+    records: &[S::Record],
+    encoded: &mut Vec<u8>,
+) {
     match scope {
         Some(scope) => sink.scope(scope),
         None => sink.scope(&InstrumentationScope::default()),

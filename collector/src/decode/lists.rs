@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, ListArray, MapArray, MapBuilder, MapFieldNames, NullBufferBuilder, StringBuilder, StructArray,
-};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{Field, Fields};
+use arrow::array::{ArrayRef, ListArray, MapArray, NullBufferBuilder, StructArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, Fields};
+use lariat_schema::tables::attribute_map;
 
+use super::arrays::Texts;
 use super::attributes::Entries;
 
 /// Where each row's list ends, and which rows have one.
@@ -36,7 +36,7 @@ impl Lists {
     /// The column.
     pub(super) fn finish(mut self, fields: Vec<Field>, children: Vec<ArrayRef>) -> ArrayRef {
         let fields = Fields::from(fields);
-        let item = Arc::new(Field::new("item", arrow::datatypes::DataType::Struct(fields.clone()), false));
+        let item = Arc::new(Field::new("item", DataType::Struct(fields.clone()), false));
         let structs = StructArray::try_new(fields, children, None).expect("the children were built for these fields");
         let offsets = OffsetBuffer::from_lengths(self.lengths);
         let lists = ListArray::try_new(item, offsets, Arc::new(structs), self.present.finish());
@@ -46,26 +46,38 @@ impl Lists {
 
 /// A column of attribute maps.
 #[derive(Debug)]
-pub(super) struct Maps(MapBuilder<StringBuilder, StringBuilder>);
+pub(super) struct Maps {
+    offsets: Vec<i32>,
+    keys: Texts,
+    values: Texts,
+    entries: usize,
+}
 
 impl Maps {
     pub(super) fn new() -> Self {
-        let names = MapFieldNames { entry: "entries".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
-        Self(MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new()))
+        Self { offsets: vec![0], keys: Texts::new(), values: Texts::new(), entries: 0 }
     }
 
     /// Appends one row.
     pub(super) fn append(&mut self, entries: &Entries<'_>) {
-        for (key, value) in entries.iter() {
-            self.0.keys().append_value(key);
-            self.0.values().append_option(value);
+        for (key, content) in entries.iter() {
+            self.keys.set(self.entries, key);
+            if !content.is_absent() {
+                self.values.set_with(self.entries, |bytes| content.write(bytes));
+            }
+            self.entries += 1;
         }
-        self.0.append(true).expect("every key got a value");
+        self.offsets.push(i32::try_from(self.entries).unwrap_or(i32::MAX));
     }
 
     /// The column.
-    pub(super) fn finish(mut self) -> ArrayRef {
-        let maps: MapArray = self.0.finish();
-        Arc::new(maps)
+    pub(super) fn finish(self) -> ArrayRef {
+        let DataType::Map(field, sorted) = attribute_map() else { unreachable!("the schema says that it is a map") };
+        let DataType::Struct(fields) = field.data_type() else { unreachable!("a map's entries are structs") };
+        let columns = vec![self.keys.finish(self.entries), self.values.finish(self.entries)];
+        let entries = StructArray::try_new(fields.clone(), columns, None).expect("every key got a value");
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
+        let maps = MapArray::try_new(field, offsets, entries, None, sorted);
+        Arc::new(maps.expect("the offsets end with the entries"))
     }
 }

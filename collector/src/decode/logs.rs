@@ -12,11 +12,13 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::Sink;
-use super::attributes::{Entries, text};
+use super::arrays::Nulls;
+use super::attributes::Entries;
 use super::columns::TypedColumns;
 use super::lists::Maps;
 use super::rows::{Columns, Finished, Rows, dropped, times};
 use super::spans::{append_id, moment, optional_id};
+use super::view::{Attribute, Value};
 
 /// Rows of `logs` while they grow.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Logs {
     }
 
     pub(super) fn finish(mut self) -> Finished {
-        let mut columns: Columns = self.typed.finish().collect();
+        let mut columns: Columns = self.typed.finish(self.rows.len(), &mut Nulls::default()).collect();
         columns.insert("time", times(self.time));
         columns.insert("event_name", Arc::new(self.event_name.finish()));
         columns.insert("severity_number", Arc::new(self.severity_number.finish()));
@@ -70,7 +72,7 @@ impl Logs {
     }
 }
 
-impl Sink for Logs {
+impl Sink<'_> for Logs {
     type Record = LogRecord;
 
     fn resource(&mut self, resource: &Resource) {
@@ -99,9 +101,10 @@ impl Sink for Logs {
         self.event_name.append_option((!log.event_name.is_empty()).then_some(&log.event_name));
         self.severity_number.append_option((log.severity_number != 0).then_some(log.severity_number));
         self.severity_text.append_option((!log.severity_text.is_empty()).then_some(&log.severity_text));
-        self.body.append_option(text(log.body.as_ref()));
+        self.body.append_option(Value::of(log.body.as_ref()).text());
         let mut rest = Entries::default();
-        self.typed.append(&log.attributes, &mut rest);
+        let attributes: Vec<Attribute<'_>> = log.attributes.iter().map(Attribute::of).collect();
+        self.typed.append(self.rows.len(), &attributes, &mut rest);
         if log.observed_time_unix_nano != 0 && log.observed_time_unix_nano != log.time_unix_nano {
             rest.put("otel.observed_time_unix_nano", log.observed_time_unix_nano.to_string());
         }

@@ -170,13 +170,13 @@ impl Metrics {
         }
         for (key, value) in labels.iter() {
             push_part(&mut bytes, key);
-            push_part(&mut bytes, value.unwrap_or_default());
+            push_part(&mut bytes, &value.text().unwrap_or_default());
         }
         xxh3_128(&bytes).to_be_bytes()
     }
 }
 
-impl Sink for Metrics {
+impl Sink<'_> for Metrics {
     type Record = Metric;
 
     fn resource(&mut self, resource: &Resource) {

@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, StringBuilder, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use lariat_schema::attributes;
 use lariat_schema::tables::Table;
 use lariat_schema::vocabulary::KeepReason;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use super::MAX_DECODED_BYTES;
+use super::arrays::Texts;
 use super::attributes::Entries;
 use super::lists::Maps;
+use super::view::{Attribute, Value};
 use super::wire::MAX_PARTS;
 
 /// Resource attributes that are columns of every table, and the columns.
@@ -65,9 +66,11 @@ pub(super) struct Rows {
     pub(super) trusted: bool,
     pub(super) now_unix_nanos: i64,
     context: Context,
-    sender: [StringBuilder; 4],
-    scope: [StringBuilder; 2],
+    sender: [Texts; 4],
+    scope: [Texts; 2],
     resource_attributes: Maps,
+    /// Rows whose common columns are filled.
+    described: usize,
     keys: Vec<u128>,
     contents: Vec<u64>,
     bytes: usize,
@@ -82,9 +85,10 @@ impl Rows {
             trusted,
             now_unix_nanos,
             context: Context::default(),
-            sender: std::array::from_fn(|_| StringBuilder::new()),
-            scope: std::array::from_fn(|_| StringBuilder::new()),
+            sender: std::array::from_fn(|_| Texts::new()),
+            scope: std::array::from_fn(|_| Texts::new()),
             resource_attributes: Maps::new(),
+            described: 0,
             keys: Vec::new(),
             contents: Vec::new(),
             bytes: 0,
@@ -95,12 +99,13 @@ impl Rows {
 
     /// See [`super::Sink::resource`].
     pub(super) fn resource(&mut self, resource: &Resource) {
+        self.end_context();
         let mut context = Context { resource_hash: hash(resource, 0), ..Context::default() };
         let mut rest = Entries::default();
         for attribute in &resource.attributes {
             match (SENDER.iter().position(|(key, _)| *key == attribute.key), text_of(attribute)) {
                 (Some(place), Some(text)) => context.sender[place] = Some(text.to_owned()),
-                _ => rest.push(attribute),
+                _ => rest.push(Attribute::of(attribute)),
             }
         }
         dropped(&mut rest, "otel.resource.dropped_attributes_count", resource.dropped_attributes_count);
@@ -110,9 +115,10 @@ impl Rows {
 
     /// See [`super::Sink::scope`].
     pub(super) fn scope(&mut self, scope: &InstrumentationScope) {
+        self.end_context();
         let mut merged = self.context.resource.clone();
         for attribute in &scope.attributes {
-            merged.push_as(format!("otel.scope.{}", attribute.key), attribute.value.as_ref());
+            merged.push_as(format!("otel.scope.{}", attribute.key), Value::of(attribute.value.as_ref()));
         }
         dropped(&mut merged, "otel.scope.dropped_attributes_count", scope.dropped_attributes_count);
         let has_version = self.table == Table::Spans;
@@ -177,27 +183,46 @@ impl Rows {
         self.reason.get_or_insert_with(reason);
     }
 
-    /// Appends the common columns of an accepted record.
+    /// Accepted records so far.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Appends an accepted record; its common columns follow with all that come from the same scope.
     pub(super) fn append(&mut self, key: u128, content: u64) {
-        for (builder, value) in self.sender.iter_mut().zip(&self.context.sender) {
-            builder.append_option(value.as_deref());
-        }
-        self.scope[0].append_option(self.context.scope_name.as_deref());
-        self.scope[1].append_option(self.context.scope_version.as_deref());
-        self.resource_attributes.append(&self.context.merged);
         self.keys.push(key);
         self.contents.push(content);
     }
 
+    /// Fills the common columns of the rows that came from the resource and scope of the moment.
+    fn end_context(&mut self) {
+        for row in self.described..self.keys.len() {
+            for (column, value) in self.sender.iter_mut().zip(&self.context.sender) {
+                if let Some(value) = value {
+                    column.set(row, value);
+                }
+            }
+            let scope = [&self.context.scope_name, &self.context.scope_version];
+            for (column, value) in self.scope.iter_mut().zip(scope) {
+                if let Some(value) = value {
+                    column.set(row, value);
+                }
+            }
+            self.resource_attributes.append(&self.context.merged);
+        }
+        self.described = self.keys.len();
+    }
+
     /// The batch: the signal's own columns and the common ones, in the table's order.
     pub(super) fn finish(mut self, mut columns: Columns, kept: KeepReason, malformed_selections: u64) -> Finished {
+        self.end_context();
         let rows = self.keys.len();
-        for ((_, name), mut builder) in SENDER.into_iter().zip(self.sender) {
-            columns.insert(name, Arc::new(builder.finish()));
+        for ((_, name), column) in SENDER.into_iter().zip(self.sender) {
+            columns.insert(name, column.finish(rows));
         }
-        let [mut scope_name, mut scope_version] = self.scope;
-        columns.insert("scope_name", Arc::new(scope_name.finish()));
-        columns.insert("scope_version", Arc::new(scope_version.finish()));
+        for (name, column) in ["scope_name", "scope_version"].into_iter().zip(self.scope) {
+            columns.insert(name, column.finish(rows));
+        }
         columns.insert("resource_attributes", self.resource_attributes.finish());
         columns.insert("observed_time", times(vec![self.now_unix_nanos; rows]));
         columns.insert("adjusted_count", Arc::new(Float64Array::from(vec![1.0; rows])));
@@ -262,10 +287,7 @@ pub(super) fn dropped(entries: &mut Entries<'_>, key: &'static str, count: u32) 
 }
 
 fn text_of(attribute: &KeyValue) -> Option<&str> {
-    match attribute.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text),
-        _ => None,
-    }
+    Value::of(attribute.value.as_ref()).as_text()
 }
 
 fn hash(message: &impl Message, seed: u64) -> u64 {

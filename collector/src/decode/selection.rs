@@ -9,13 +9,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, StringBuilder};
 use lariat_schema::attributes as names;
 use lariat_schema::tables::{eligible_fields, excluded_fields};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::span::Event;
 
 use super::attributes::Entries;
 use super::lists::Lists;
 use super::rows::Columns;
+use super::view::{Attribute, Value};
 
 /// One selection, read from its event.
 #[derive(Debug, PartialEq)]
@@ -41,24 +39,22 @@ struct Excluded<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// Reads an event, the `nth` of its span (from 1). None if its arrays do not match. Attributes of the event that
-    /// no column holds go to `rest`, those of later selections with their ordinal behind the key.
-    pub(super) fn read(event: &'a Event, nth: i32, rest: &mut Entries<'a>) -> Option<Self> {
+    /// Reads the attributes of an event, the `nth` of its span (from 1). None if its arrays do not match. Attributes
+    /// of the event that no column holds go to `rest`, those of later selections with their ordinal behind the key.
+    pub(super) fn read(event: &[Attribute<'a>], nth: i32, rest: &mut Entries<'a>) -> Option<Self> {
         let ordinal = match find(event, names::SELECTION) {
-            None => nth,
-            Some(Value::IntValue(ordinal)) => i32::try_from(*ordinal).ok()?,
+            None | Some(Value::Absent) => nth,
+            Some(Value::Int(ordinal)) => i32::try_from(ordinal).ok()?,
             Some(_) => return None,
         };
         let fail_open = match find(event, names::FAIL_OPEN) {
-            None => false,
-            Some(Value::BoolValue(flag)) => *flag,
+            None | Some(Value::Absent) => false,
+            Some(Value::Bool(flag)) => flag,
             Some(_) => return None,
         };
         let selection = Self { ordinal, eligible: eligible(event)?, excluded: excluded(event)?, fail_open };
-        for attribute in &event.attributes {
-            if !HELD.contains(&attribute.key.as_str()) {
-                keep(attribute, ordinal, rest);
-            }
+        for attribute in event.iter().filter(|attribute| !HELD.contains(&attribute.key)) {
+            keep(attribute, ordinal, rest);
         }
         Some(selection)
     }
@@ -76,50 +72,42 @@ const HELD: [&str; 8] = [
     names::FAIL_OPEN,
 ];
 
-fn keep<'a>(attribute: &'a KeyValue, ordinal: i32, rest: &mut Entries<'a>) {
+fn keep<'a>(attribute: &Attribute<'a>, ordinal: i32, rest: &mut Entries<'a>) {
     if ordinal == 1 {
-        rest.push(attribute);
+        rest.push(*attribute);
     } else {
-        rest.push_as(format!("{}.{ordinal}", attribute.key), attribute.value.as_ref());
+        rest.push_as(format!("{}.{ordinal}", attribute.key), attribute.value);
     }
 }
 
-fn find<'a>(event: &'a Event, key: &str) -> Option<&'a Value> {
-    event.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?.value.as_ref()
+fn find<'a>(event: &[Attribute<'a>], key: &str) -> Option<Value<'a>> {
+    event.iter().find(|attribute| attribute.key == key).map(|attribute| attribute.value)
 }
 
 /// The array under `key`, empty if absent. None if it is no array or has an element that `read` refuses.
-fn array<'a, T>(event: &'a Event, key: &str, read: impl Fn(&'a Value) -> Option<T>) -> Option<Vec<T>> {
-    let element = |any: &'a AnyValue| any.value.as_ref().and_then(&read);
+fn array<'a, T>(event: &[Attribute<'a>], key: &str, read: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
     match find(event, key) {
-        None => Some(Vec::new()),
-        Some(Value::ArrayValue(array)) => array.values.iter().map(element).collect(),
-        Some(_) => None,
+        None | Some(Value::Absent) => Some(Vec::new()),
+        Some(value) => {
+            let mut elements = Vec::new();
+            value.elements(|element| {
+                elements.push(read(element)?);
+                Some(())
+            })?;
+            Some(elements)
+        }
     }
 }
 
-fn as_text(value: &Value) -> Option<&str> {
-    if let Value::StringValue(text) = value { Some(text) } else { None }
+fn channels<'a>(event: &[Attribute<'a>], key: &str) -> Option<Vec<(&'a str, &'a str)>> {
+    array(event, key, |value| names::split_channel(value.as_text()?))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "some senders write whole numbers without a point")]
-fn as_double(value: &Value) -> Option<f64> {
-    match value {
-        Value::DoubleValue(number) => Some(*number),
-        Value::IntValue(number) => Some(*number as f64),
-        _ => None,
-    }
-}
-
-fn channels<'a>(event: &'a Event, key: &str) -> Option<Vec<(&'a str, &'a str)>> {
-    array(event, key, |value| names::split_channel(as_text(value)?))
-}
-
-fn eligible(event: &Event) -> Option<Vec<Eligible<'_>>> {
+fn eligible<'a>(event: &[Attribute<'a>]) -> Option<Vec<Eligible<'a>>> {
     let channels = channels(event, names::ELIGIBLE_CHANNELS)?;
-    let scores = array(event, names::ELIGIBLE_SCORES, as_double)?;
-    let probabilities = array(event, names::ELIGIBLE_PROBABILITIES, as_double)?;
-    let inputs = array(event, names::ELIGIBLE_INPUTS, as_text)?;
+    let scores = array(event, names::ELIGIBLE_SCORES, Value::as_double)?;
+    let probabilities = array(event, names::ELIGIBLE_PROBABILITIES, Value::as_double)?;
+    let inputs = array(event, names::ELIGIBLE_INPUTS, Value::as_text)?;
     let matches = |length: usize| length == 0 || length == channels.len();
     if !(matches(scores.len()) && matches(probabilities.len()) && matches(inputs.len())) {
         return None;
@@ -133,9 +121,9 @@ fn eligible(event: &Event) -> Option<Vec<Eligible<'_>>> {
     Some(channels.into_iter().enumerate().map(eligible).collect())
 }
 
-fn excluded(event: &Event) -> Option<Vec<Excluded<'_>>> {
+fn excluded<'a>(event: &[Attribute<'a>]) -> Option<Vec<Excluded<'a>>> {
     let channels = channels(event, names::EXCLUDED_CHANNELS)?;
-    let reasons = array(event, names::EXCLUDED_REASONS, as_text)?;
+    let reasons = array(event, names::EXCLUDED_REASONS, Value::as_text)?;
     if channels.len() != reasons.len() {
         return None;
     }

@@ -2,27 +2,32 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayBuilder, ArrayRef, FixedSizeBinaryBuilder, Int64Array, StringBuilder};
+use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, Int64Array};
 use lariat_schema::events;
 use lariat_schema::tables::{Table, span_event_fields, span_link_fields};
 use lariat_schema::vocabulary::KeepReason;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags};
+use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Sink;
+use super::arrays::{Ids, Nulls, Texts};
 use super::attributes::Entries;
 use super::columns::TypedColumns;
 use super::lists::{Lists, Maps};
 use super::rows::{Columns, Finished, Rows, dropped, times};
+use super::scan;
 use super::selection::{Selection, Selections};
+use super::view::{Attribute, EventView, LinkView, SpanView};
+use super::wire::is_outsized;
 
 /// Rows of `spans` while they grow.
 #[derive(Debug)]
-pub(super) struct Spans {
+pub(super) struct Spans<'a> {
     rows: Rows,
     head: Head,
     typed: TypedColumns,
@@ -31,6 +36,10 @@ pub(super) struct Spans {
     events: Events,
     links: Links,
     malformed_selections: u64,
+    /// Room for the span that is read.
+    view: SpanView<'a>,
+    /// Room for its attributes without a column.
+    rest: Entries<'a>,
 }
 
 /// The columns that every span has.
@@ -38,14 +47,14 @@ pub(super) struct Spans {
 struct Head {
     time: Vec<i64>,
     duration_ns: Vec<i64>,
-    trace_id: FixedSizeBinaryBuilder,
-    span_id: FixedSizeBinaryBuilder,
-    parent_span_id: FixedSizeBinaryBuilder,
-    trace_state: StringBuilder,
-    name: StringBuilder,
-    span_kind: StringBuilder,
-    status: StringBuilder,
-    status_message: StringBuilder,
+    trace_id: Ids<16>,
+    span_id: Ids<8>,
+    parent_span_id: Ids<8>,
+    trace_state: Texts,
+    name: Texts,
+    span_kind: Texts,
+    status: Texts,
+    status_message: Texts,
 }
 
 /// What of a span must be right for it to be accepted.
@@ -57,7 +66,7 @@ struct Valid {
     parent_span_id: Option<[u8; 8]>,
 }
 
-impl Spans {
+impl Spans<'_> {
     pub(super) fn new(trusted: bool, now_unix_nanos: i64) -> Self {
         Self {
             rows: Rows::new(Table::Spans, trusted, now_unix_nanos),
@@ -68,21 +77,71 @@ impl Spans {
             events: Events::new(),
             links: Links::new(),
             malformed_selections: 0,
+            view: SpanView::default(),
+            rest: Entries::default(),
         }
     }
 
     pub(super) fn finish(self) -> Finished {
-        let mut columns: Columns = self.typed.finish().collect();
-        self.head.finish(&mut columns);
+        let rows = self.rows.len();
+        let mut nulls = Nulls::default();
+        let mut columns: Columns = self.typed.finish(rows, &mut nulls).collect();
+        self.head.finish(rows, &mut columns);
         self.selections.finish(&mut columns);
         columns.insert("attributes", self.attributes.finish());
         columns.insert("events", self.events.finish());
         columns.insert("links", self.links.finish());
         self.rows.finish(columns, KeepReason::Undecided, self.malformed_selections)
     }
+
+    /// Appends a span, whatever it was read from; `encoded` is what its content is told by.
+    fn append<'v>(&mut self, span: &SpanView<'v>, encoded: &[u8], rest: &mut Entries<'v>) {
+        let valid = match validate(span) {
+            Ok(valid) => valid,
+            Err(reason) => return self.rows.reject(|| reason),
+        };
+        if !self.rows.admit(encoded.len()) {
+            return;
+        }
+        let row = self.rows.len();
+        rest.clear();
+        self.typed.append(row, &span.attributes, rest);
+        self.append_events(span, rest);
+        self.links.append(span, rest);
+        self.head.append(row, span, &valid, self.rows.trusted, rest);
+        dropped(rest, "otel.dropped_attributes_count", span.dropped_attributes_count);
+        dropped(rest, "otel.dropped_events_count", span.dropped_events_count);
+        dropped(rest, "otel.dropped_links_count", span.dropped_links_count);
+        rest.sort();
+        self.attributes.append(rest);
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(&valid.trace_id);
+        key[16..].copy_from_slice(&valid.span_id);
+        self.rows.append(xxh3_128(&key), self.rows.content(encoded));
+    }
+
+    /// Events, of which a decision becomes candidates.
+    fn append_events<'v>(&mut self, span: &SpanView<'v>, rest: &mut Entries<'v>) {
+        let mut selections = Vec::new();
+        let mut nth = 0;
+        for event in &span.events {
+            let attributes = &span.inner[event.attributes.clone()];
+            if event.name == events::DECISION {
+                nth += 1;
+                if let Some(selection) = Selection::read(attributes, nth, rest) {
+                    selections.push(selection);
+                    continue;
+                }
+                self.malformed_selections += 1;
+            }
+            self.events.push(event, attributes);
+        }
+        self.events.end_row();
+        self.selections.append(&selections);
+    }
 }
 
-impl Sink for Spans {
+impl<'a> Sink<'a> for Spans<'a> {
     type Record = Span;
 
     fn resource(&mut self, resource: &Resource) {
@@ -98,53 +157,38 @@ impl Sink for Spans {
     }
 
     fn record(&mut self, span: &Span, encoded: &[u8]) {
-        let valid = match validate(span) {
-            Ok(valid) => valid,
-            Err(reason) => return self.rows.reject(|| reason),
-        };
-        if !self.rows.admit(encoded.len()) {
-            return;
+        self.append(&SpanView::of(span), encoded, &mut Entries::default());
+    }
+
+    /// Reads the bytes where they lie; only what is unusual becomes an object.
+    fn encoded(&mut self, encoded: &'a [u8]) -> Result<(), String> {
+        if is_outsized(encoded) {
+            self.refuse_outsized();
+            return Ok(());
         }
-        let mut rest = Entries::default();
-        self.typed.append(&span.attributes, &mut rest);
-        let mut selections = Vec::new();
-        let mut nth = 0;
-        for event in &span.events {
-            if event.name == events::DECISION {
-                nth += 1;
-                if let Some(selection) = Selection::read(event, nth, &mut rest) {
-                    selections.push(selection);
-                    continue;
-                }
-                self.malformed_selections += 1;
-            }
-            self.events.push(event);
+        let mut view = std::mem::take(&mut self.view).cleared();
+        let scanned = scan::span(encoded, &mut view);
+        if scanned.is_ok() {
+            let mut rest = std::mem::take(&mut self.rest);
+            self.append(&view, encoded, &mut rest);
+            self.rest = rest;
+        } else {
+            self.record(&Span::decode(encoded).map_err(|error| error.to_string())?, encoded);
         }
-        self.events.end_row();
-        self.selections.append(&selections);
-        self.links.append(span, &mut rest);
-        self.head.append(span, &valid, self.rows.trusted, &mut rest);
-        dropped(&mut rest, "otel.dropped_attributes_count", span.dropped_attributes_count);
-        dropped(&mut rest, "otel.dropped_events_count", span.dropped_events_count);
-        dropped(&mut rest, "otel.dropped_links_count", span.dropped_links_count);
-        rest.sort();
-        self.attributes.append(&rest);
-        let mut key = [0; 24];
-        key[..16].copy_from_slice(&valid.trace_id);
-        key[16..].copy_from_slice(&valid.span_id);
-        self.rows.append(xxh3_128(&key), self.rows.content(encoded));
+        self.view = view;
+        Ok(())
     }
 }
 
-fn validate(span: &Span) -> Result<Valid, String> {
+fn validate(span: &SpanView<'_>) -> Result<Valid, String> {
     let time = moment(span.start_time_unix_nano, "start_time_unix_nano")?;
     let end = if span.end_time_unix_nano == 0 { time } else { moment(span.end_time_unix_nano, "end_time_unix_nano")? };
     Ok(Valid {
         time,
         duration_ns: end.saturating_sub(time).max(0),
-        trace_id: id(&span.trace_id, "trace id")?,
-        span_id: id(&span.span_id, "span id")?,
-        parent_span_id: optional_id(&span.parent_span_id, "parent span id")?,
+        trace_id: id(span.trace_id, "trace id")?,
+        span_id: id(span.span_id, "span id")?,
+        parent_span_id: optional_id(span.parent_span_id, "parent span id")?,
     })
 }
 
@@ -183,57 +227,71 @@ impl Head {
         Self {
             time: Vec::new(),
             duration_ns: Vec::new(),
-            trace_id: FixedSizeBinaryBuilder::new(16),
-            span_id: FixedSizeBinaryBuilder::new(8),
-            parent_span_id: FixedSizeBinaryBuilder::new(8),
-            trace_state: StringBuilder::new(),
-            name: StringBuilder::new(),
-            span_kind: StringBuilder::new(),
-            status: StringBuilder::new(),
-            status_message: StringBuilder::new(),
+            trace_id: Ids::new(),
+            span_id: Ids::new(),
+            parent_span_id: Ids::new(),
+            trace_state: Texts::new(),
+            name: Texts::new(),
+            span_kind: Texts::new(),
+            status: Texts::new(),
+            status_message: Texts::new(),
         }
     }
 
-    fn append<'a>(&mut self, span: &'a Span, valid: &Valid, trusted: bool, rest: &mut Entries<'a>) {
+    fn append<'a>(&mut self, row: usize, span: &SpanView<'a>, valid: &Valid, trusted: bool, rest: &mut Entries<'a>) {
         self.time.push(valid.time);
         self.duration_ns.push(valid.duration_ns);
-        append_id(&mut self.trace_id, Some(valid.trace_id));
-        append_id(&mut self.span_id, Some(valid.span_id));
-        append_id(&mut self.parent_span_id, valid.parent_span_id);
-        if trusted {
-            self.trace_state.append_option((!span.trace_state.is_empty()).then_some(&span.trace_state));
-        } else {
-            let believed = without_threshold(&span.trace_state);
-            if believed != span.trace_state {
-                rest.put("otel.trace_state", span.trace_state.as_str());
-            }
-            self.trace_state.append_option((!believed.is_empty()).then_some(believed));
+        self.trace_id.set(row, valid.trace_id);
+        self.span_id.set(row, valid.span_id);
+        if let Some(parent) = valid.parent_span_id {
+            self.parent_span_id.set(row, parent);
         }
-        self.name.append_value(&span.name);
-        self.span_kind.append_value(kind(span.kind));
-        let status = span.status.as_ref();
-        self.status.append_value(match status.map(|status| status.code()) {
-            None | Some(StatusCode::Unset) => "unset",
-            Some(StatusCode::Ok) => "ok",
-            Some(StatusCode::Error) => "error",
-        });
-        self.status_message.append_option(status.map(|status| &status.message).filter(|text| !text.is_empty()));
+        self.append_trace_state(row, span.trace_state, trusted, rest);
+        self.name.set(row, span.name);
+        self.span_kind.set(row, kind(span.kind));
+        self.status.set(
+            row,
+            match StatusCode::try_from(span.status_code) {
+                Ok(StatusCode::Unset) | Err(_) => "unset",
+                Ok(StatusCode::Ok) => "ok",
+                Ok(StatusCode::Error) => "error",
+            },
+        );
+        if !span.status_message.is_empty() {
+            self.status_message.set(row, span.status_message);
+        }
         if span.flags & flag(SpanFlags::ContextIsRemoteMask) != 0 {
             rest.put("otel.span.parent.origin", "remote");
         }
     }
 
-    fn finish(mut self, columns: &mut Columns) {
+    fn append_trace_state<'a>(&mut self, row: usize, state: &'a str, trusted: bool, rest: &mut Entries<'a>) {
+        if state.is_empty() {
+            return;
+        }
+        if trusted {
+            return self.trace_state.set(row, state);
+        }
+        let believed = without_threshold(state);
+        if believed != state {
+            rest.put("otel.trace_state", state);
+        }
+        if !believed.is_empty() {
+            self.trace_state.set(row, &believed);
+        }
+    }
+
+    fn finish(self, rows: usize, columns: &mut Columns) {
         columns.insert("time", times(self.time));
         columns.insert("duration_ns", Arc::new(Int64Array::from(self.duration_ns)));
-        columns.insert("trace_id", Arc::new(self.trace_id.finish()));
-        columns.insert("span_id", Arc::new(self.span_id.finish()));
-        columns.insert("parent_span_id", Arc::new(self.parent_span_id.finish()));
-        columns.insert("trace_state", Arc::new(self.trace_state.finish()));
-        columns.insert("name", Arc::new(self.name.finish()));
-        columns.insert("span_kind", Arc::new(self.span_kind.finish()));
-        columns.insert("status", Arc::new(self.status.finish()));
-        columns.insert("status_message", Arc::new(self.status_message.finish()));
+        columns.insert("trace_id", self.trace_id.finish(rows));
+        columns.insert("span_id", self.span_id.finish(rows));
+        columns.insert("parent_span_id", self.parent_span_id.finish(rows));
+        columns.insert("trace_state", self.trace_state.finish(rows));
+        columns.insert("name", self.name.finish(rows));
+        columns.insert("span_kind", self.span_kind.finish(rows));
+        columns.insert("status", self.status.finish(rows));
+        columns.insert("status_message", self.status_message.finish(rows));
     }
 }
 
@@ -263,25 +321,31 @@ fn kind(kind: i32) -> &'static str {
 struct Events {
     lists: Lists,
     time: Vec<i64>,
-    name: StringBuilder,
+    name: Texts,
     attributes: Maps,
     ended: usize,
 }
 
+/// The attributes of an event or link, with the count of those that were dropped.
+fn inner<'a>(attributes: &[Attribute<'a>], dropped_attributes_count: u32) -> Entries<'a> {
+    let mut entries = Entries::default();
+    for attribute in attributes {
+        entries.push(*attribute);
+    }
+    dropped(&mut entries, "otel.dropped_attributes_count", dropped_attributes_count);
+    entries.sort();
+    entries
+}
+
 impl Events {
     fn new() -> Self {
-        Self { lists: Lists::new(), time: Vec::new(), name: StringBuilder::new(), attributes: Maps::new(), ended: 0 }
+        Self { lists: Lists::new(), time: Vec::new(), name: Texts::new(), attributes: Maps::new(), ended: 0 }
     }
 
-    fn push(&mut self, event: &Event) {
+    fn push(&mut self, event: &EventView<'_>, attributes: &[Attribute<'_>]) {
+        self.name.set(self.time.len(), event.name);
         self.time.push(i64::try_from(event.time_unix_nano).unwrap_or(i64::MAX));
-        self.name.append_value(&event.name);
-        let mut entries = Entries::of(&event.attributes);
-        if event.dropped_attributes_count > 0 {
-            dropped(&mut entries, "otel.dropped_attributes_count", event.dropped_attributes_count);
-            entries.sort();
-        }
-        self.attributes.append(&entries);
+        self.attributes.append(&inner(attributes, event.dropped_attributes_count));
     }
 
     fn end_row(&mut self) {
@@ -289,8 +353,9 @@ impl Events {
         self.ended = self.time.len();
     }
 
-    fn finish(mut self) -> ArrayRef {
-        let children = vec![times(self.time), Arc::new(self.name.finish()), self.attributes.finish()];
+    fn finish(self) -> ArrayRef {
+        let names = self.name.finish(self.time.len());
+        let children = vec![times(self.time), names, self.attributes.finish()];
         self.lists.finish(span_event_fields(), children)
     }
 }
@@ -299,53 +364,54 @@ impl Events {
 #[derive(Debug)]
 struct Links {
     lists: Lists,
-    trace_id: FixedSizeBinaryBuilder,
-    span_id: FixedSizeBinaryBuilder,
-    trace_state: StringBuilder,
+    trace_id: Ids<16>,
+    span_id: Ids<8>,
+    trace_state: Texts,
     attributes: Maps,
+    links: usize,
 }
 
 impl Links {
     fn new() -> Self {
         Self {
             lists: Lists::new(),
-            trace_id: FixedSizeBinaryBuilder::new(16),
-            span_id: FixedSizeBinaryBuilder::new(8),
-            trace_state: StringBuilder::new(),
+            trace_id: Ids::new(),
+            span_id: Ids::new(),
+            trace_state: Texts::new(),
             attributes: Maps::new(),
+            links: 0,
         }
     }
 
     /// Appends a row. A link without a valid context points nowhere: such are only counted, in the span's attributes.
-    fn append(&mut self, span: &Span, rest: &mut Entries<'_>) {
-        let before = self.trace_id.len();
-        let invalid: u32 = span.links.iter().map(|link| u32::from(!self.push(link))).sum();
+    fn append(&mut self, span: &SpanView<'_>, rest: &mut Entries<'_>) {
+        let before = self.links;
+        let push = |link: &LinkView<'_>| self.push(link, &span.inner[link.attributes.clone()]);
+        let invalid: u32 = span.links.iter().map(push).map(|pushed| u32::from(!pushed)).sum();
         dropped(rest, "otel.invalid_links_count", invalid);
-        self.lists.end_row(self.trace_id.len(), self.trace_id.len() > before);
+        self.lists.end_row(self.links, self.links > before);
     }
 
-    fn push(&mut self, link: &Link) -> bool {
-        let (Ok(trace_id), Ok(span_id)) = (id::<16>(&link.trace_id, "trace id"), id::<8>(&link.span_id, "span id"))
+    fn push(&mut self, link: &LinkView<'_>, attributes: &[Attribute<'_>]) -> bool {
+        let (Ok(trace_id), Ok(span_id)) = (id::<16>(link.trace_id, "trace id"), id::<8>(link.span_id, "span id"))
         else {
             return false;
         };
-        append_id(&mut self.trace_id, Some(trace_id));
-        append_id(&mut self.span_id, Some(span_id));
-        self.trace_state.append_option((!link.trace_state.is_empty()).then_some(&link.trace_state));
-        let mut entries = Entries::of(&link.attributes);
-        if link.dropped_attributes_count > 0 {
-            dropped(&mut entries, "otel.dropped_attributes_count", link.dropped_attributes_count);
-            entries.sort();
+        self.trace_id.set(self.links, trace_id);
+        self.span_id.set(self.links, span_id);
+        if !link.trace_state.is_empty() {
+            self.trace_state.set(self.links, link.trace_state);
         }
-        self.attributes.append(&entries);
+        self.attributes.append(&inner(attributes, link.dropped_attributes_count));
+        self.links += 1;
         true
     }
 
-    fn finish(mut self) -> ArrayRef {
+    fn finish(self) -> ArrayRef {
         let children: Vec<ArrayRef> = vec![
-            Arc::new(self.trace_id.finish()),
-            Arc::new(self.span_id.finish()),
-            Arc::new(self.trace_state.finish()),
+            self.trace_id.finish(self.links),
+            self.span_id.finish(self.links),
+            self.trace_state.finish(self.links),
             self.attributes.finish(),
         ];
         self.lists.finish(span_link_fields(), children)

@@ -1,4 +1,4 @@
-//! Walks a protobuf request down to its records, which alone become objects.
+//! Walks a protobuf request down to its records.
 //!
 //! The three requests have one shape: field 1 holds resources, whose field 1 is the resource and field 2 the scopes,
 //! whose field 1 is the scope and field 2 the records. Fields may come in any order, so each level is read twice:
@@ -20,7 +20,7 @@ const CONTENT: u32 = 2;
 const SCHEMA_URL: u32 = 3;
 
 /// Gives every record of `body` to `sink`, or says what is wrong with the bytes.
-pub(super) fn walk<S: Sink>(body: &[u8], sink: &mut S) -> Result<(), String> {
+pub(super) fn walk<'a, S: Sink<'a>>(body: &'a [u8], sink: &mut S) -> Result<(), String> {
     each(body, DESCRIPTION, |resource| {
         each(resource, SCHEMA_URL, text)?;
         let mut description = Resource::default();
@@ -36,10 +36,15 @@ pub(super) fn walk<S: Sink>(body: &[u8], sink: &mut S) -> Result<(), String> {
     })
 }
 
+/// True for a message that would take more memory than any honest record.
+pub(super) fn is_outsized(encoded: &[u8]) -> bool {
+    encoded.len() > SMALL_BYTES && parts(encoded, 0) > MAX_PARTS
+}
+
 /// One message as an object, unless that would take more memory than any honest record: an empty message takes two
 /// bytes on the wire and a hundred as an object, so that a body within its limit could fill the memory. `Ok(None)` if so.
 pub(super) fn object<M: Message + Default>(encoded: &[u8]) -> Result<Option<M>, String> {
-    if encoded.len() > SMALL_BYTES && parts(encoded, 0) > MAX_PARTS {
+    if is_outsized(encoded) {
         return Ok(None);
     }
     M::decode(encoded).map(Some).map_err(|error| error.to_string())
@@ -119,7 +124,11 @@ fn text(value: &[u8]) -> Result<(), String> {
 }
 
 /// Calls `on` with each value of the field `wanted` and skips all other fields.
-fn each(mut bytes: &[u8], wanted: u32, mut on: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+fn each<'a>(
+    mut bytes: &'a [u8],
+    wanted: u32,
+    mut on: impl FnMut(&'a [u8]) -> Result<(), String>,
+) -> Result<(), String> {
     while !bytes.is_empty() {
         let (tag, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
         if wire_type == WireType::LengthDelimited {
