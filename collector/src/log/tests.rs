@@ -49,6 +49,37 @@ fn found(folder: &Path) -> (Vec<u64>, Damage) {
     (lsns, damage)
 }
 
+/// Rows as version 1 packed them: every column, and nothing before the message.
+fn packed_by_version_1(rows: &arrow::array::RecordBatch) -> (Vec<u8>, u64) {
+    use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+    let options = IpcWriteOptions::try_new(8, false, arrow::ipc::MetadataVersion::V5).unwrap();
+    let (mut tracker, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
+    let (_, message) = IpcDataGenerator::default().encode(rows, &mut tracker, &options, &mut context).unwrap();
+    let mut plain = u32::try_from(message.ipc_message.len()).unwrap().to_le_bytes().to_vec();
+    plain.extend_from_slice(&message.ipc_message);
+    plain.extend_from_slice(&message.arrow_data);
+    (zstd::bulk::compress(&plain, 1).unwrap(), plain.len() as u64)
+}
+
+#[test]
+fn rows_of_the_former_version_are_still_read_and_those_of_a_later_one_are_refused() {
+    let rows = batch(Table::Spans, &[decision(1, json!({}))]);
+    let (bytes, _) = entry(1);
+    let (mut former, _) = entry::read(&bytes).unwrap();
+    former.header.version = 1;
+    (former.packed, former.header.row_bytes) = packed_by_version_1(&rows);
+    for (version, readable) in [(1, true), (3, false)] {
+        former.header.version = version;
+        let mut frame = Vec::new();
+        entry::write(&former, &mut frame).unwrap();
+        let read = entry::read(&frame);
+        assert_eq!(read.is_ok(), readable, "version {version}");
+        if let Ok((read, _)) = read {
+            assert_eq!(Schemas::default().rows(&read).unwrap().unwrap(), rows);
+        }
+    }
+}
+
 #[test]
 fn entries_are_read_back_as_they_were_written() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,16 @@
 //! What holds for any bytes: no panic, every record accounted for, damage noticed or harmless.
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::Event;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::spans::Spans;
+use super::super::{Sink, wire};
 use super::*;
 
 fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
@@ -54,8 +58,23 @@ fn span() -> impl Strategy<Value = Span> {
         ..Event::default()
     });
     let time = prop_oneof![4 => 1..2_000_000_000_000_000_000_u64, 1 => any::<u64>()];
-    (id(16), id(8), "[ -~]{0,12}", -1..9_i32, time.clone(), time, attributes(), vec(event, 0..3)).prop_map(
-        |(trace_id, span_id, name, kind, start_time_unix_nano, end_time_unix_nano, attributes, events)| Span {
+    let link = (id(16), id(8), "[a-z=]{0,4}", attributes(), 0..3_u32).prop_map(
+        |(trace_id, span_id, trace_state, attributes, dropped_attributes_count)| Link {
+            trace_id,
+            span_id,
+            trace_state,
+            attributes,
+            dropped_attributes_count,
+            ..Link::default()
+        },
+    );
+    let status = (0..4_i32, "[a-z]{0,3}").prop_map(|(code, message)| Status { message, code });
+    let rest = (vec(link, 0..3), proptest::option::of(status), any::<u32>());
+    (id(16), id(8), "[ -~]{0,12}", -1..9_i32, time.clone(), time, attributes(), vec(event, 0..3), rest).prop_map(
+        |(trace_id, span_id, name, kind, start_time_unix_nano, end_time_unix_nano, attributes, events, rest)| Span {
+            links: rest.0,
+            status: rest.1,
+            flags: rest.2,
             trace_id,
             span_id,
             trace_state: name.clone(),
@@ -80,6 +99,57 @@ fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
     vec(resource, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
 }
 
+/// Spans as they were read if each became an object first.
+struct ByObjects<'a>(Spans<'a>);
+
+impl<'a> Sink<'a> for ByObjects<'a> {
+    type Record = Span;
+
+    fn resource(&mut self, resource: &Resource) {
+        self.0.resource(resource);
+    }
+
+    fn scope(&mut self, scope: &InstrumentationScope) {
+        self.0.scope(scope);
+    }
+
+    fn record(&mut self, span: &Span, encoded: &[u8]) {
+        self.0.record(span, encoded);
+    }
+
+    fn refuse_outsized(&mut self) {
+        self.0.refuse_outsized();
+    }
+}
+
+/// Reads the body where it lies and by way of objects, which must come to the same.
+fn in_both_ways(body: &[u8], trusted: bool) -> Result<(), TestCaseError> {
+    let (mut direct, mut objects) = (Spans::new(trusted, NOW), ByObjects(Spans::new(trusted, NOW)));
+    let read = (wire::walk(body, &mut direct), wire::walk(body, &mut objects));
+    prop_assert_eq!(&read.0, &read.1);
+    if read.0.is_ok() {
+        let (direct, objects) = (direct.finish(), objects.0.finish());
+        // As text: a NaN is not equal to itself.
+        prop_assert_eq!(format!("{:?}", direct.batch), format!("{:?}", objects.batch));
+        prop_assert_eq!(direct.keys, objects.keys);
+        prop_assert_eq!(direct.contents, objects.contents);
+        prop_assert_eq!((direct.rejected, direct.reason), (objects.rejected, objects.reason));
+        prop_assert_eq!(direct.malformed_selections, objects.malformed_selections);
+    }
+    Ok(())
+}
+
+/// A request with one record: these bytes.
+fn around(record: &[u8]) -> Vec<u8> {
+    let wrap = |tag: u8, bytes: &[u8]| {
+        let mut message = vec![tag << 3 | 2];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut message);
+        message.extend_from_slice(bytes);
+        message
+    };
+    wrap(1, &wrap(2, &wrap(2, record)))
+}
+
 fn records(request: &ExportTraceServiceRequest) -> u64 {
     request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len() as u64).sum()
 }
@@ -101,6 +171,41 @@ proptest! {
         prop_assert_eq!(from_protobuf.contents.len(), from_protobuf.batch.num_rows());
         prop_assert_eq!(&from_protobuf.batch, &from_json.batch);
         prop_assert_eq!(&from_protobuf.contents, &from_json.contents);
+    }
+
+    #[test]
+    fn a_span_is_read_where_it_lies_as_it_is_read_as_an_object(
+        request in request(), at in any::<proptest::sample::Index>(), byte in any::<u8>(), trusted in any::<bool>()
+    ) {
+        let mut body = request.encode_to_vec();
+        in_both_ways(&body, trusted)?;
+        if !body.is_empty() {
+            let at = at.index(body.len());
+            body[at] = byte;
+            in_both_ways(&body, trusted)?;
+        }
+    }
+
+    #[test]
+    fn a_span_whose_fields_stand_twice_or_are_unknown_is_read_as_an_object_is(
+        first in span(), second in span(), unknown in vec(any::<u8>(), 0..12)
+    ) {
+        // Protobuf merges what stands twice: the later number counts, and messages are joined.
+        let mut record = first.encode_to_vec();
+        record.extend_from_slice(&second.encode_to_vec());
+        in_both_ways(&around(&record), true)?;
+        record.extend_from_slice(&unknown);
+        in_both_ways(&around(&record), true)?;
+        // The same with a value of an attribute.
+        if let (Some(first), Some(second)) = (first.attributes.first(), second.attributes.first()) {
+            let mut pair = first.encode_to_vec();
+            pair.extend_from_slice(&second.encode_to_vec());
+            let mut record = good().encode_to_vec();
+            record.push(9 << 3 | 2);
+            prost::encoding::encode_varint(pair.len() as u64, &mut record);
+            record.extend_from_slice(&pair);
+            in_both_ways(&around(&record), true)?;
+        }
     }
 
     #[test]
@@ -155,6 +260,27 @@ fn deep_nesting_is_refused_and_not_followed_to_the_end_of_the_stack() {
     let request =
         ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
     assert!(decode(&request.encode_to_vec(), form(Signal::Traces, Encoding::Protobuf), NOW).is_err());
+}
+
+/// A span that is accepted.
+fn good() -> Span {
+    Span { trace_id: vec![1; 16], span_id: vec![1; 8], start_time_unix_nano: 1, ..Span::default() }
+}
+
+#[test]
+fn values_that_are_nested_deeper_than_is_scanned_are_read_as_objects_are() {
+    for depth in [1, 14, 15, 16, 17, 18, 40] {
+        let mut value = AnyValue { value: Some(any_value::Value::IntValue(7)) };
+        for _ in 0..depth {
+            value = AnyValue { value: Some(any_value::Value::ArrayValue(ArrayValue { values: vec![value] })) };
+        }
+        let span = Span { attributes: vec![pair("deep".to_owned(), Some(value))], ..good() };
+        let body = around(&span.encode_to_vec());
+        in_both_ways(&body, true).unwrap();
+        let decoded = decode(&body, form(Signal::Traces, Encoding::Protobuf), NOW).unwrap().decoded;
+        let text = rows(&decoded)[0]["attributes"]["deep"].to_string();
+        assert_eq!(text.matches('[').count(), depth, "{text}");
+    }
 }
 
 #[test]
