@@ -186,6 +186,9 @@ fn refused(config: &Config) -> Vec<Wrong> {
     if config.proxy.is_open_unsaid() {
         wrong.push(open("proxy", "listen", config.proxy.listen));
     }
+    if let Some(Err(error)) = config.collector.mapping.as_deref().map(lariat_collector::Mapping::read) {
+        wrong.push(Wrong { path: "collector.mapping".to_owned(), problem: error.to_string() });
+    }
     if !config.query.http.ip().is_loopback() && !config.query.allow_open_access {
         wrong.push(open("query", "http", config.query.http));
     }
@@ -219,6 +222,17 @@ mod tests {
         for path in ["data_dri", "proxy.listen", "shutdown_deadline"] {
             assert!(errors.iter().any(|error| error.path == path), "{path} is not named in {errors:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_mapping_file_is_told_with_its_key_and_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map.yaml");
+        std::fs::write(&path, "rules:\n  - name: a\n    when: {}\n    as: hop\n    set: {}\n").unwrap();
+        let config = from_tree(serde_json::json!({"collector": {"mapping": path}})).unwrap();
+        let wrong = refused(&config);
+        assert_eq!((wrong.len(), wrong[0].path.as_str()), (1, "collector.mapping"));
+        assert!(wrong[0].problem.contains("map.yaml:4: "), "{}", wrong[0].problem);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Every batch was checked against its table's schema when it came in ([`has_schema_of`]), so a wrong name or type here
 //! is a mistake of this crate and not of the sender: the access does not return an error that no caller could cure.
 
+use arrow::array::ArrayData;
 use arrow::array::{
     Array, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampNanosecondArray,
@@ -81,6 +82,27 @@ pub(crate) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<Recor
         )
         .collect::<Result<_, _>>()?;
     RecordBatch::try_new(batch.schema(), columns)
+}
+
+/// Bytes that a batch takes: a buffer that several columns share counts once.
+pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
+    let mut buffers = Vec::new();
+    for column in batch.columns() {
+        collect(&column.to_data(), &mut buffers);
+    }
+    buffers.sort_unstable();
+    buffers.dedup_by_key(|(address, _)| *address);
+    buffers.iter().map(|(_, bytes)| bytes).sum()
+}
+
+fn collect(data: &ArrayData, buffers: &mut Vec<(usize, usize)>) {
+    let nulls = data.nulls().map(|nulls| nulls.inner().inner());
+    for buffer in data.buffers().iter().chain(nulls) {
+        buffers.push((buffer.data_ptr().as_ptr().addr(), buffer.capacity()));
+    }
+    for child in data.child_data() {
+        collect(child, buffers);
+    }
 }
 
 /// A text of a row, if it is there.

@@ -7,6 +7,8 @@
 //!
 //! A bad record costs itself, never its neighbours. Bytes that are no OTLP cost the whole request.
 
+pub use mapping::{BadMapping, Mapping};
+
 use arrow::array::RecordBatch;
 use lariat_schema::vocabulary::Signal;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -20,6 +22,8 @@ mod json;
 mod scan;
 
 mod view;
+
+mod mapping;
 
 mod spans;
 
@@ -140,9 +144,22 @@ trait Sink<'a> {
 /// # Errors
 /// The bytes are no such request.
 pub fn decode(body: &[u8], form: Form, now_unix_nanos: i64) -> Result<Decoding, Malformed> {
+    decode_mapped(body, form, now_unix_nanos, None)
+}
+
+/// The same, with spans of other proxies as routing decisions where the mapping says so.
+///
+/// # Errors
+/// The bytes are no such request.
+pub fn decode_mapped(
+    body: &[u8],
+    form: Form,
+    now_unix_nanos: i64,
+    mapping: Option<&Mapping>,
+) -> Result<Decoding, Malformed> {
     let finished = match form.signal {
         Signal::Traces => {
-            let mut sink = spans::Spans::new(form.trusted, now_unix_nanos);
+            let mut sink = spans::Spans::new(form.trusted, now_unix_nanos).with_mapping(mapping);
             match form.encoding {
                 Encoding::Protobuf => wire::walk(body, &mut sink),
                 Encoding::Json => json::spans(body, &mut sink),

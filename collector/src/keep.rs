@@ -29,8 +29,9 @@ use crate::hashed::HashedMap;
 pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
 /// Spans that may wait: beyond it the oldest are decided alone.
 pub(crate) const MAX_WAITING: usize = 50_000;
-/// Verdicts remembered for descendants that come late: beyond it the oldest are forgotten.
-const MAX_VERDICTS: usize = 500_000;
+/// Verdicts remembered for descendants that come late: beyond it the oldest are forgotten. Four for each of the 50,000
+/// decisions of the window, some 20 MB.
+const MAX_VERDICTS: usize = 200_000;
 
 /// What a unit's spans share.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -37,5 +37,6 @@ pub mod pipeline;
 #[cfg(test)]
 mod fixtures;
 
+pub use decode::{BadMapping, Mapping};
 pub use keep::{Policies, SamplingPolicy};
 pub use pipeline::{Addresses, Collector, Config, Settings, StartError, start};

@@ -11,6 +11,7 @@ mod config;
 
 pub use config::Config;
 
+use crate::decode::{BadMapping, Mapping};
 use crate::dedup::Window;
 use crate::ingest::spine::{Spine, SpineSettings};
 use crate::ingest::{Ingest, OpenError};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// Its node API cannot listen.
     #[error(transparent)]
     NodeApi(#[from] NodeApiError),
+    /// Its mapping file is wrong.
+    #[error(transparent)]
+    Mapping(#[from] BadMapping),
     /// The receivers cannot listen.
     #[error(transparent)]
     Receive(#[from] receive::StartError),
@@ -83,6 +87,7 @@ pub struct Collector {
 /// When the directory or an address cannot be used; the text says which and what to do.
 pub async fn start(settings: Settings) -> Result<Collector, StartError> {
     let Settings { config, data_dir, identity, token, policies, has_proxy } = settings;
+    let mapping = config.mapping.as_deref().map(Mapping::read).transpose()?.map(Arc::new);
     let window = Window {
         age_nanos: i64::try_from(config.dedup_window.as_nanos()).unwrap_or(i64::MAX),
         decisions: config.dedup_decisions,
@@ -104,7 +109,7 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
     let api = NodeApi::new(Arc::clone(&spine.core), has_proxy, token.clone()).await.with_routes(queries);
     let node_api = api.listen(config.node_api).await?;
     let ingest = Arc::clone(&spine) as Arc<dyn Ingest>;
-    match receive::start(config.receive(), ingest, token).await {
+    match receive::start(config.receive(mapping), ingest, token).await {
         Ok(receiver) => Ok(Collector { spine, receiver, node_api }),
         Err(error) => {
             node_api.kill();

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::decode::Mapping;
 use crate::ingest::Ingest;
 
 mod body;
@@ -58,6 +59,9 @@ pub struct Config {
     pub in_flight_bytes: usize,
     /// Connections open at one time, of both listeners.
     pub max_connections: usize,
+    /// What spans of other proxies are.
+    #[serde(skip)]
+    pub mapping: Option<Arc<Mapping>>,
 }
 
 impl Default for Config {
@@ -68,6 +72,7 @@ impl Default for Config {
             max_request_bytes: MAX_REQUEST_BYTES,
             in_flight_bytes: IN_FLIGHT_BYTES,
             max_connections: MAX_CONNECTIONS,
+            mapping: None,
         }
     }
 }
@@ -115,13 +120,13 @@ pub struct Receiver {
 /// # Errors
 /// An address cannot be bound, or the limits contradict each other.
 pub async fn start(config: Config, ingest: Arc<dyn Ingest>, token: Option<Arc<str>>) -> Result<Receiver, StartError> {
-    let Config { otlp_grpc, otlp_http, max_request_bytes, in_flight_bytes, max_connections } = config;
+    let Config { otlp_grpc, otlp_http, max_request_bytes, in_flight_bytes, max_connections, mapping } = config;
     if in_flight_bytes / 2 < max_request_bytes {
         return Err(StartError::Limits { in_flight_bytes, max_request_bytes });
     }
     let (grpc, grpc_address) = bind("OTLP over gRPC", "otlp_grpc", otlp_grpc).await?;
     let (http, http_address) = bind("OTLP over HTTP", "otlp_http", otlp_http).await?;
-    let intake = Arc::new(Intake::new(ingest, token, max_request_bytes, in_flight_bytes));
+    let intake = Arc::new(Intake::new(ingest, token, max_request_bytes, in_flight_bytes).with_mapping(mapping));
     let ending = Ending::default();
     let connections = Arc::new(Semaphore::new(max_connections));
     let shared = Shared { intake: Arc::clone(&intake), connections, ending: ending.clone() };

@@ -183,6 +183,13 @@ impl TypedColumns {
         believed && self.columns[index].set(row, attribute.value)
     }
 
+    /// Gives an id to a row under a key that has a column of ids.
+    pub(super) fn set_id(&mut self, row: usize, key: &str, id: [u8; 16]) {
+        if let Some(Column::Id(column)) = self.layout.find(key).map(|index| &mut self.columns[index]) {
+            column.set(row, id);
+        }
+    }
+
     /// The columns of so many rows by name.
     pub(super) fn finish(self, rows: usize, nulls: &mut Nulls) -> impl Iterator<Item = (&'static str, ArrayRef)> {
         self.layout.columns.iter().zip(self.columns).map(move |(place, column)| {

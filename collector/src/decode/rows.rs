@@ -183,6 +183,12 @@ impl Rows {
         self.reason.get_or_insert_with(reason);
     }
 
+    /// Names of the scope and the service that records come from at the moment.
+    pub(super) fn origin(&self) -> (&str, &str) {
+        let [service, ..] = &self.context.sender;
+        (self.context.scope_name.as_deref().unwrap_or_default(), service.as_deref().unwrap_or_default())
+    }
+
     /// Accepted records so far.
     pub(super) fn len(&self) -> usize {
         self.keys.len()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, Int64Array};
-use lariat_schema::events;
 use lariat_schema::tables::{Table, span_event_fields, span_link_fields};
 use lariat_schema::vocabulary::KeepReason;
+use lariat_schema::{attributes, events};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -19,6 +19,7 @@ use super::arrays::{Ids, Nulls, Texts};
 use super::attributes::Entries;
 use super::columns::TypedColumns;
 use super::lists::{Lists, Maps};
+use super::mapping::Mapping;
 use super::rows::{Columns, Finished, Rows, dropped, times};
 use super::scan;
 use super::selection::{Selection, Selections};
@@ -36,6 +37,7 @@ pub(super) struct Spans<'a> {
     events: Events,
     links: Links,
     malformed_selections: u64,
+    mapping: Option<&'a Mapping>,
     /// Room for the span that is read.
     view: SpanView<'a>,
     /// Room for its attributes without a column.
@@ -66,7 +68,7 @@ struct Valid {
     parent_span_id: Option<[u8; 8]>,
 }
 
-impl Spans<'_> {
+impl<'a> Spans<'a> {
     pub(super) fn new(trusted: bool, now_unix_nanos: i64) -> Self {
         Self {
             rows: Rows::new(Table::Spans, trusted, now_unix_nanos),
@@ -77,9 +79,16 @@ impl Spans<'_> {
             events: Events::new(),
             links: Links::new(),
             malformed_selections: 0,
+            mapping: None,
             view: SpanView::default(),
             rest: Entries::default(),
         }
+    }
+
+    /// The same, with the spans of other proxies as the mapping says.
+    pub(super) fn with_mapping(mut self, mapping: Option<&'a Mapping>) -> Self {
+        self.mapping = mapping;
+        self
     }
 
     pub(super) fn finish(self) -> Finished {
@@ -95,7 +104,10 @@ impl Spans<'_> {
     }
 
     /// Appends a span, whatever it was read from; `encoded` is what its content is told by.
-    fn append<'v>(&mut self, span: &SpanView<'v>, encoded: &[u8], rest: &mut Entries<'v>) {
+    fn append<'v>(&mut self, span: &SpanView<'v>, encoded: &[u8], rest: &mut Entries<'v>)
+    where
+        'a: 'v,
+    {
         let valid = match validate(span) {
             Ok(valid) => valid,
             Err(reason) => return self.rows.reject(|| reason),
@@ -106,9 +118,11 @@ impl Spans<'_> {
         let row = self.rows.len();
         rest.clear();
         self.typed.append(row, &span.attributes, rest);
+        let kind = self.append_mapped(row, span, &valid).unwrap_or(span.kind);
         self.append_events(span, rest);
         self.links.append(span, rest);
         self.head.append(row, span, &valid, self.rows.trusted, rest);
+        self.head.span_kind.set(row, kind_name(kind));
         dropped(rest, "otel.dropped_attributes_count", span.dropped_attributes_count);
         dropped(rest, "otel.dropped_events_count", span.dropped_events_count);
         dropped(rest, "otel.dropped_links_count", span.dropped_links_count);
@@ -118,6 +132,20 @@ impl Spans<'_> {
         key[..16].copy_from_slice(&valid.trace_id);
         key[16..].copy_from_slice(&valid.span_id);
         self.rows.append(xxh3_128(&key), self.rows.content(encoded));
+    }
+
+    /// What the mapping makes of a span that is none of ours, in the columns of the row, and its kind as such. Nothing
+    /// is told by it whose call it was unless its sender may say so.
+    fn append_mapped<'v>(&mut self, row: usize, span: &SpanView<'v>, valid: &Valid) -> Option<i32>
+    where
+        'a: 'v,
+    {
+        let mut derived = Vec::new();
+        let (scope, service) = self.rows.origin();
+        let r#as = self.mapping?.apply(scope, service, span, &mut derived)?;
+        self.typed.append(row, &derived, &mut Entries::default());
+        self.typed.set_id(row, attributes::REQUEST_ID, valid.trace_id);
+        Some(r#as.kind())
     }
 
     /// Events, of which a decision becomes candidates.
@@ -248,7 +276,6 @@ impl Head {
         }
         self.append_trace_state(row, span.trace_state, trusted, rest);
         self.name.set(row, span.name);
-        self.span_kind.set(row, kind(span.kind));
         self.status.set(
             row,
             match StatusCode::try_from(span.status_code) {
@@ -305,7 +332,7 @@ fn without_threshold(trace_state: &str) -> String {
     others.join(",")
 }
 
-fn kind(kind: i32) -> &'static str {
+fn kind_name(kind: i32) -> &'static str {
     match SpanKind::try_from(kind).unwrap_or(SpanKind::Unspecified) {
         SpanKind::Unspecified => "unspecified",
         SpanKind::Internal => "internal",

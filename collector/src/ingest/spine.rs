@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::commit::{Committer, Job, Message, table_of};
 use super::{Committed, Ingest, Refused};
-use crate::columns::has_schema_of;
+use crate::columns::{bytes_of, has_schema_of};
 use crate::decode::Decoded;
 use crate::dedup::{Dedup, Window};
 use crate::keep::{Keeper, Policies};
@@ -214,7 +214,7 @@ impl Ingest for Spine {
         if rows == 0 && decoded.rejected == 0 {
             return Ok(Committed::default());
         }
-        let bytes = decoded.batch.get_array_memory_size();
+        let bytes = bytes_of(&decoded.batch);
         self.admit(bytes).map_err(refuse)?;
         let (reply, answer) = oneshot::channel();
         if let Err(error) = self.sender.try_send(Message::Commit(Box::new(Job { decoded, bytes, reply }))) {

@@ -1,11 +1,14 @@
 //! Section `collector` of the configuration.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lariat_schema::duration_text;
 use serde::Deserialize;
 
+use crate::decode::Mapping;
 use crate::receive;
 use crate::store::Retention;
 use crate::store::maintain::StoreSettings;
@@ -52,6 +55,8 @@ pub struct Config {
     pub dedup_decisions: u64,
     /// Keys that are remembered at most: beyond it the oldest leave early, which is counted.
     pub dedup_max_keys: usize,
+    /// File that says which spans of other proxies are routing decisions; none: only Lariat's own are.
+    pub mapping: Option<PathBuf>,
     /// How long rows are kept: text such as `30d`, `forever`, or a map of tables to these with `default`.
     pub retention: Retention,
     /// Bytes that the data directory may take; none: what the disk has. Beyond it the oldest files go before their
@@ -73,6 +78,7 @@ impl Default for Config {
             dedup_window: DEFAULT_DEDUP_WINDOW,
             dedup_decisions: DEFAULT_DEDUP_DECISIONS,
             dedup_max_keys: DEFAULT_DEDUP_MAX_KEYS,
+            mapping: None,
             retention: Retention::default(),
             disk_budget: None,
         }
@@ -93,13 +99,14 @@ impl Config {
     }
 
     /// The receivers' part.
-    pub(crate) fn receive(&self) -> receive::Config {
+    pub(crate) fn receive(&self, mapping: Option<Arc<Mapping>>) -> receive::Config {
         receive::Config {
             otlp_grpc: self.otlp_grpc,
             otlp_http: self.otlp_http,
             max_request_bytes: self.max_request_bytes,
             in_flight_bytes: self.in_flight_bytes,
             max_connections: self.max_connections,
+            mapping,
         }
     }
 }

@@ -10,7 +10,8 @@ use super::body::{Compression, decompress};
 use super::budget::{Budget, Reservation};
 use super::counters::Counters;
 use super::refusal::{RETRY_SOON, Refusal};
-use crate::decode::{Decoding, Form, decode};
+use crate::columns::bytes_of;
+use crate::decode::{Decoding, Form, Mapping, decode_mapped};
 use crate::ingest::Ingest;
 
 /// Above this many bytes a body is decoded off the threads that serve connections: decoding takes about a
@@ -36,6 +37,7 @@ pub(super) struct Intake {
     in_progress: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
     ingest: Arc<dyn Ingest>,
+    mapping: Option<Arc<Mapping>>,
 }
 
 /// A request's bytes as they were sent, all read.
@@ -69,7 +71,13 @@ impl Intake {
             in_progress: Arc::new(Semaphore::new(REQUESTS_IN_PROGRESS)),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             ingest,
+            mapping: None,
         }
+    }
+
+    /// The same, with spans of other proxies as the mapping says.
+    pub(super) fn with_mapping(self, mapping: Option<Arc<Mapping>>) -> Self {
+        Self { mapping, ..self }
     }
 
     /// Bytes that requests hold at the moment.
@@ -89,7 +97,7 @@ impl Intake {
     pub(super) async fn take(&self, sent: Sent) -> Result<Receipt, Refusal> {
         let (decoding, mut reservation) = self.decode(sent).await?;
         let Decoding { decoded, malformed_selections } = decoding;
-        reservation.become_bytes(decoded.batch.get_array_memory_size());
+        reservation.become_bytes(bytes_of(&decoded.batch));
         let receipt = Receipt { rejected: decoded.rejected, message: decoded.reason.clone() };
         let (signal, body_bytes) = (decoded.signal, decoded.body_bytes);
         if decoded.batch.num_rows() > 0 || decoded.rejected > 0 {
@@ -108,11 +116,12 @@ impl Intake {
             Compression::Gzip | Compression::Zstd => sent.bytes.len() <= INLINE_COMPRESSED_BYTES,
         };
         if inline {
-            return read(sent, limit);
+            return read(sent, limit, self.mapping.as_deref());
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| Refusal::ShuttingDown)?;
+        let mapping = self.mapping.clone();
         let decoding = tokio::task::spawn_blocking(move || {
-            let decoding = read(sent, limit);
+            let decoding = read(sent, limit, mapping.as_deref());
             drop(permit);
             decoding
         });
@@ -124,12 +133,12 @@ impl Intake {
 }
 
 /// Decompresses and decodes. Beside the body, its rows are reserved at the body's size before they are built.
-fn read(sent: Sent, limit: usize) -> Result<(Decoding, Reservation), Refusal> {
+fn read(sent: Sent, limit: usize, mapping: Option<&Mapping>) -> Result<(Decoding, Reservation), Refusal> {
     let Sent { form, compression, bytes, mut reservation } = sent;
     let body = decompress(compression, bytes, limit, &mut reservation)?;
     reservation.grow(body.len())?;
-    let decoding =
-        decode(&body, form, now_unix_nanos()).map_err(|error| Refusal::Malformed { reason: error.to_string() })?;
+    let decoding = decode_mapped(&body, form, now_unix_nanos(), mapping)
+        .map_err(|error| Refusal::Malformed { reason: error.to_string() })?;
     Ok((decoding, reservation))
 }
 

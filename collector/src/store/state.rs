@@ -19,7 +19,7 @@ use super::gone::GoneBook;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
 use super::write::times_of;
 use super::{SealedFile, Snapshot};
-use crate::columns::{count, signed, text, texts};
+use crate::columns::{bytes_of, count, signed, text, texts};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce};
@@ -223,7 +223,7 @@ impl State {
         if batch.num_rows() == 0 {
             return;
         }
-        let bytes = batch.get_array_memory_size();
+        let bytes = bytes_of(&batch);
         self.hot_bytes += bytes;
         self.hot_rows += count(batch.num_rows());
         self.hot_since.get_or_insert(self.last_commit_unix_nanos);
