@@ -189,6 +189,10 @@ fn refused(config: &Config) -> Vec<Wrong> {
     if let Some(Err(error)) = config.collector.mapping.as_deref().map(lariat_collector::Mapping::read) {
         wrong.push(Wrong { path: "collector.mapping".to_owned(), problem: error.to_string() });
     }
+    if let Err(error) = config.proxy.check_files() {
+        let problem = format!("{}: {}", error.file.display(), error.problem);
+        wrong.push(Wrong { path: "proxy.ca_file".to_owned(), problem });
+    }
     if !config.query.http.ip().is_loopback() && !config.query.allow_open_access {
         wrong.push(open("query", "http", config.query.http));
     }

@@ -44,6 +44,7 @@ pub mod fuzzing;
 mod tests;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ use crate::reload::{Changes, ReloadError, Reloader};
 use crate::saving::Saving;
 use crate::server::Site;
 use crate::server::ws::Life;
+pub use crate::upstream::CaFileError;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000);
 /// Requests at once; each may be a batch.
@@ -82,6 +84,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// How long a circuit stays open the first time, in milliseconds.
     pub circuit_recovery_ms: u64,
+    /// Authorities that providers' certificates may come from besides the public ones: a file of certificates in PEM.
+    pub ca_file: Option<PathBuf>,
     /// Whether an address beyond loopback may be bound although nobody is asked for a key.
     pub allow_open_access: bool,
 }
@@ -92,6 +96,14 @@ impl Config {
     pub fn is_open_unsaid(&self) -> bool {
         !self.listen.ip().is_loopback() && !self.allow_open_access
     }
+
+    /// Reads what the configuration names.
+    ///
+    /// # Errors
+    /// The file of authorities holds none.
+    pub fn check_files(&self) -> Result<(), CaFileError> {
+        upstream::Trust::read(self.ca_file.as_deref()).map(|_| ())
+    }
 }
 
 impl Default for Config {
@@ -100,6 +112,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             circuit_recovery_ms: DEFAULT_CIRCUIT_RECOVERY_MS,
+            ca_file: None,
             allow_open_access: false,
         }
     }
@@ -151,6 +164,9 @@ pub enum StartError {
     /// The TLS library refuses its own defaults.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The operator's: the authorities of providers' certificates cannot be read.
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
 }
 
 /// A running proxy.
@@ -183,7 +199,8 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let address = listener.local_addr().map_err(bind)?;
     let kill = CancellationToken::new();
     let gate = Gate::new(bounds);
-    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, gate.replies.clone(), kill.clone())?);
+    let trust = upstream::Trust::read(config.ca_file.as_deref())?;
+    let upstreams = Arc::new(upstream::Upstreams::new(&catalog, trust, gate.replies.clone(), kill.clone())?);
     let book = Book::new(catalog.shared_instances(), config.circuit_recovery_ms);
     let book = Arc::new(book.attending(&catalog, &upstreams));
     let digests = DigestKey::new(admin_token.as_deref());
@@ -195,7 +212,8 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let saving = Saving::new(&catalog);
     let filters = Arc::new(Filters::default());
     let (tasks, draining, background) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-    let reloader = Reloader::new(source, catalog.clone(), tasks.clone(), background.clone());
+    let files = reload::Files { source, ca_file: config.ca_file.clone() };
+    let reloader = Reloader::new(files, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };
     let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };

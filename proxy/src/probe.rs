@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::health::{Admission, ChannelIndex, Noted, PUBLISH_EVERY, Status};
 use crate::record::Happened;
 use crate::server::Site;
-use crate::upstream::State;
+use crate::upstream::{DialError, State};
 use ask::{Told, ask};
 use course::{Course, Failure};
 use heads::Freshness;
@@ -118,9 +118,10 @@ async fn settled(site: &Site, id: &InstanceId) {
 
 /// One probe of the transport that leads.
 async fn probe(core: &Core, channel: ChannelIndex, height: bool, course: &mut Course) {
-    if let Some((failure, retry_after_ms)) = refused(core, channel) {
-        let reason = failure.category.to_string();
-        limit(core, channel, failure, retry_after_ms);
+    if let Some(refused) = refused(core, channel) {
+        let failure = Failure { category: refused.category, http_status: refused.http_status };
+        let reason = ask::reason(refused.category, refused.failure);
+        limit(core, channel, failure, refused.retry_after_ms);
         return turn(core, channel, course, Err(failure), &reason);
     }
     // An open circuit is left alone; a half-open one is tried by the probe before a client has to.
@@ -154,19 +155,19 @@ async fn probe(core: &Core, channel: ChannelIndex, height: bool, course: &mut Co
 }
 
 /// Why the socket of that channel could not be connected, if that is so.
-fn refused(core: &Core, channel: ChannelIndex) -> Option<(Failure, Option<u64>)> {
+fn refused(core: &Core, channel: ChannelIndex) -> Option<DialError> {
     if channel.transport() != Transport::Ws {
         return None;
     }
     let link = core.upstreams.socket(&core.catalog.instances[channel.instance()].id)?.link();
     let state = link.states().borrow().clone();
-    let network = Failure { category: ErrorCategory::NetworkError, http_status: None };
+    let category = ErrorCategory::NetworkError;
     match state {
         State::Connected(_) => None,
-        State::Refused(error) => {
-            Some((Failure { category: error.category, http_status: error.http_status }, error.retry_after_ms))
+        State::Refused(error) => Some(error),
+        State::Connecting | State::Lost(_) => {
+            Some(DialError { category, failure: None, http_status: None, retry_after_ms: None })
         }
-        State::Connecting | State::Lost(_) => Some((network, None)),
     }
 }
 

@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 use lariat_schema::ids::{ChainName, InstanceId, ProfileName, ProviderId};
 use lariat_schema::vocabulary::{
     AnsweredBy, AttemptKind, CacheOutcome, CallResult, CircuitState, Dispatched, ErrorCategory, HedgeOutcome, Origin,
-    Outcome, Strategy, Transport,
+    Outcome, Strategy, Transport, TransportFailure,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -131,6 +131,8 @@ pub(crate) struct AttemptEnd {
     pub(crate) code: Option<i64>,
     pub(crate) http_status: Option<u16>,
     pub(crate) dispatched: Dispatched,
+    /// What went wrong on the way, where that is known.
+    pub(crate) failure: Option<TransportFailure>,
 }
 
 /// Everything that one decision leaves.

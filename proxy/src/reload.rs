@@ -1,4 +1,5 @@
-//! Other profiles while calls are under way: read, checked as a whole, and put in force in one step, or not at all.
+//! Other profiles, and other authorities for providers' certificates, while calls are under way: read, checked as a
+//! whole, and put in force in one step, or not at all.
 //!
 //! A reload makes a new core and swaps it in. Changing the catalog in place would need a lock on the request path and
 //! could show a call half of each; restarting the node would forget circuits, heights and evidence, and end every
@@ -28,6 +29,7 @@ use crate::probe;
 use crate::profiles::{self, Catalog, ProfileError};
 use crate::record::now_unix_nanos;
 use crate::server::Site;
+use crate::upstream::{CaFileError, Trust};
 pub use changes::Changes;
 use fingerprint::Fingerprint;
 
@@ -50,6 +52,14 @@ pub struct Source {
     pub env: fn(&str) -> Option<String>,
 }
 
+/// Every file that a reload reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) source: Option<Source>,
+    /// The operator's authorities.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
 /// Why the old profiles stay in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
@@ -59,6 +69,12 @@ pub enum ReloadError {
     /// The operator's: what the files hold is wrong.
     #[error("the profiles have {} error(s); the old ones stay in force", .0.len())]
     Invalid(Vec<ProfileError>),
+    /// The operator's: the authorities of providers' certificates cannot be read.
+    #[error("{0}; the old profiles and authorities stay in force")]
+    CaFile(CaFileError),
+    /// The TLS library refuses the authorities.
+    #[error("cannot set up TLS: {0}; the old profiles and authorities stay in force")]
+    Tls(rustls::Error),
     /// The reading itself broke.
     #[error("the reading of the profiles ended early; the old ones stay in force")]
     Broken,
@@ -78,7 +94,7 @@ pub(crate) struct Counters {
 
 /// What reloads need besides the site.
 pub(crate) struct Reloader {
-    source: Option<Source>,
+    files: Files,
     pub(crate) counters: Counters,
     /// Held through a reload: there is one at a time.
     last: tokio::sync::Mutex<Last>,
@@ -106,27 +122,21 @@ impl Last {
             || self.failed_at.is_some_and(|at| now.saturating_duration_since(at) >= RETRY_EVERY)
     }
 
-    fn fail(&mut self, errors: &[ProfileError]) {
+    fn fail(&mut self, errors: HashSet<String>) {
         self.failed_at = Some(Instant::now());
-        let texts: HashSet<String> = errors.iter().map(ToString::to_string).collect();
-        for error in texts.difference(&self.logged) {
-            tracing::error!(error, "a profile is wrong; the old profiles stay in force");
+        for error in errors.difference(&self.logged) {
+            tracing::error!(error, "what was read again is wrong; what was in force stays so");
         }
-        self.logged = texts;
+        self.logged = errors;
     }
 }
 
 impl Reloader {
-    pub(crate) fn new(
-        source: Option<Source>,
-        catalog: Arc<Catalog>,
-        tasks: TaskTracker,
-        background: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(files: Files, catalog: Arc<Catalog>, tasks: TaskTracker, background: CancellationToken) -> Self {
         let counters = Counters { latest_succeeded: AtomicU64::new(1), ..Counters::default() };
         counters.latest_success_unix_s.store(now_unix_nanos() / 1_000_000_000, Ordering::Relaxed);
         let (last, keepers, catalogs) = (Default::default(), Mutex::default(), watch::Sender::new(catalog));
-        Self { source, counters, last, keepers, tasks, background, catalogs }
+        Self { files, counters, last, keepers, tasks, background, catalogs }
     }
 
     /// The catalog in force, and each one after it.
@@ -159,48 +169,50 @@ pub(crate) async fn reload(site: &Arc<Site>) -> Result<Changes, ReloadError> {
 
 async fn read_again(site: &Arc<Site>) -> Result<Changes, ReloadError> {
     let reloader = &site.reloader;
-    let Some(source) = reloader.source.clone() else { return Err(ReloadError::NoFiles) };
+    let Files { source: Some(source), ca_file } = reloader.files.clone() else { return Err(ReloadError::NoFiles) };
     let mut last = reloader.last.lock().await;
     let reading = tokio::task::spawn_blocking(move || {
         // Looked at before they are read: what is written meanwhile looks different afterwards and is read again.
-        let found = Fingerprint::of(&source.dir);
-        (found, profiles::load(&source.dir, &source.env))
+        let found = Fingerprint::of(&source.dir, ca_file.as_deref());
+        let trust = Trust::read(ca_file.as_deref()).map_err(ReloadError::CaFile);
+        let read = profiles::load(&source.dir, &source.env).map_err(ReloadError::Invalid);
+        // The profiles' own errors first: there may be many of them.
+        (found, read.and_then(|catalog| trust.map(|trust| (catalog, trust))))
     });
     let outcome = match reading.await {
         Ok((found, read)) => {
             last.read = Some(found);
-            read.map_err(ReloadError::Invalid)
+            read
         }
         Err(_) => Err(ReloadError::Broken),
     };
     let outcome = match outcome {
-        Ok(catalog) => {
-            (last.failed_at, last.logged) = (None, HashSet::new());
-            Ok(put_in_force(site, catalog).await)
-        }
-        Err(error) => {
-            match &error {
-                ReloadError::Invalid(errors) => last.fail(errors),
-                ReloadError::NoFiles | ReloadError::Broken => tracing::error!(%error, "no reload"),
-            }
-            Err(error)
-        }
+        Ok((catalog, trust)) => put_in_force(site, catalog, trust).await,
+        Err(error) => Err(error),
     };
+    match &outcome {
+        Ok(_) => (last.failed_at, last.logged) = (None, HashSet::new()),
+        Err(ReloadError::Invalid(errors)) => last.fail(errors.iter().map(ToString::to_string).collect()),
+        Err(error) => last.fail(HashSet::from([error.to_string()])),
+    }
     reloader.count(outcome.as_ref());
     outcome
 }
 
-/// Swaps a catalog in, unless it is the one in force.
-async fn put_in_force(site: &Arc<Site>, catalog: Catalog) -> Changes {
+/// Swaps a catalog and authorities in, unless they are the ones in force.
+async fn put_in_force(site: &Arc<Site>, catalog: Catalog, trust: Trust) -> Result<Changes, ReloadError> {
     let (changes, core) = {
         let _changing = site.changing.lock();
         let before = site.core();
-        let changes = Changes::between(&before.catalog, &catalog);
+        let mut changes = Changes::between(&before.catalog, &catalog);
+        changes.authorities = !before.upstreams.trusts(&trust);
+        changes.applied |= changes.authorities;
         if !changes.applied {
-            return changes;
+            return Ok(changes);
         }
         let catalog = Arc::new(catalog);
-        let upstreams = Arc::new(before.upstreams.succeed(&catalog));
+        let upstreams = before.upstreams.trusting(trust).map_err(ReloadError::Tls)?;
+        let upstreams = Arc::new(upstreams.succeed(&catalog));
         let book = before.book.succeed(succession(&before, &catalog)).attending(&catalog, &upstreams);
         let core = Arc::new(before.with(catalog, Arc::new(book), upstreams));
         site.replace(core.clone());
@@ -211,13 +223,14 @@ async fn put_in_force(site: &Arc<Site>, catalog: Catalog) -> Changes {
         added = ?changes.added,
         removed = ?changes.removed,
         changed = ?changes.changed,
+        authorities = changes.authorities,
         "other profiles are in force"
     );
     core.recorder.follow(core.catalog.clone(), core.book.clone());
     keep_instances(site);
     site.reloader.catalogs.send_replace(core.catalog.clone());
     core.recorder.tell_reload(core.catalog.clone()).await;
-    changes
+    Ok(changes)
 }
 
 /// What stays of what is known: instances by their id, drained providers by their names, evidence by its profile.
@@ -265,15 +278,18 @@ pub(crate) fn keep_instances(site: &Arc<Site>) {
 
 /// Reloads when the files look different, until stopped.
 pub(crate) async fn watch_files(site: Arc<Site>, stop: CancellationToken) {
-    let Some(source) = site.reloader.source.clone() else { return };
+    let files = site.reloader.files.clone();
+    if files.source.is_none() {
+        return;
+    }
     let mut ticks = tokio::time::interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let watching = async {
         loop {
             ticks.tick().await;
-            let Some(found) = look(&source).await else { continue };
+            let Some(found) = look(&files).await else { continue };
             if site.reloader.last.lock().await.is_due(&found, Instant::now()) {
-                settle(&source, found).await;
+                settle(&files, found).await;
                 // What came of it is counted and logged.
                 let _told = reload(&site).await;
             }
@@ -282,16 +298,17 @@ pub(crate) async fn watch_files(site: Arc<Site>, stop: CancellationToken) {
     stop.run_until_cancelled(watching).await;
 }
 
-async fn look(source: &Source) -> Option<Fingerprint> {
-    let dir = source.dir.clone();
-    tokio::task::spawn_blocking(move || Fingerprint::of(&dir)).await.ok()
+async fn look(files: &Files) -> Option<Fingerprint> {
+    let Files { source, ca_file } = files.clone();
+    let dir = source?.dir;
+    tokio::task::spawn_blocking(move || Fingerprint::of(&dir, ca_file.as_deref())).await.ok()
 }
 
 /// Waits until the files look the same twice.
-async fn settle(source: &Source, mut found: Fingerprint) {
+async fn settle(files: &Files, mut found: Fingerprint) {
     for _ in 0..MAX_SETTLING {
         tokio::time::sleep(SETTLED_AFTER).await;
-        match look(source).await {
+        match look(files).await {
             Some(now) if now != found => found = now,
             _ => return,
         }

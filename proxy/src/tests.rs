@@ -1,7 +1,9 @@
 //! The proxy over real sockets: simulated providers on one side, a collector that keeps what it gets on the other.
 
+mod certificates;
 mod client_weather;
 mod conformance;
+mod encrypted;
 mod envelope;
 mod filters;
 mod fixture;

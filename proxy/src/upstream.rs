@@ -3,9 +3,11 @@
 //! records nothing: those belong to whoever asked for it. What a provider sends is bounded in bytes and in time, and read
 //! as JSON-RPC only far enough to know whether it answers this call.
 
+mod failure;
 mod http;
 mod retry_after;
 mod socket;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lariat_schema::ids::InstanceId;
-use lariat_schema::vocabulary::{Dispatched, ErrorCategory, Outcome, Transport};
+use lariat_schema::vocabulary::{Dispatched, ErrorCategory, Outcome, Transport, TransportFailure};
 use tokio_util::sync::CancellationToken;
 
 use crate::classify;
@@ -23,16 +25,20 @@ use crate::record::AttemptEnd;
 use crate::reply_budget::ReplyBudget;
 use crate::trace_context;
 pub(crate) use retry_after::retry_after_ms;
-pub(crate) use socket::{Counts, Feed, Link, LinkView, Socket, State, SubscribeError};
+pub(crate) use socket::{Counts, DialError, Feed, Link, LinkView, Socket, State, SubscribeError};
+pub use trust::CaFileError;
+pub(crate) use trust::Trust;
 
 /// Time in which a TCP connection must stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The connections to all providers of a catalog.
+/// The connections to all providers of a catalog; a clone shares them.
+#[derive(Clone)]
 pub(crate) struct Upstreams {
     http: http::Pool,
     dialler: socket::Dialler,
     sockets: HashMap<InstanceId, Socket>,
+    trust: Trust,
     /// Room for replies.
     pub(crate) replies: ReplyBudget,
     pub(crate) counts: Arc<Counts>,
@@ -57,16 +63,44 @@ impl Upstreams {
     ///
     /// # Errors
     /// The TLS library refuses its own settings.
-    pub(crate) fn new(catalog: &Catalog, replies: ReplyBudget, stop: CancellationToken) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        catalog: &Catalog,
+        trust: Trust,
+        replies: ReplyBudget,
+        stop: CancellationToken,
+    ) -> Result<Self, rustls::Error> {
+        let settings = trust.settings()?;
         let first = Self {
-            http: http::Pool::new()?,
-            dialler: socket::Dialler::new()?,
+            http: http::Pool::new(settings.clone()),
+            dialler: socket::Dialler::new(settings),
             sockets: HashMap::new(),
+            trust,
             replies,
             counts: Arc::default(),
             stop,
         };
         Ok(first.succeed(catalog))
+    }
+
+    /// The same where other authorities are trusted: every connection over TLS is made anew, since one that was made
+    /// under the old ones proves nothing under these.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own settings.
+    pub(crate) fn trusting(&self, trust: Trust) -> Result<Self, rustls::Error> {
+        if trust == self.trust {
+            return Ok(self.clone());
+        }
+        let settings = trust.settings()?;
+        let (http, dialler) = (http::Pool::new(settings.clone()), socket::Dialler::new(settings));
+        let plain = self.sockets.iter().filter(|(_, socket)| !socket.is_over_tls());
+        let sockets = plain.map(|(id, socket)| (id.clone(), socket.clone())).collect();
+        Ok(Self { http, dialler, sockets, trust, ..self.clone() })
+    }
+
+    /// Whether these authorities are the ones that are trusted.
+    pub(crate) fn trusts(&self, trust: &Trust) -> bool {
+        self.trust == *trust
     }
 
     /// The connections for another catalog. Those of instances that stay are kept; a socket that no catalog has any
@@ -83,15 +117,7 @@ impl Upstreams {
             });
             sockets.insert(instance.id.clone(), socket);
         }
-        let Self { http, dialler, replies, counts, stop, .. } = self;
-        Self {
-            http: http.clone(),
-            dialler: dialler.clone(),
-            sockets,
-            replies: replies.clone(),
-            counts: counts.clone(),
-            stop: stop.clone(),
-        }
+        Self { sockets, ..self.clone() }
     }
 
     /// The kept WebSocket of an instance; none if it has no address for one.
@@ -120,8 +146,14 @@ pub(crate) struct Answer {
 impl Answer {
     fn failed(category: ErrorCategory, dispatched: Dispatched, http_status: Option<u16>) -> Self {
         let outcome = classify::outcome_of(category);
-        let end = AttemptEnd { outcome, category: Some(category), code: None, http_status, dispatched };
+        let end = AttemptEnd { outcome, category: Some(category), code: None, http_status, dispatched, failure: None };
         Self { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
+    }
+
+    /// The answer, with what went wrong on the way.
+    const fn because(mut self, failure: TransportFailure) -> Self {
+        self.end.failure = Some(failure);
+        self
     }
 
     /// The answer, its reply charged; where there is no room for that, none.
@@ -152,7 +184,7 @@ fn end_of(reply: &Reply, status: Option<u16>, rules: &[ErrorRule]) -> AttemptEnd
         None => (None, None),
     };
     let outcome = category.map_or(Outcome::Success, classify::outcome_of);
-    AttemptEnd { outcome, category, code, http_status: status, dispatched: Dispatched::Dispatched }
+    AttemptEnd { outcome, category, code, http_status: status, dispatched: Dispatched::Dispatched, failure: None }
 }
 
 /// Sends a call over that channel of the instance, and waits at most `timeout` for the whole reply.

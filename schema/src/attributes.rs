@@ -120,6 +120,7 @@ attributes! {
     CIRCUIT_STATE = "lariat.circuit_state", String, "1", Attempt, Some("circuit_state"), "State of the channel's circuit when it was tried.";
     CIRCUIT_EPOCH = "lariat.circuit_epoch", Int, "1", Attempt, Some("circuit_epoch"), "Generation of that state.";
     DISPATCHED = "lariat.dispatched", String, "1", Attempt, Some("dispatched"), "Whether the request surely was sent.";
+    TRANSPORT_FAILURE = "lariat.transport_failure", String, "1", Attempt, None, "What went wrong on the way, where no reply came.";
     HTTP_STATUS = "http.response.status_code", Int, "1", Attempt, Some("http_status"), "HTTP status of the provider's reply.";
     HTTP_RESEND_COUNT = "http.request.resend_count", Int, "1", Attempt, None, "Ordinal less one; absent on the first attempt.";
     SERVER_ADDRESS = "server.address", String, "1", Attempt, Some("server_address"), "Host of the provider's URL, never its path or query.";

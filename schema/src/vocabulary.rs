@@ -187,6 +187,28 @@ closed_enum! {
 }
 
 closed_enum! {
+    /// What went wrong on the way to a provider or back, where its reply says nothing because there is none.
+    pub enum TransportFailure ("transport failure") {
+        /// No connection could be made: refused, unreachable, or the host has no address.
+        Connection = "connection",
+        /// The provider's certificate comes from no authority that is trusted.
+        TlsAuthority = "tls_authority",
+        /// Its certificate is for another host.
+        TlsName = "tls_name",
+        /// Its certificate is not valid yet, or not any more.
+        TlsExpired = "tls_expired",
+        /// TLS failed otherwise.
+        Tls = "tls",
+        /// The connection ended before the reply.
+        Closed = "closed",
+        /// The provider broke the rules of HTTP.
+        Protocol = "protocol",
+        /// The provider said over HTTP/2 that it did not begin with the request.
+        Unprocessed = "unprocessed",
+    }
+}
+
+closed_enum! {
     /// Why a channel was not eligible in a decision.
     pub enum ExclusionReason ("exclusion reason") {
         /// The transport was not asked for, or the provider has none of it.

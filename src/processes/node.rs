@@ -231,7 +231,9 @@ async fn start_proxy(settings: &Settings, exporter: ExporterConfig) -> Result<Pr
         admin_token: settings.token.as_ref().map(ToString::to_string),
     };
     lariat_proxy::start(proxy).await.map_err(|error| match error {
-        lariat_proxy::StartError::Open { .. } => Failure::Usage(error.to_string()),
+        lariat_proxy::StartError::Open { .. } | lariat_proxy::StartError::CaFile(_) => {
+            Failure::Usage(error.to_string())
+        }
         _ => Failure::Failed(chain(&error)),
     })
 }

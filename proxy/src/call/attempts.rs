@@ -33,6 +33,7 @@ const CANCELLED: AttemptEnd = AttemptEnd {
     code: None,
     http_status: None,
     dispatched: Dispatched::Indeterminate,
+    failure: None,
 };
 
 /// Where a call is to go.

@@ -65,7 +65,8 @@ mod tests {
 
     fn answer(category: ErrorCategory, dispatched: Dispatched, http_status: Option<u16>) -> Answer {
         let outcome = Outcome::ServiceFailure;
-        let end = AttemptEnd { outcome, category: Some(category), code: Some(-32000), http_status, dispatched };
+        let category = Some(category);
+        let end = AttemptEnd { outcome, category, code: Some(-32000), http_status, dispatched, failure: None };
         Answer { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
     }
 

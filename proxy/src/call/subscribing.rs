@@ -27,6 +27,7 @@ const SUBSCRIBED: AttemptEnd = AttemptEnd {
     code: None,
     http_status: None,
     dispatched: Dispatched::Dispatched,
+    failure: None,
 };
 
 /// A subscription that stands.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome};
+use lariat_schema::vocabulary::{AttemptKind, ErrorCategory, Origin, Outcome, TransportFailure};
 use uuid::Uuid;
 
 use super::course::Failure;
@@ -69,8 +69,16 @@ pub(super) async fn ask(
         None => {
             let category = end.category.unwrap_or(ErrorCategory::InvalidResponse);
             let failure = Failure { category, http_status: end.http_status };
-            Told::Failed { failure, reason: category.to_string(), retry_after_ms: answer.retry_after_ms }
+            Told::Failed { failure, reason: reason(category, end.failure), retry_after_ms: answer.retry_after_ms }
         }
+    }
+}
+
+/// Why a probe failed, for people.
+pub(super) fn reason(category: ErrorCategory, failure: Option<TransportFailure>) -> String {
+    match failure {
+        Some(failure) => format!("{category}: {failure}"),
+        None => category.to_string(),
     }
 }
 

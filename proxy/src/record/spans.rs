@@ -229,6 +229,9 @@ pub(super) fn of_attempt(scope: &Scope, attempt: &Attempt, decision: Option<([u8
     out.text(key::CIRCUIT_STATE, attempt.circuit.0.as_str());
     out.int(key::CIRCUIT_EPOCH, attempt.circuit.1);
     out.text(key::DISPATCHED, attempt.end.dispatched.as_str());
+    if let Some(failure) = attempt.end.failure {
+        out.text(key::TRANSPORT_FAILURE, failure.as_str());
+    }
     if let Some(status) = attempt.end.http_status {
         out.int(key::HTTP_STATUS, status);
     }

@@ -16,6 +16,8 @@ pub struct Changes {
     pub policy_hash: Arc<str>,
     /// True where anything changed, be it only an order.
     pub applied: bool,
+    /// True where other authorities are trusted with providers' certificates.
+    pub authorities: bool,
     /// What is new.
     pub added: Vec<String>,
     /// What is gone.
@@ -33,6 +35,7 @@ impl Changes {
         Self {
             policy_hash: after.policy_hash.clone(),
             applied: before.policy != after.policy,
+            authorities: false,
             added: missing(&old, &new),
             removed: missing(&new, &old),
             changed: new

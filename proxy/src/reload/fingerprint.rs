@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::profiles;
 
-/// The look of a folder of profiles.
+/// The look of a folder of profiles, and of the file of authorities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Fingerprint(Vec<File>);
 
@@ -20,12 +20,11 @@ struct File {
 }
 
 impl Fingerprint {
-    /// That of a folder now; a folder that cannot be read looks empty.
-    pub(crate) fn of(dir: &Path) -> Self {
-        let files = profiles::files(dir).unwrap_or_default();
+    /// That of a folder and one more file now; a folder that cannot be read looks empty.
+    pub(crate) fn of(dir: &Path, beside: Option<&Path>) -> Self {
+        let files = profiles::files(dir).unwrap_or_default().into_iter().chain(beside.map(Path::to_owned));
         Self(
             files
-                .into_iter()
                 .map(|path| {
                     let metadata = std::fs::metadata(&path).ok();
                     File {
@@ -54,9 +53,9 @@ mod tests {
         }
         std::os::unix::fs::symlink("..1", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/a.yml", at("a.yml")).unwrap();
-        let mut before = Fingerprint::of(dir.path());
+        let mut before = Fingerprint::of(dir.path(), None);
         let mut differs = |what: &str, expected: bool| {
-            let now = Fingerprint::of(dir.path());
+            let now = Fingerprint::of(dir.path(), None);
             assert_eq!(now != before, expected, "{what}");
             before = now;
         };

@@ -261,8 +261,8 @@ fn reloaded(outcome: Result<Changes, ReloadError>) -> Reply {
     };
     let status = match error {
         ReloadError::NoFiles => StatusCode::CONFLICT,
-        ReloadError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        ReloadError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+        ReloadError::Invalid(_) | ReloadError::CaFile(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ReloadError::Tls(_) | ReloadError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let errors: Vec<serde_json::Value> = match &error {
         ReloadError::Invalid(errors) => errors
@@ -272,7 +272,12 @@ fn reloaded(outcome: Result<Changes, ReloadError>) -> Reply {
                 json!({ "file": file, "path": it.path, "line": it.line, "problem": it.problem })
             })
             .collect(),
-        ReloadError::NoFiles | ReloadError::Broken => Vec::new(),
+        ReloadError::CaFile(error) => {
+            vec![
+                json!({ "file": error.file.display().to_string(), "path": "", "line": null, "problem": error.problem }),
+            ]
+        }
+        ReloadError::NoFiles | ReloadError::Tls(_) | ReloadError::Broken => Vec::new(),
     };
     answer(status, &json!({ "message": error.to_string(), "errors": errors }))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -246,7 +247,17 @@ pub(super) async fn proxy_of(profile: &str, exporter: ExporterConfig) -> Proxy {
 }
 
 pub(super) async fn start(catalog: profiles::Catalog, source: Option<Source>, exporter: ExporterConfig) -> Proxy {
-    start_within(catalog, source, exporter, Bounds::new(Config::default().max_in_flight)).await
+    start_within(catalog, source, exporter, Bounds::new(Config::default().max_in_flight), None).await
+}
+
+/// A proxy that trusts the authorities of that file too.
+pub(super) async fn start_trusting(
+    catalog: profiles::Catalog,
+    source: Option<Source>,
+    exporter: ExporterConfig,
+    ca_file: PathBuf,
+) -> Proxy {
+    start_within(catalog, source, exporter, Bounds::new(Config::default().max_in_flight), Some(ca_file)).await
 }
 
 async fn start_within(
@@ -254,14 +265,15 @@ async fn start_within(
     source: Option<Source>,
     exporter: ExporterConfig,
     bounds: Bounds,
+    ca_file: Option<PathBuf>,
 ) -> Proxy {
     let identity = NodeIdentity {
         node_id: "lariat@127.0.0.1".into(),
         region: "us-east".into(),
         boot_id: BootId(uuid::Uuid::new_v4()),
     };
-    let config =
-        Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), circuit_recovery_ms: 60_000, ..Config::default() };
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config { listen, circuit_recovery_ms: 60_000, ca_file, ..Config::default() };
     let admin_token = Some("t0ken".to_owned());
     let profiles = Arc::new(catalog);
     let settings = Settings { config, profiles, source, identity, exporter, admin_token };
@@ -311,7 +323,7 @@ pub(super) async fn fleet_within(providers: Vec<ProviderHandle>, bounds: Bounds)
     let exporter = exporter(listener.local_addr().unwrap());
     let inbox = collector(listener).await;
     let catalog = profiles::parse("public", &profile(&providers), &|_| None).unwrap();
-    let proxy = start_within(catalog, None, exporter, bounds).await;
+    let proxy = start_within(catalog, None, exporter, bounds, None).await;
     Fleet { proxy, providers, inbox }
 }
 

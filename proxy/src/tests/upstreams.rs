@@ -45,7 +45,7 @@ async fn fleet(providers: Vec<(ProviderHandle, Over)>, chain: &str) -> Fleet {
 }
 
 /// Waits until the channel of `/v1/providers` is as wanted.
-async fn channel(fleet: &Fleet, id: &str, transport: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
+pub(super) async fn channel(fleet: &Fleet, id: &str, transport: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
     for _ in 0..3_000 {
         let all = request(fleet.proxy.address(), Request::get("/"), "/v1/providers", "").await.json();
         let found = all["channels"]

@@ -11,8 +11,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lariat_schema::vocabulary::{Dispatched, ErrorCategory};
+use rustls::ClientConfig;
 
-use super::{Answer, CONNECT_TIMEOUT, Outgoing, retry_after_ms};
+use super::{Answer, CONNECT_TIMEOUT, Outgoing, failure, retry_after_ms};
 use crate::gather::Unread;
 use crate::profiles::{Endpoint, ErrorRule};
 use crate::reply_budget::ReplyBudget;
@@ -20,6 +21,10 @@ use crate::reply_budget::ReplyBudget;
 /// Idle connections kept per provider.
 const POOL_PER_HOST: usize = 256;
 const POOL_IDLE: Duration = Duration::from_secs(60);
+/// Over HTTP/2 all calls to a provider share one connection, so that one whose network fell silent would take every call
+/// until TCP gives it up: while calls wait it is pinged this often, and ended where no answer comes.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 /// The connections; a clone shares them.
 #[derive(Clone)]
@@ -35,11 +40,9 @@ pub(super) fn tcp() -> HttpConnector {
 }
 
 impl Pool {
-    /// # Errors
-    /// The TLS library refuses its own settings.
-    pub(super) fn new() -> Result<Self, rustls::Error> {
+    pub(super) fn new(settings: ClientConfig) -> Self {
         let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
+            .with_tls_config(settings)
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp());
@@ -47,8 +50,11 @@ impl Pool {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_PER_HOST)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PONG_WITHIN)
             .build(tls);
-        Ok(Self(client))
+        Self(client)
     }
 
     /// Sends a call and waits for the whole reply, however long it takes.
@@ -71,9 +77,9 @@ impl Pool {
         let response = match self.0.request(request).await {
             Ok(response) => response,
             Err(error) => {
-                let sent = if error.is_connect() { Dispatched::NotDispatched } else { Dispatched::Indeterminate };
-                tracing::debug!(host = &*endpoint.host, error = %error, "no response from provider");
-                return Answer::failed(ErrorCategory::NetworkError, sent, None);
+                let (failure, sent) = failure::of_request(&error);
+                tracing::debug!(host = &*endpoint.host, %failure, "no response from provider");
+                return Answer::failed(ErrorCategory::NetworkError, sent, None).because(failure);
             }
         };
         let status = response.status().as_u16();

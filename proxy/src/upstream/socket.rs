@@ -28,7 +28,7 @@ use crate::profiles::ErrorRule;
 use crate::record::AttemptEnd;
 pub(super) use dial::Dialler;
 pub(crate) use feed::Feed;
-pub(crate) use link::{Counts, Link, LinkView, State};
+pub(crate) use link::{Counts, DialError, Link, LinkView, State};
 use link::{Lost, Refused, Waiter};
 
 /// Calls and subscriptions on one connection at once; what is beyond it is `capacity`, which sends calls elsewhere. No
@@ -50,6 +50,7 @@ enum Out {
 pub(crate) struct Socket {
     link: Arc<Link>,
     outbox: mpsc::Sender<Out>,
+    over_tls: bool,
 }
 
 /// Why a request over the socket has no reply.
@@ -120,8 +121,13 @@ impl Socket {
         let link = Arc::new(Link::new(counts));
         let (outbox, frames) = mpsc::channel(OUTBOX);
         let first = keep::first_wait(spread);
+        let over_tls = door.is_over_tls();
         tokio::spawn(stop.run_until_cancelled_owned(keep::keep(link.clone(), door, frames, first)));
-        Self { link, outbox }
+        Self { link, outbox, over_tls }
+    }
+
+    pub(super) const fn is_over_tls(&self) -> bool {
+        self.over_tls
     }
 
     /// Whether it stands now.

@@ -161,6 +161,7 @@ pub async fn start(seed: u64, regions: &[&str], chain: &Arc<Chain>) -> Result<Ve
                 seed: provider.seed,
                 behaviour: provider.behaviour.clone(),
                 script: None,
+                tls: None,
             };
             providers.push(Provider::start(settings).await?);
         }

@@ -1,4 +1,4 @@
-//! A simulated Ethereum provider over HTTP and WebSocket, on one port. The demo, the tests and the benchmarks use this
+//! A simulated Ethereum provider over HTTP and WebSocket, in clear or over TLS, on one port. The demo, the tests and the benchmarks use this
 //! one: a second, simpler provider for tests was rejected, since what the tests prove would not hold in the demo.
 //!
 //! What a call gets is decided by [`behaviour::Behaviour`] (simulated, seeded) or by [`script::Script`] (exact bytes);
@@ -7,10 +7,12 @@
 mod answers;
 pub mod behaviour;
 mod connection;
+pub mod frames;
 pub mod raw;
 mod received;
 mod respond;
 pub mod script;
+mod secure;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use behaviour::{Behaviour, Fault, Moment};
 use received::Account;
 pub use received::{BODIES_KEPT, ProviderStats, Received};
 use script::Script;
+pub use secure::Tls;
 
 /// What a provider is made of.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub struct ProviderSettings {
     pub behaviour: Behaviour,
     /// Exact replies that come before its behaviour.
     pub script: Option<Script>,
+    /// Its certificate, where it speaks TLS.
+    pub tls: Option<Tls>,
 }
 
 impl ProviderSettings {
@@ -65,6 +70,7 @@ impl ProviderSettings {
             seed: 1,
             behaviour: Behaviour::default(),
             script: None,
+            tls: None,
         }
     }
 
@@ -72,6 +78,13 @@ impl ProviderSettings {
     #[must_use]
     pub fn behaving(mut self, behaviour: Behaviour) -> Self {
         self.behaviour = behaviour;
+        self
+    }
+
+    /// Over TLS, HTTP/2 or HTTP/1.1 as the client prefers.
+    #[must_use]
+    pub fn over(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -110,6 +123,7 @@ pub(crate) struct State {
     started: Instant,
     behaviour: RwLock<Behaviour>,
     script: Option<Mutex<Script>>,
+    tls: Option<Tls>,
     down: watch::Sender<bool>,
     ordinal: AtomicU64,
     window: Mutex<Window>,
@@ -191,6 +205,7 @@ impl Provider {
             started: Instant::now(),
             behaviour: RwLock::new(settings.behaviour),
             script: settings.script.map(Mutex::new),
+            tls: settings.tls,
             down,
             ordinal: AtomicU64::new(0),
             window: Mutex::default(),
@@ -221,13 +236,17 @@ impl ProviderHandle {
     /// Its URL for JSON-RPC over HTTP.
     #[must_use]
     pub fn http_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http{}://{}", self.tls_letter(), self.address)
     }
 
     /// Its URL for JSON-RPC over WebSocket.
     #[must_use]
     pub fn ws_url(&self) -> String {
-        format!("ws://{}", self.address)
+        format!("ws{}://{}", self.tls_letter(), self.address)
+    }
+
+    fn tls_letter(&self) -> &'static str {
+        if self.state.tls.is_some() { "s" } else { "" }
     }
 
     /// Its name.

@@ -11,7 +11,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use lariat_schema::vocabulary::ErrorCategory;
+use lariat_schema::vocabulary::{ErrorCategory, TransportFailure};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -23,7 +24,7 @@ use super::link::DialError;
 use crate::classify;
 use crate::profiles::Endpoint;
 use crate::reply_budget::MAX_REPLY_BYTES;
-use crate::upstream::{http::tcp, retry_after_ms};
+use crate::upstream::{failure, http::tcp, retry_after_ms};
 
 /// Bound on the whole of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,15 +63,10 @@ pub(super) fn config() -> WebSocketConfig {
 }
 
 impl Dialler {
-    /// # Errors
-    /// The TLS library refuses its own settings.
-    pub(in crate::upstream) fn new() -> Result<Self, rustls::Error> {
-        let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp());
-        Ok(Self(TowerToHyperService::new(tls)))
+    pub(in crate::upstream) fn new(settings: ClientConfig) -> Self {
+        let tls =
+            HttpsConnectorBuilder::new().with_tls_config(settings).https_or_http().enable_http1().wrap_connector(tcp());
+        Self(TowerToHyperService::new(tls))
     }
 
     pub(in crate::upstream) fn door(&self, endpoint: &Endpoint, headers: &HeaderMap) -> Door {
@@ -79,6 +75,10 @@ impl Dialler {
 }
 
 impl Door {
+    pub(super) fn is_over_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("wss")
+    }
+
     fn request(&self) -> Result<Request, DialError> {
         let mut request = self.uri.clone().into_client_request().map_err(|error| of_handshake(&error))?;
         request.headers_mut().extend(self.headers.clone());
@@ -100,7 +100,7 @@ impl Dial for Door {
     async fn dial(&self) -> Result<WebSocketStream<Self::Stream>, DialError> {
         let (request, address) = (self.request()?, self.address()?);
         let connect = async {
-            let stream = self.dialler.0.call(address).await.map_err(|_| failed(ErrorCategory::NetworkError))?;
+            let stream = self.dialler.0.call(address).await.map_err(|error| unconnected(&*error))?;
             let handshake = tokio_tungstenite::client_async_with_config(request, TokioIo::new(stream), Some(config()));
             handshake.await.map(|(stream, _)| stream).map_err(|error| of_handshake(&error))
         };
@@ -109,7 +109,11 @@ impl Dial for Door {
 }
 
 const fn failed(category: ErrorCategory) -> DialError {
-    DialError { category, http_status: None, retry_after_ms: None }
+    DialError { category, failure: None, http_status: None, retry_after_ms: None }
+}
+
+fn unconnected(error: &(dyn std::error::Error + 'static)) -> DialError {
+    DialError { failure: Some(failure::of_connection(error)), ..failed(ErrorCategory::NetworkError) }
 }
 
 fn of_handshake(error: &tungstenite::Error) -> DialError {
@@ -118,11 +122,14 @@ fn of_handshake(error: &tungstenite::Error) -> DialError {
             let status = response.status().as_u16();
             DialError {
                 category: classify::of_status(status),
+                failure: None,
                 http_status: Some(status),
                 retry_after_ms: retry_after_ms(response.headers()),
             }
         }
-        tungstenite::Error::Io(_) | tungstenite::Error::ConnectionClosed => failed(ErrorCategory::NetworkError),
+        tungstenite::Error::Io(_) | tungstenite::Error::ConnectionClosed => {
+            DialError { failure: Some(TransportFailure::Closed), ..failed(ErrorCategory::NetworkError) }
+        }
         _ => failed(ErrorCategory::InvalidResponse),
     }
 }

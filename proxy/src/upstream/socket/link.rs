@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use lariat_schema::vocabulary::{Dispatched, ErrorCategory};
+use lariat_schema::vocabulary::{Dispatched, ErrorCategory, TransportFailure};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -57,6 +57,8 @@ impl Lost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DialError {
     pub(crate) category: ErrorCategory,
+    /// What went wrong on the way.
+    pub(crate) failure: Option<TransportFailure>,
     /// Status of a refused handshake.
     pub(crate) http_status: Option<u16>,
     pub(crate) retry_after_ms: Option<u64>,

@@ -77,7 +77,7 @@ mod tests {
     const SHORT: Duration = Duration::from_secs(1);
 
     fn refused(category: ErrorCategory, retry_after_ms: Option<u64>) -> DialError {
-        DialError { category, http_status: None, retry_after_ms }
+        DialError { category, failure: None, http_status: None, retry_after_ms }
     }
 
     fn seconds(waits: impl IntoIterator<Item = Duration>) -> Vec<u64> {

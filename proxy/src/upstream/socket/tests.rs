@@ -16,11 +16,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::link::DialError;
 use super::*;
 use crate::profiles::{self, Catalog};
 use crate::reply_budget::ReplyBudget;
-use crate::upstream::{Upstreams, attempt};
+use crate::upstream::{Trust, Upstreams, attempt};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -39,7 +38,8 @@ struct Fleet {
 impl Fleet {
     fn before(ws_url: &str) -> Self {
         let catalog = catalog(ws_url);
-        Self { upstreams: Upstreams::new(&catalog, ReplyBudget::default(), CancellationToken::new()).unwrap(), catalog }
+        let (replies, stop) = (ReplyBudget::default(), CancellationToken::new());
+        Self { upstreams: Upstreams::new(&catalog, Trust::default(), replies, stop).unwrap(), catalog }
     }
 
     fn socket(&self) -> Socket {
@@ -272,7 +272,8 @@ impl dial::Dial for Pipes {
 
     async fn dial(&self) -> Result<WebSocketStream<DuplexStream>, DialError> {
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
-            return Err(DialError { category: ErrorCategory::NetworkError, http_status: None, retry_after_ms: None });
+            let category = ErrorCategory::NetworkError;
+            return Err(DialError { category, failure: None, http_status: None, retry_after_ms: None });
         }
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let _unread = self.servers.send(WebSocketStream::from_raw_socket(theirs, Role::Server, None).await);
@@ -300,7 +301,7 @@ fn piped(connections: u32, rests: usize) -> (Socket, Arc<Mutex<Vec<Duration>>>, 
     let link = Arc::new(Link::new(Arc::default()));
     let (outbox, frames) = mpsc::channel(OUTBOX);
     tokio::spawn(keep::keep(link.clone(), pipes, frames, Duration::ZERO));
-    (Socket { link, outbox }, waits, made)
+    (Socket { link, outbox, over_tls: false }, waits, made)
 }
 
 #[tokio::test]

@@ -37,6 +37,10 @@ pub struct ProviderStats {
     pub messages: u64,
     /// TCP connections accepted.
     pub connections: u64,
+    /// HTTP requests that came over HTTP/2.
+    pub over_http2: u64,
+    /// TLS handshakes that failed: mostly since the client does not trust the certificate.
+    pub untrusted: u64,
     /// Connections refused or cut while down.
     pub refused: u64,
     /// Calls by method.

@@ -1,4 +1,4 @@
-//! The listening side of a provider: accepts connections, serves HTTP/1.1 and hands upgrades to the WebSocket side.
+//! The listening side of a provider: accepts connections, serves HTTP/1.1 or HTTP/2 and hands upgrades to the WebSocket side.
 //! It is built on hyper directly, since a web framework hides the connection that some faults must break.
 //!
 //! Beside JSON-RPC (`POST` on any path) it answers `GET /stats`, `GET /behaviour` and `PUT /behaviour`, so that a
@@ -15,16 +15,18 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
 };
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use lariat_schema::vocabulary::Transport;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::connection::{Connection, ResetFlag, reset};
 use super::respond::{Rendered, respond};
+use super::secure::is_http2;
 use super::{State, socket};
 
 /// Connections served at once: more than any test opens, less than the usual limit of open files.
@@ -80,17 +82,37 @@ async fn serve(state: Arc<State>, stream: TcpStream) {
         let reset = reset.clone();
         move |request| handle(Arc::clone(&state), reset.clone(), request)
     });
-    let serving =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).with_upgrades();
+    // An error of the connection is the caller's business or one of the faults.
+    let serving = async {
+        match &state.tls {
+            None => drop(over_http1(connection, service).await),
+            Some(tls) => match tls.accept(connection).await {
+                Ok(stream) if is_http2(&stream) => {
+                    let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    drop(http2.serve_connection(TokioIo::new(stream), service).await);
+                }
+                Ok(stream) => drop(over_http1(stream, service).await),
+                Err(_) => state.account.lock().stats.untrusted += 1,
+            },
+        }
+    };
     tokio::select! {
-        // An error of the connection is the caller's business or one of the faults.
-        _ = serving => {}
+        () = serving => {}
         () = state.taken_down() => {
             state.account.lock().stats.refused += 1;
             reset.raise();
         }
         () = state.stop.cancelled() => {}
     }
+}
+
+async fn over_http1<S, H, F>(stream: S, service: H) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Service<Request<Incoming>, Response = Response<Body>, Error = Broken, Future = F>,
+    F: Future<Output = Result<Response<Body>, Broken>>,
+{
+    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await
 }
 
 async fn handle(state: Arc<State>, reset: ResetFlag, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
@@ -113,7 +135,11 @@ async fn handle(state: Arc<State>, reset: ResetFlag, request: Request<Incoming>)
             Err(error) => plain(StatusCode::BAD_REQUEST, &error.to_string()),
         }),
         (&Method::POST, _) => {
-            state.account.lock().trace(&parts.headers);
+            {
+                let mut account = state.account.lock();
+                account.trace(&parts.headers);
+                account.stats.over_http2 += u64::from(parts.version == Version::HTTP_2);
+            }
             deliver(respond(&state, Transport::Http, body).await, &reset).await
         }
         _ => Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON-RPC call")),
