@@ -116,14 +116,28 @@ fn draw(seed: u64, channel: &str) -> f64 {
     (xxh3_64_with_seed(channel.as_bytes(), seed) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// A rule that ranks: one file each, and one line in [`rule`].
+trait Rule: Sync {
+    /// Gives each candidate its group and its score.
+    fn score(&self, candidates: &mut [Candidate], seed: u64);
+    /// How often it comes first, up to a factor that all candidates of its group share; `is_first` where this order has it
+    /// there.
+    fn weight(&self, candidate: &Candidate, is_first: bool) -> f64;
+}
+
+const fn rule(strategy: Strategy) -> &'static dyn Rule {
+    match strategy {
+        Strategy::LoadBalanced => &load_balanced::LoadBalanced,
+        Strategy::Fastest => &fastest::Fastest,
+        Strategy::Priority => &priority::Priority,
+        Strategy::LatencyWeighted => &latency_weighted::LatencyWeighted,
+    }
+}
+
 /// Puts the candidates in the order in which they are to be tried.
 pub(crate) fn rank(strategy: Strategy, candidates: &mut [Candidate], seed: u64) {
-    match strategy {
-        Strategy::LoadBalanced => load_balanced::score(candidates, seed),
-        Strategy::Fastest => fastest::score(candidates),
-        Strategy::Priority => priority::score(candidates),
-        Strategy::LatencyWeighted => latency_weighted::score(candidates, seed),
-    }
+    let rule = rule(strategy);
+    rule.score(candidates, seed);
     candidates.sort_by(|a, b| {
         (a.inputs.tier(), a.group)
             .cmp(&(b.inputs.tier(), b.group))
@@ -131,15 +145,10 @@ pub(crate) fn rank(strategy: Strategy, candidates: &mut [Candidate], seed: u64) 
             .then(a.name.cmp(&b.name))
     });
     let best = candidates.first().map(|best| (best.inputs.tier(), best.group));
-    let weights = |strategy: Strategy, candidate: &Candidate, first: bool| match strategy {
-        Strategy::LoadBalanced => 1.0,
-        Strategy::LatencyWeighted => latency_weighted::weight_for(candidate),
-        Strategy::Fastest | Strategy::Priority => f64::from(u8::from(first)),
-    };
     let mut sum = 0.0;
     for (i, candidate) in candidates.iter_mut().enumerate() {
         let contends = Some((candidate.inputs.tier(), candidate.group)) == best;
-        candidate.probability = if contends { weights(strategy, candidate, i == 0) } else { 0.0 };
+        candidate.probability = if contends { rule.weight(candidate, i == 0) } else { 0.0 };
         sum += candidate.probability;
     }
     for candidate in candidates.iter_mut() {
