@@ -3,6 +3,9 @@
 //! this be sent twice" loses money, so it is not left to configuration. A method that is not in the table passes
 //! through with the most careful policy.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 /// Every category that a provider can be said to lack.
 pub(crate) const CATEGORIES: &[&str] = &[
     "core",
@@ -180,30 +183,54 @@ pub(crate) enum BlockNeed {
     Range(u64, u64),
 }
 
+/// The blocks of a log filter; the rest of it, which may be long, is passed over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Blocks<'a> {
+    #[serde(borrow, default)]
+    from_block: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    to_block: Option<&'a RawValue>,
+}
+
+/// A block by its number, in an object.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Numbered<'a> {
+    #[serde(borrow)]
+    block_number: &'a RawValue,
+}
+
 /// Reads the block out of the raw parameters; anything unusual counts as recent, and the provider judges.
 pub(crate) fn block_need(policy: &MethodPolicy, params: Option<&[u8]>) -> BlockNeed {
-    let read = |params: &[u8], at: usize| -> Option<serde_json::Value> {
-        let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(params).ok()?;
-        serde_json::from_str(list.get(at)?.get()).ok()
+    let is_logs = policy.name == "eth_getLogs";
+    let Some(at) = policy.block_param.or(is_logs.then_some(0)) else { return BlockNeed::Recent };
+    let list = params.and_then(|params| serde_json::from_slice::<Vec<&RawValue>>(params).ok());
+    let Some(block) = list.as_ref().and_then(|list| list.get(at)).map(|raw| raw.get()) else {
+        return BlockNeed::Recent;
     };
-    let Some(params) = params else { return BlockNeed::Recent };
-    if policy.name == "eth_getLogs" {
-        let Some(filter) = read(params, 0) else { return BlockNeed::Recent };
-        return match (height(filter.get("fromBlock")), height(filter.get("toBlock"))) {
+    if is_logs {
+        let Ok(Blocks { from_block, to_block }) = serde_json::from_str(block) else { return BlockNeed::Recent };
+        return match (from_block.and_then(height), to_block.and_then(height)) {
             (Some(from), Some(to)) => BlockNeed::Range(from, to),
             (Some(from), None) => BlockNeed::At(from),
             _ => BlockNeed::Recent,
         };
     }
-    let Some(block) = policy.block_param.and_then(|at| read(params, at)) else { return BlockNeed::Recent };
-    if block.as_str() == Some("earliest") {
+    if block == "\"earliest\"" {
         return BlockNeed::Earliest;
     }
-    height(Some(&block)).or_else(|| height(block.get("blockNumber"))).map_or(BlockNeed::Recent, BlockNeed::At)
+    let named = || serde_json::from_str(block).ok().and_then(|Numbered { block_number }| height(block_number));
+    quantity(block).or_else(named).map_or(BlockNeed::Recent, BlockNeed::At)
 }
 
-fn height(value: Option<&serde_json::Value>) -> Option<u64> {
-    u64::from_str_radix(value?.as_str()?.strip_prefix("0x")?, 16).ok()
+fn height(value: &RawValue) -> Option<u64> {
+    quantity(value.get())
+}
+
+/// A quantity as it stands in JSON.
+fn quantity(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("\"0x")?.strip_suffix('"')?, 16).ok()
 }
 
 #[cfg(test)]
@@ -229,6 +256,10 @@ mod tests {
         assert_eq!(need("eth_getBalance", r#"["0xab","latest"]"#), BlockNeed::Recent);
         assert_eq!(need("eth_call", r#"[{},"earliest"]"#), BlockNeed::Earliest);
         assert_eq!(need("eth_getLogs", r#"[{"fromBlock":"0x1","toBlock":"0x3"}]"#), BlockNeed::Range(1, 3));
+        assert_eq!(need("eth_getLogs", r#"[{"address":[{"deep":[1]}],"fromBlock":"0x1"}]"#), BlockNeed::At(1));
+        assert_eq!(need("eth_getLogs", r#"[{"fromBlock":"latest","toBlock":"0x3"}]"#), BlockNeed::Recent);
+        assert_eq!(need("eth_call", r#"[{},{"blockNumber":"0x12"}]"#), BlockNeed::At(18));
+        assert_eq!(need("eth_call", r#"[{},{"blockHash":"0x12"}]"#), BlockNeed::Recent);
         assert_eq!(need("eth_getBalance", "{}"), BlockNeed::Recent);
         assert_eq!(need("eth_getBlockByNumber", r#"["0x11",false]"#), BlockNeed::At(17));
         let hash = format!(r#"["0x{}"]"#, "1".repeat(64));
