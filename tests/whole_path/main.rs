@@ -17,3 +17,4 @@ mod one_call;
 mod own_spans;
 mod real_node;
 mod reports;
+mod sampling_rates;
