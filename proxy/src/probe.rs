@@ -136,14 +136,17 @@ async fn probe(core: &Core, channel: ChannelIndex, height: bool, course: &mut Co
             let reason = format!("reports chain {number}, expected {expected}");
             return fail(core, channel, course, admission, failure, &reason, None);
         }
-        Told::Failed { failure, reason, retry_after_ms } => {
+        Told::Failed { failure, reason, is_echo: true, .. } => {
+            return turn(core, channel, course, Err(failure), &reason);
+        }
+        Told::Failed { failure, reason, retry_after_ms, .. } => {
             return fail(core, channel, course, admission, failure, &reason, retry_after_ms);
         }
     }
     if height {
         match ask(core, channel, "eth_blockNumber", HEIGHT_TIMEOUT, &admission).await {
             Told::Number { number, .. } => tell_height(core, channel.instance(), channel.transport(), number),
-            Told::Failed { failure, reason, retry_after_ms } => {
+            Told::Failed { failure, reason, retry_after_ms, .. } => {
                 return fail(core, channel, course, admission, failure, &reason, retry_after_ms);
             }
         }
@@ -176,6 +179,7 @@ async fn trial(core: &Core, channel: ChannelIndex) {
     let Ok(admission) = core.book.admit(channel) else { return };
     let change = match ask(core, channel, "eth_chainId", CHAIN_ID_TIMEOUT, &admission).await {
         Told::Number { .. } => admission.succeed(None),
+        Told::Failed { is_echo: true, .. } => None,
         Told::Failed { failure, retry_after_ms, .. } => admission.fail(failure.category, None, retry_after_ms),
     };
     if let Some(change) = change {

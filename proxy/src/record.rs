@@ -183,6 +183,10 @@ pub(crate) enum Happened {
         height: u64,
         lag: Option<i64>,
     },
+    /// A block that was final is another one now.
+    Reorganised {
+        height: u64,
+    },
     /// The provider limits us for so long.
     RateLimit {
         for_ms: u64,

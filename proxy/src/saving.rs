@@ -6,6 +6,7 @@ mod cache;
 mod cacheability;
 mod coalesce;
 mod finality;
+mod lineage;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use cache::Place;
 use cache::{Cache, CachedChain, Figures};
 use coalesce::Flights;
 pub(crate) use coalesce::{Follower, Joined, Key, Parts};
+pub(crate) use lineage::{BlockHash, Head};
 
 /// What one profile's calls share.
 #[derive(Debug)]
@@ -81,6 +83,21 @@ impl Saving {
                 }
             }
         }
+    }
+
+    /// Lets the caches see a head that an instance announced. Says which block is another one now that was final, if that
+    /// is so: what was kept of its chain is forgotten.
+    pub(crate) fn announce(&self, catalog: &Catalog, instance: usize, head: &Head) -> Option<u64> {
+        let mut turned = None;
+        for (profile, saving) in catalog.profiles.iter().zip(&self.profiles) {
+            let Some(ProfileCache { cache, chains }) = &saving.cache else { continue };
+            for (chain, cached) in profile.chains.iter().zip(chains) {
+                if chain.providers.iter().any(|provider| provider.instance == instance) {
+                    turned = cache.announce(cached, head).or(turned);
+                }
+            }
+        }
+        turned
     }
 
     /// The figures as Prometheus text.

@@ -141,13 +141,16 @@ pub(crate) struct Answer {
     /// How long the provider wants to be left alone.
     pub(crate) retry_after_ms: Option<u64>,
     pub(crate) took: Duration,
+    /// True where another attempt already told of the very event that ended this one, the loss of a connection: it is no
+    /// failure of its own.
+    pub(crate) is_echo: bool,
 }
 
 impl Answer {
     fn failed(category: ErrorCategory, dispatched: Dispatched, http_status: Option<u16>) -> Self {
         let outcome = classify::outcome_of(category);
         let end = AttemptEnd { outcome, category: Some(category), code: None, http_status, dispatched, failure: None };
-        Self { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
+        Self { end, reply: None, retry_after_ms: None, took: Duration::ZERO, is_echo: false }
     }
 
     /// The answer, with what went wrong on the way.
@@ -173,7 +176,7 @@ impl Answer {
             return Self::failed(category, Dispatched::Dispatched, status);
         };
         let end = end_of(&reply, status, rules);
-        Self { end, reply: Some(reply), retry_after_ms: None, took: Duration::ZERO }
+        Self { end, reply: Some(reply), retry_after_ms: None, took: Duration::ZERO, is_echo: false }
     }
 }
 

@@ -24,6 +24,7 @@ events! {
     PROVIDER_RATE_LIMIT = "lariat.provider.rate_limit", "A provider began to limit the rate of our calls, or prolonged its limit.";
     HEALTH_SNAPSHOT = "lariat.health.snapshot", "What decisions could know of circuits, limits, heights, sockets and drained providers, with the snapshot's number; at most one a second, when it changes.";
     BLOCK_HEAD = "lariat.block.head", "A provider reported a new height.";
+    BLOCK_REORGANISED = "lariat.block.reorganised", "A provider announced another block where the cache had taken one to be final; what was kept of the chain is forgotten.";
     SUBSCRIPTION_ESTABLISHED = "lariat.subscription.established", "A stream of events was subscribed to at a provider, for its first client.";
     SUBSCRIPTION_FAILED = "lariat.subscription.failed", "A stream of events found no provider, or ended since something of it is lost for good.";
     SUBSCRIPTION_FAILOVER = "lariat.subscription.failover", "A stream of events goes on at another provider.";

@@ -334,6 +334,10 @@ impl<'a> Run<'a> {
         let attempt = self.recording.end(at);
         (attempt.duration_ns, attempt.end) = (nanos(answer.took), end);
         let change = match end.category {
+            _ if answer.is_echo => {
+                drop(admission);
+                None
+            }
             None => admission.succeed(Some((profile, method, answer.took.as_secs_f64() * 1_000.0))),
             Some(category) if end.outcome == Outcome::ApplicationError && !classify::is_penalised(category) => {
                 admission.succeed(None)

@@ -67,7 +67,7 @@ mod tests {
         let outcome = Outcome::ServiceFailure;
         let category = Some(category);
         let end = AttemptEnd { outcome, category, code: Some(-32000), http_status, dispatched, failure: None };
-        Answer { end, reply: None, retry_after_ms: None, took: Duration::ZERO }
+        Answer { end, reply: None, retry_after_ms: None, took: Duration::ZERO, is_echo: false }
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub(crate) struct Opened {
 pub(crate) struct Wanted<'a> {
     /// The parameters of `eth_subscribe`.
     pub(crate) params: &'a Bytes,
-    /// Those of the heads, where they are wanted beside it.
-    pub(crate) heads: Option<Bytes>,
+    /// Whether heads are wanted beside it.
+    pub(crate) heads: bool,
     /// The channel that has just failed.
     pub(crate) not: Option<ChannelIndex>,
 }
@@ -91,15 +91,17 @@ impl<'a> Subscribing<'a> {
                 Some(socket) => subscribe(&socket, wanted, flight.timeout).await,
                 None => Err(SubscribeError::Unreadable),
             };
+            let mut is_echo = false;
             let (end, reply, opened) = match subscribed {
                 Ok(feeds) => (SUBSCRIBED, None, Some(feeds)),
                 Err(error) => {
+                    is_echo = error.is_echo();
                     let rules = run.route.chain.providers.iter().find(|provider| provider.id == chosen.provider_id);
                     let end = error.end(rules.map_or(&[], |provider| &provider.capabilities.error_rules));
                     (end, if let SubscribeError::Refused(reply) = error { Some(reply) } else { None }, None)
                 }
             };
-            run.land(flight, Answer { end, reply, retry_after_ms: None, took: began.elapsed() }, &mut way);
+            run.land(flight, Answer { end, reply, retry_after_ms: None, took: began.elapsed(), is_echo }, &mut way);
             if let Some((feed, heads)) = opened {
                 return Ok(Opened { feed, heads, chosen, channel });
             }
@@ -144,12 +146,10 @@ async fn subscribe(
     timeout: Duration,
 ) -> Result<(Feed, Option<Feed>), SubscribeError> {
     let feed = socket.subscribe(wanted.params.clone(), timeout);
-    match &wanted.heads {
-        None => Ok((feed.await?, None)),
-        Some(heads) => {
-            // The heads come first: what tells that the feed is alive must not be younger than it.
-            let heads = socket.subscribe(heads.clone(), timeout).await?;
-            Ok((feed.await?, Some(heads)))
-        }
+    if !wanted.heads {
+        return Ok((feed.await?, None));
     }
+    // The heads come first: what tells that the feed is alive must not be younger than it.
+    let heads = socket.heads(timeout).await?;
+    Ok((feed.await?, Some(heads)))
 }

@@ -15,8 +15,17 @@ use crate::upstream::{Answer, Outgoing, attempt};
 
 /// What a question got.
 pub(super) enum Told {
-    Number { number: u64, took: Duration },
-    Failed { failure: Failure, reason: String, retry_after_ms: Option<u64> },
+    Number {
+        number: u64,
+        took: Duration,
+    },
+    Failed {
+        failure: Failure,
+        reason: String,
+        retry_after_ms: Option<u64>,
+        /// Whether a call told of the same loss of the connection.
+        is_echo: bool,
+    },
 }
 
 /// Asks for a number, and records the probe.
@@ -69,7 +78,8 @@ pub(super) async fn ask(
         None => {
             let category = end.category.unwrap_or(ErrorCategory::InvalidResponse);
             let failure = Failure { category, http_status: end.http_status };
-            Told::Failed { failure, reason: reason(category, end.failure), retry_after_ms: answer.retry_after_ms }
+            let (reason, Answer { retry_after_ms, is_echo, .. }) = (reason(category, end.failure), answer);
+            Told::Failed { failure, reason, retry_after_ms, is_echo }
         }
     }
 }

@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use lariat_schema::ids::InstanceId;
 use lariat_schema::vocabulary::Transport;
 use serde::Deserialize;
 
 use super::tell_height;
 use crate::core::Core;
+use crate::record::Happened;
+use crate::saving::{BlockHash, Head};
 use crate::server::Site;
 use crate::upstream::{Feed, State};
 
-const PARAMS: Bytes = Bytes::from_static(b"[\"newHeads\"]");
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a subscription that ended, doubled with each one that gave nothing, up to the longest.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ pub(super) async fn follow(site: &Site, id: &InstanceId, freshness: &Freshness) 
         };
         let mut states = socket.link().states();
         let connected = states.wait_for(|state| matches!(state, State::Connected(_))).await.is_ok();
-        let subscribed = if connected { socket.subscribe(PARAMS, SUBSCRIBE_TIMEOUT).await } else { return };
+        let subscribed = if connected { socket.heads(SUBSCRIBE_TIMEOUT).await } else { return };
         drop(socket);
         let came = match subscribed {
             Ok(feed) => read(site, id, feed, timeout, freshness).await,
@@ -83,25 +83,56 @@ async fn read(site: &Site, id: &InstanceId, mut feed: Feed, timeout: Duration, f
     while let Ok(Some(event)) = tokio::time::timeout(timeout, feed.next()).await {
         let core = site.core();
         let Some(at) = core.catalog.instance_at(id) else { return came };
-        let Some(number) = number(&event) else { continue };
+        let Some(head) = Announced::read(&event) else { continue };
         came = true;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         freshness.0.store(core.book.now_ms().saturating_add(timeout_ms), Ordering::Relaxed);
-        tell_height(&core, at, Transport::Ws, number);
+        tell_height(&core, at, Transport::Ws, head.number);
+        let turned = head.block().and_then(|head| core.saving.announce(&core.catalog, at, &head));
+        if let Some(height) = turned {
+            tracing::warn!(instance = %id, height, "a block that was final is another one now");
+            core.tell(at, Transport::Ws, &Happened::Reorganised { height });
+        }
     }
     came
 }
 
-/// A head, as far as it is read here.
+/// A head as it comes, as far as it is read here.
 #[derive(Deserialize)]
-struct Head<'a> {
+#[serde(rename_all = "camelCase")]
+struct Raw<'a> {
     #[serde(borrow)]
     number: Cow<'a, str>,
+    #[serde(borrow, default)]
+    hash: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    parent_hash: Option<Cow<'a, str>>,
 }
 
-fn number(event: &[u8]) -> Option<u64> {
-    let head: Head<'_> = serde_json::from_slice(event).ok()?;
-    u64::from_str_radix(head.number.strip_prefix("0x")?, 16).ok()
+/// What a head says: its number at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Announced {
+    number: u64,
+    hash: Option<BlockHash>,
+    parent: Option<BlockHash>,
+}
+
+impl Announced {
+    fn read(event: &[u8]) -> Option<Self> {
+        let raw: Raw<'_> = serde_json::from_slice(event).ok()?;
+        let number = u64::from_str_radix(raw.number.strip_prefix("0x")?, 16).ok()?;
+        Some(Self { number, hash: hash(raw.hash), parent: hash(raw.parent_hash) })
+    }
+
+    fn block(self) -> Option<Head> {
+        Some(Head { number: self.number, hash: self.hash?, parent: self.parent })
+    }
+}
+
+fn hash(text: Option<Cow<'_, str>>) -> Option<BlockHash> {
+    let mut hash = BlockHash::default();
+    hex::decode_to_slice(text?.strip_prefix("0x")?, &mut hash).ok()?;
+    Some(hash)
 }
 
 #[cfg(test)]
@@ -110,7 +141,14 @@ mod tests {
 
     #[test]
     fn a_head_is_read_from_what_providers_send_and_nothing_else_is() {
-        assert_eq!(number(br#"{"hash":"0x01","number":"0x10","gasUsed":"0x1"}"#), Some(16));
+        let number = |text: &[u8]| Announced::read(text).map(|head| head.number);
+        let short = br#"{"hash":"0x01","number":"0x10","gasUsed":"0x1"}"#;
+        assert_eq!(number(short), Some(16));
+        assert_eq!(Announced::read(short).unwrap().block(), None);
+        let (hash, parent) = ("0a".repeat(32), "0b".repeat(32));
+        let whole = format!(r#"{{"parentHash":"0x{parent}","hash":"0x{hash}","number":"0x10"}}"#);
+        let head = Head { number: 16, hash: [10; 32], parent: Some([11; 32]) };
+        assert_eq!(Announced::read(whole.as_bytes()).unwrap().block(), Some(head));
         for text in ["{}", "null", "[]", r#"{"number":"16"}"#, "\"0x10\""] {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }

@@ -69,6 +69,10 @@ pub(super) fn of_channel(event: &ChannelEvent) -> LogRecord {
             }
             (events::BLOCK_HEAD, SeverityNumber::Info)
         }
+        Happened::Reorganised { height } => {
+            out.int(key::BLOCK_HEIGHT, *height);
+            (events::BLOCK_REORGANISED, SeverityNumber::Warn)
+        }
         Happened::RateLimit { for_ms } => {
             out.int(key::RATE_LIMIT_MS, *for_ms);
             (events::PROVIDER_RATE_LIMIT, SeverityNumber::Warn)

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lariat_schema::ids::ChainName;
+use parking_lot::Mutex;
 
+use super::lineage::{Head, Lineage};
 use super::{cacheability, finality};
 use crate::jsonrpc::Reply;
 use crate::profiles::Chain;
@@ -57,6 +59,8 @@ pub(crate) struct CachedChain {
     generation: AtomicU64,
     /// Highest height that was reported in this generation.
     highest: AtomicU64,
+    /// A short lock that heads take, a few times a second.
+    lineage: Mutex<Lineage>,
 }
 
 /// Where an answer to a call is, or may be put: valid for the generation in which it was asked for.
@@ -104,6 +108,7 @@ impl Cache {
             number: self.chains.fetch_add(1, Ordering::Relaxed),
             generation: AtomicU64::new(0),
             highest: AtomicU64::new(0),
+            lineage: Mutex::default(),
         }
     }
 
@@ -139,6 +144,15 @@ impl Cache {
         if fallen && chain.highest.compare_exchange(before, highest, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.forget(chain);
         }
+    }
+
+    /// Takes note of a head that a provider announces. Where it shows that a block that was final is another one now, the
+    /// chain is forgotten, and the number of that block is returned.
+    pub(crate) fn announce(&self, chain: &CachedChain, head: &Head) -> Option<u64> {
+        let highest = chain.highest.load(Ordering::Acquire);
+        let turned = chain.lineage.lock().note(head, highest, finality::depth(chain.chain_id))?;
+        self.forget(chain);
+        Some(turned)
     }
 
     /// Forgets a chain's answers, and those to calls that are under way.

@@ -163,6 +163,7 @@ async fn batch(
     let mut out =
         Vec::with_capacity(2 + done.iter().filter_map(|done| Some(done.body.as_ref()?.len() + 1)).sum::<usize>());
     let (mut first_meta, mut limited_for_ms, mut charges) = (None, None, Vec::with_capacity(done.len()));
+    let all_limited = done.iter().all(|done| done.limited_for_ms.is_some());
     for Done { body: reply, meta, limited_for_ms: limited, charge } in done {
         limited_for_ms = limited_for_ms.max(limited);
         charges.extend(charge);
@@ -180,8 +181,11 @@ async fn batch(
         out.push(b']');
         body(StatusCode::OK, JSON, held(out, charges))
     };
-    // Some of the batch was answered: that is no 429, but worth the same advice.
+    // Where some of the batch was answered it is no 429, which clients take to say that nothing was; the advice is the same.
     if let Some(wait_ms) = limited_for_ms {
+        if all_limited {
+            *reply.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        }
         retry_after(&mut reply, wait_ms);
     }
     if let (IncludeMeta::Headers, Some(meta)) = (include, first_meta) {

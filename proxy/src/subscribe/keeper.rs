@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lariat_schema::vocabulary::{Strategy, Transport};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::members::Members;
@@ -16,9 +17,11 @@ use super::notice;
 use super::stream::{Action, Ending, Input, Limits, Stream, Told};
 use super::subject::{Kind, Subject};
 use super::{Key, Slot, gap};
+use crate::call::Route;
 use crate::call::subscribing::{Opened, Subscribing, Wanted};
 use crate::core::Core;
 use crate::health::ChannelIndex;
+use crate::profiles::{Catalog, Provider};
 use crate::record::{ChannelEvent, Chosen, Happened, Item, SubscriptionEvent, now_unix_nanos};
 use crate::server::Site;
 
@@ -34,19 +37,27 @@ const MAX_ROUNDS: usize = 11;
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+fn limits_of(route: &Route<'_>) -> Limits {
+    let settings = route.chain.websocket;
+    let (stale_ms, max_fill_blocks) = (settings.new_heads_timeout_ms, settings.max_backfill_blocks);
+    Limits { stale_ms, max_fill_blocks, retry_ms: RETRY_MS }
+}
+
 /// What is asked of a provider for a subject.
 pub(super) fn wanted(subject: &Subject, not: Option<ChannelIndex>) -> Wanted<'_> {
-    let heads = (subject.kind != Kind::NewHeads).then(|| Subject::heads().params);
-    Wanted { params: &subject.params, heads, not }
+    Wanted { params: &subject.params, heads: subject.kind != Kind::NewHeads, not }
 }
 
 /// What a question came to.
 enum Came {
     Input(Input),
     Opened(Box<Opened>),
-    /// The profiles in force have no such chain any more.
-    Gone,
+    /// The profiles in force do not have what the stream is about any more.
+    Gone(&'static str),
 }
+
+const NO_CHAIN: &str = "the chain is not served any more";
+const NO_PROVIDER: &str = "the provider is not served any more";
 
 /// What the feed gives.
 enum Heard {
@@ -64,18 +75,18 @@ pub(super) struct Keeper {
     started: Instant,
     feed: Option<Box<Opened>>,
     asking: Option<BoxFuture<'static, Came>>,
-    /// The provider of the last feed.
-    last: (Chosen, ChannelIndex),
+    /// The provider of the last feed, and its channel while the profiles in force have it.
+    last: (Chosen, Option<ChannelIndex>),
 }
 
 impl Keeper {
     /// Starts the task of a stream whose first subscription stands.
     pub(super) fn start(site: Arc<Site>, key: Key, slot: Arc<Slot>, members: Arc<Members>, opened: Opened) {
         let core = site.core();
+        let catalogs = site.reloader.catalogs();
         let (mut limits, mut baseline) = (Limits { stale_ms: RETRY_MS, max_fill_blocks: 0, retry_ms: RETRY_MS }, None);
         if let Some(route) = gap::route(&core, &key, Strategy::Fastest) {
-            let settings = route.chain.websocket;
-            (limits.stale_ms, limits.max_fill_blocks) = (settings.new_heads_timeout_ms, settings.max_backfill_blocks);
+            limits = limits_of(&route);
             let instances = route.chain.providers.iter().map(|provider| provider.instance);
             baseline = core.book.snapshot().consensus(instances, core.book.now_ms());
         }
@@ -85,7 +96,7 @@ impl Keeper {
             slot,
             members,
             started: Instant::now(),
-            last: (opened.chosen.clone(), opened.channel),
+            last: (opened.chosen.clone(), Some(opened.channel)),
             feed: Some(Box::new(opened)),
             asking: None,
             site: site.clone(),
@@ -94,7 +105,7 @@ impl Keeper {
         let life = site.life.clone();
         let keeping = async move {
             tokio::select! {
-                () = keeper.keep() => {}
+                () = keeper.keep(catalogs) => {}
                 () = life.draining.cancelled() => {}
                 () = life.kill.cancelled() => {}
             }
@@ -106,8 +117,10 @@ impl Keeper {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn keep(mut self) {
+    async fn keep(mut self, mut catalogs: watch::Receiver<Arc<Catalog>>) {
         let _counted = Running::begin(&self.site);
+        // Whatever was reloaded since the stream was opened.
+        catalogs.mark_changed();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut empty_since: Option<Instant> = None;
@@ -119,6 +132,7 @@ impl Keeper {
                     self.asking = None;
                     Some(came)
                 }
+                Ok(()) = catalogs.changed() => self.reloaded(),
                 () = until(wake) => Some(Came::Input(Input::Time)),
                 () = self.members.emptied.notified() => {
                     empty_since = Some(Instant::now());
@@ -152,12 +166,13 @@ impl Keeper {
             Came::Input(input) => input,
             Came::Opened(opened) => {
                 self.site.subscriptions.counts.failovers.fetch_add(1, Ordering::Relaxed);
-                let from = std::mem::replace(&mut self.last, (opened.chosen.clone(), opened.channel)).0.provider_id;
+                let from = std::mem::replace(&mut self.last, (opened.chosen.clone(), Some(opened.channel)));
+                let from = from.0.provider_id;
                 self.record(&self.site.core(), SubscriptionEvent::Failover { from });
                 self.feed = Some(opened);
                 Input::Opened
             }
-            Came::Gone => return Some("the chain is not served any more".to_owned()),
+            Came::Gone(reason) => return Some(reason.to_owned()),
         };
         if matches!(input, Input::NoFeed) {
             self.record(&self.site.core(), SubscriptionEvent::Failed { reason: "no provider gives the events".into() });
@@ -193,6 +208,24 @@ impl Keeper {
             }
         }
         None
+    }
+
+    /// Takes what a reload changes: the bounds of the stream, the place of its provider, or that there is none any more. A
+    /// socket that other profiles use stands on, so that its feed would not end by itself.
+    fn reloaded(&mut self) -> Option<Came> {
+        let core = self.site.core();
+        let Some(route) = gap::route(&core, &self.key, Strategy::Fastest) else { return Some(Came::Gone(NO_CHAIN)) };
+        let providers = &route.chain.providers;
+        if self.key.pin.as_deref().is_some_and(|pin| providers.iter().all(|provider| provider.id.as_str() != pin)) {
+            return Some(Came::Gone(NO_PROVIDER));
+        }
+        self.stream.set_limits(limits_of(&route));
+        let Chosen { provider_id, instance_id, .. } = &self.last.0;
+        let is_it = |it: &&Provider| it.id == *provider_id && core.catalog.instances[it.instance].id == *instance_id;
+        let stays = providers.iter().find(is_it).filter(|provider| provider.has_ws);
+        self.last.1 = stays.map(|provider| ChannelIndex::new(provider.instance, Transport::Ws));
+        // Without it in the profile, a feed of it is one that has ended.
+        stays.is_none().then_some(Came::Input(Input::Lost))
     }
 
     /// Reads what the feed gave.
@@ -308,19 +341,19 @@ fn question(asking: impl Future<Output = Input> + Send + 'static) -> BoxFuture<'
 }
 
 /// Chooses another provider, some rounds long. The one that failed is left out of the first.
-async fn open(site: Arc<Site>, key: Arc<Key>, failed: ChannelIndex) -> Came {
+async fn open(site: Arc<Site>, key: Arc<Key>, failed: Option<ChannelIndex>) -> Came {
     let mut pause = PAUSE;
     let mut round = 0;
     loop {
         let core = site.core();
-        let Some(mut route) = gap::route(&core, &key, Strategy::Fastest) else { return Came::Gone };
+        let Some(mut route) = gap::route(&core, &key, Strategy::Fastest) else { return Came::Gone(NO_CHAIN) };
         route.strategy = route.profile.default_strategy;
         let with_ws = route.chain.providers.iter().filter(|provider| provider.has_ws).count();
         let rounds = (2 * with_ws + 1).min(MAX_ROUNDS);
         let params = String::from_utf8_lossy(&key.subject.params);
         let Some(call) = gap::call("eth_subscribe", &params) else { return Came::Input(Input::NoFeed) };
         if let Ok(mut deciding) = Subscribing::begin(&core, &route, &call, gap::position()) {
-            let not = (round == 0).then_some(failed);
+            let not = failed.filter(|_| round == 0);
             match deciding.open(&wanted(&key.subject, not)).await {
                 Ok(opened) => {
                     let _recorded = deciding.opened("0x", opened.chosen.clone());

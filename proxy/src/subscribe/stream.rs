@@ -209,6 +209,11 @@ impl Stream {
         }
     }
 
+    /// Puts other bounds in force.
+    pub(super) const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// When time itself is an input.
     pub(super) const fn wake_ms(&self) -> Option<u64> {
         match self.state {

@@ -83,7 +83,28 @@ async fn a_batch_counts_as_many_calls_as_it_holds_and_each_refused_item_has_its_
         assert_eq!(reply["id"], id);
         assert!(reply["result"] == "0x1" || reply["error"]["code"] == -32005, "{reply}");
     }
+    for reply in replies.iter().filter(|reply| reply["result"] != "0x1") {
+        assert!(reply["error"]["data"]["retry_after_ms"].as_u64() >= Some(1), "{reply}");
+    }
+    // A batch of which nothing passed is refused as a whole, though each call still has its own error.
+    let two = r#"[{"jsonrpc":"2.0","id":1,"method":"eth_chainId"},{"jsonrpc":"2.0","id":2,"method":"eth_chainId"}]"#;
+    let mut also_refused = 0;
+    let mut asked = 0;
+    loop {
+        let got = post(proxy.address(), "/rpc/ethereum", two).await;
+        let replies = got.json();
+        let refused = (0..2).filter(|at| replies[at]["error"]["code"] == -32005).count();
+        also_refused += refused;
+        if refused == 2 {
+            assert_eq!(got.status, StatusCode::TOO_MANY_REQUESTS);
+            assert!(got.headers.contains_key("retry-after"));
+            break;
+        }
+        assert_eq!(got.status, StatusCode::OK, "{}", got.text());
+        asked += 1;
+        assert!(asked < MANY, "{}", got.text());
+    }
     let text = super::fixture::request(proxy.address(), http::Request::get("/"), "/metrics", "").await;
-    let refused = format!("lariat_calls_rate_limited_total{{profile=\"public\"}} {}\n", MANY - passed);
+    let refused = format!("lariat_calls_rate_limited_total{{profile=\"public\"}} {}\n", MANY - passed + also_refused);
     assert!(text.text().contains(&refused), "{}", text.text());
 }

@@ -13,17 +13,17 @@ use lariat_tools::provider::ProviderHandle;
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
 use tokio::net::TcpListener;
 
-struct Reloading {
-    proxy: Proxy,
-    inbox: Arc<Inbox>,
-    dir: tempfile::TempDir,
+pub(super) struct Reloading {
+    pub(super) proxy: Proxy,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) dir: tempfile::TempDir,
 }
 
-fn write(dir: &Path, text: &str) {
+pub(super) fn write(dir: &Path, text: &str) {
     std::fs::write(dir.join("public.yml"), text).unwrap();
 }
 
-async fn reloading(text: &str) -> Reloading {
+pub(super) async fn reloading(text: &str) -> Reloading {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), text);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,7 +36,7 @@ async fn reloading(text: &str) -> Reloading {
 }
 
 impl Reloading {
-    async fn reload(&self) -> (StatusCode, serde_json::Value) {
+    pub(super) async fn reload(&self) -> (StatusCode, serde_json::Value) {
         let with_token = Request::post("/").header("authorization", "Bearer t0ken");
         let got = request(self.proxy.address(), with_token, "/admin/reload", "").await;
         (got.status, got.json())
@@ -46,11 +46,11 @@ impl Reloading {
         post(self.proxy.address(), "/rpc/ethereum", call("eth_gasPrice")).await
     }
 
-    async fn state(&self) -> serde_json::Value {
+    pub(super) async fn state(&self) -> serde_json::Value {
         request(self.proxy.address(), Request::get("/"), "/v1/providers", "").await.json()
     }
 
-    async fn metrics(&self) -> String {
+    pub(super) async fn metrics(&self) -> String {
         request(self.proxy.address(), Request::get("/"), "/metrics", "").await.text().to_owned()
     }
 }

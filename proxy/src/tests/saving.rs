@@ -1,14 +1,18 @@
 //! Answers without an attempt: coalesced and cached ones, and that each call leaves one record all the same.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fixture::{Attributes, Fleet, Got, eventually, fleet, fleet_with, post, provider, request};
+use super::fixture::{Attributes, Fleet, Got, eventually, fleet, fleet_of, fleet_with, post, provider, request};
+use super::upstreams::channel;
 use super::websocket::Client;
 use http::Request;
-use lariat_schema::attributes as key;
+use lariat_schema::{attributes as key, events};
+use lariat_tools::chain::{Chain, ChainSettings};
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
 use lariat_tools::provider::script::{Reply, Script};
+use lariat_tools::provider::{Provider, ProviderSettings};
 
 const CACHED: &str = "cache: { enabled: true }\n";
 
@@ -196,6 +200,43 @@ async fn what_is_final_is_answered_from_the_cache_byte_for_byte_under_the_caller
         assert_eq!(fleet.figure(&format!("lariat_cache_{name}_total{{profile=\"public\"}}")).await, value, "{name}");
     }
     assert!(fleet.figure("lariat_cache_bytes{profile=\"public\"}").await > 0);
+}
+
+#[tokio::test]
+async fn a_reorganisation_of_final_blocks_that_lowers_no_height_empties_the_cache_once_and_is_told() {
+    let chain = Arc::new(Chain::manual(ChainSettings { start_height: 1_000, ..ChainSettings::default() }));
+    let provider = Provider::start(ProviderSettings::new("a", chain.clone())).await.unwrap();
+    let (http, ws) = (provider.http_url(), provider.ws_url());
+    let profile = format!(
+        "{CACHED}chains:\n  ethereum:\n    chain_id: 1\n    providers: [ {{ id: p0, url: '{http}', ws_url: '{ws}' }} ]\n"
+    );
+    let fleet = fleet_of(vec![provider], &profile).await;
+    let provider = &fleet.providers[0];
+    eventually("the subscription", || (provider.received_of("eth_subscribe") == 1).then_some(())).await;
+    for _ in 0..8 {
+        // No more at once than blocks can have come.
+        chain.advance(20);
+        let height = chain.height();
+        channel(&fleet, "p0", "http", |it| it["block_height"] == height).await;
+    }
+    let params = format!("[\"{:#x}\",false]", 1_040);
+    let before = ask(&fleet, 1, "eth_getBlockByNumber", &params).await.json()["result"]["hash"].clone();
+    assert_eq!(ask(&fleet, 2, "eth_getBlockByNumber", &params).await.json()["result"]["hash"], before);
+    assert_eq!(provider.received_of("eth_getBlockByNumber"), 1, "it is final");
+    // A fork of young blocks first, which changes nothing.
+    chain.reorganise(1_100);
+    chain.reorganise(1_030);
+    let told = eventually("the reorganisation", || fleet.inbox.events(events::BLOCK_REORGANISED).pop()).await;
+    let height: u64 = told[key::BLOCK_HEIGHT].parse().unwrap();
+    assert!((1_029..=1_064).contains(&height), "{height}");
+    let after = ask(&fleet, 3, "eth_getBlockByNumber", &params).await.json()["result"]["hash"].clone();
+    assert_ne!(after, before);
+    chain.advance(1);
+    let height = chain.height();
+    channel(&fleet, "p0", "http", |it| it["block_height"] == height).await;
+    assert_eq!(fleet.figure("lariat_cache_purges_total{profile=\"public\"}").await, 1);
+    assert_eq!(ask(&fleet, 4, "eth_getBlockByNumber", &params).await.json()["result"]["hash"], after);
+    assert_eq!(provider.received_of("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ fn number(of: &Value) -> u64 {
 }
 
 /// Reads that many events, which must be of the blocks that follow.
-async fn expect_blocks(client: &mut Client, name: &str, from: u64, count: u64, told: &mut Vec<String>) {
+pub(super) async fn expect_blocks(client: &mut Client, name: &str, from: u64, count: u64, told: &mut Vec<String>) {
     for expected in from..from + count {
         let event = event(client, name, told).await;
         assert_eq!(number(&event), expected, "{event}");
@@ -107,6 +107,26 @@ async fn every_head_comes_exactly_once_though_its_providers_fail_in_turn() {
     })
     .await;
     assert!(fleet.figure("lariat_subscription_failovers_total").await >= 4);
+}
+
+#[tokio::test]
+async fn all_who_only_listen_to_the_heads_of_a_provider_share_one_subscription_to_them() {
+    let (chain, fleet) = world(1, "").await;
+    let provider = &fleet.providers[0];
+    eventually("the probes' own", || (subscribed(provider, "newHeads") == 1).then_some(())).await;
+    let mut client = Client::connect(fleet.proxy.address(), PATH).await;
+    let name = subscribe(&mut client, r#"["logs",{}]"#).await;
+    subscribe(&mut client, r#"["newPendingTransactions"]"#).await;
+    assert_eq!((subscribed(provider, "logs"), subscribed(provider, "newPendingTransactions")), (1, 1));
+    assert_eq!(subscribed(provider, "newHeads"), 1);
+    chain.advance(1);
+    let event = loop {
+        let frame = client.json().await;
+        if frame["params"]["subscription"] == name.as_str() && frame["method"] == "eth_subscription" {
+            break frame;
+        }
+    };
+    assert_eq!(number(&event["params"]["result"]), START + 1);
 }
 
 #[tokio::test]

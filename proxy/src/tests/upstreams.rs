@@ -122,6 +122,35 @@ async fn a_drop_in_the_middle_of_a_call_over_the_socket_fails_over() {
 }
 
 #[tokio::test]
+async fn a_lost_socket_is_one_failure_of_its_channel_however_many_calls_waited_on_it() {
+    let busy = provider("a", |it| it.scripted(Script::new().on("eth_call", [Reply::Fault(Fault::Hang)]))).await;
+    let fleet = fleet(vec![(busy, Over::Ws), (provider("b", |it| it).await, Over::Http)], "").await;
+    connected(&fleet, "p0").await;
+    let address = fleet.proxy.address();
+    let ask = |i: u32| {
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":{i},"method":"eth_call","params":[{{"gas":"{i:#x}"}},"latest"]}}"#);
+        tokio::spawn(post(address, "/rpc/ethereum", text))
+    };
+    let pending: Vec<_> = (1..=20).map(ask).collect();
+    eventually("all calls", || (fleet.providers[0].received_of("eth_call") == 20).then_some(())).await;
+    fleet.providers[0].go_down();
+    for call in pending {
+        let got = call.await.unwrap();
+        assert!(got.json()["result"].is_string(), "{}", got.text());
+    }
+    let decisions = eventually("the decisions", || Some(fleet.inbox.decisions()).filter(|all| all.len() == 20)).await;
+    for (span, of) in decisions {
+        assert_eq!((of[key::PROVIDER_ID].as_str(), of[key::FAILOVERS].as_str()), ("p1", "1"));
+        let (_, first) = fleet.inbox.attempts_of(&span).swap_remove(0);
+        let told = [key::OUTCOME, key::ERROR_CATEGORY, key::DISPATCHED].map(|key| first[key].clone());
+        assert_eq!(told, ["service_failure", "network_error", "indeterminate"]);
+    }
+    channel(&fleet, "p0", "ws", |it| it["connected"] == false).await;
+    channel(&fleet, "p0", "ws", |it| it["circuit_state"] == "closed" && it["circuit_epoch"] == 1).await;
+}
+
+#[tokio::test]
 async fn a_provider_with_only_a_socket_is_probed_over_it() {
     let fleet = fleet(vec![(provider("a", |it| it).await, Over::Ws)], "").await;
     let height = fleet.providers[0].height();

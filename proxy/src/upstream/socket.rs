@@ -28,14 +28,18 @@ use crate::profiles::ErrorRule;
 use crate::record::AttemptEnd;
 pub(super) use dial::Dialler;
 pub(crate) use feed::Feed;
+use feed::Standing;
 pub(crate) use link::{Counts, DialError, Link, LinkView, State};
-use link::{Lost, Refused, Waiter};
+use link::{Loss, Lost, Refused, Waiter};
 
 /// Calls and subscriptions on one connection at once; what is beyond it is `capacity`, which sends calls elsewhere. No
 /// provider serves more on one connection in good time.
 const MAX_PENDING: usize = 256;
 /// Frames that wait for the writer: one for each pending call, and as many to give subscriptions back.
 const OUTBOX: usize = 2 * MAX_PENDING;
+
+/// Parameters of `eth_subscribe` for new heads.
+const HEADS: Bytes = Bytes::from_static(b"[\"newHeads\"]");
 
 /// What is for the writer.
 enum Out {
@@ -51,6 +55,8 @@ pub(crate) struct Socket {
     link: Arc<Link>,
     outbox: mpsc::Sender<Out>,
     over_tls: bool,
+    /// The subscription to new heads that all share who only listen to them. Held while one is made.
+    heads: Arc<tokio::sync::Mutex<Option<Standing>>>,
 }
 
 /// Why a request over the socket has no reply.
@@ -59,7 +65,7 @@ enum Undone {
     NotConnected,
     Full,
     TimedOut(Dispatched),
-    Lost(Lost, Dispatched),
+    Lost(Loss),
 }
 
 impl Undone {
@@ -68,8 +74,12 @@ impl Undone {
             Self::NotConnected => (ErrorCategory::NetworkError, Dispatched::NotDispatched),
             Self::Full => (ErrorCategory::LocalCapacity, Dispatched::NotDispatched),
             Self::TimedOut(dispatched) => (ErrorCategory::Timeout, dispatched),
-            Self::Lost(lost, dispatched) => (lost.category(), dispatched),
+            Self::Lost(loss) => (loss.lost.category(), loss.dispatched),
         }
+    }
+
+    const fn is_echo(self) -> bool {
+        matches!(self, Self::Lost(Loss { is_echo: true, .. }))
     }
 }
 
@@ -77,7 +87,7 @@ impl Undone {
 #[derive(Debug, Clone)]
 pub(crate) enum SubscribeError {
     /// No reply came.
-    Unanswered { category: ErrorCategory, dispatched: Dispatched },
+    Unanswered { category: ErrorCategory, dispatched: Dispatched, is_echo: bool },
     /// The provider answered, but not with a subscription.
     Unreadable,
     /// The provider said no; this is its reply.
@@ -85,10 +95,15 @@ pub(crate) enum SubscribeError {
 }
 
 impl SubscribeError {
+    /// Whether another attempt told of the same loss of the connection.
+    pub(crate) const fn is_echo(&self) -> bool {
+        matches!(self, Self::Unanswered { is_echo: true, .. })
+    }
+
     /// How the attempt ended.
     pub(crate) fn end(&self, rules: &[ErrorRule]) -> AttemptEnd {
         match self {
-            Self::Unanswered { category, dispatched } => Answer::failed(*category, *dispatched, None).end,
+            Self::Unanswered { category, dispatched, .. } => Answer::failed(*category, *dispatched, None).end,
             Self::Unreadable => Answer::failed(ErrorCategory::InvalidResponse, Dispatched::Dispatched, None).end,
             Self::Refused(reply) => end_of(reply, None, rules),
         }
@@ -98,7 +113,7 @@ impl SubscribeError {
 impl From<Undone> for SubscribeError {
     fn from(undone: Undone) -> Self {
         let (category, dispatched) = undone.told();
-        Self::Unanswered { category, dispatched }
+        Self::Unanswered { category, dispatched, is_echo: undone.is_echo() }
     }
 }
 
@@ -123,7 +138,7 @@ impl Socket {
         let first = keep::first_wait(spread);
         let over_tls = door.is_over_tls();
         tokio::spawn(stop.run_until_cancelled_owned(keep::keep(link.clone(), door, frames, first)));
-        Self { link, outbox, over_tls }
+        Self { link, outbox, over_tls, heads: Arc::default() }
     }
 
     pub(super) const fn is_over_tls(&self) -> bool {
@@ -153,9 +168,27 @@ impl Socket {
             Ok(body) => Answer::read(&body, None, rules, id),
             Err(undone) => {
                 let (category, dispatched) = undone.told();
-                Answer::failed(category, dispatched, None)
+                Answer { is_echo: undone.is_echo(), ..Answer::failed(category, dispatched, None) }
             }
         }
+    }
+
+    /// Listens to new heads, by the one subscription that there is for it.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub(crate) async fn heads(&self, timeout: Duration) -> Result<Feed, SubscribeError> {
+        let until = tokio::time::Instant::now() + timeout;
+        let Ok(mut heads) = tokio::time::timeout_at(until, self.heads.lock()).await else {
+            return Err(Undone::TimedOut(Dispatched::NotDispatched).into());
+        };
+        if let Some(feed) = heads.as_ref().and_then(Standing::join) {
+            return Ok(feed);
+        }
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let (feed, standing) = self.open(HEADS, left).await?;
+        *heads = Some(standing);
+        Ok(feed)
     }
 
     /// Subscribes; `params` is the raw JSON array of `eth_subscribe`. Several feeds of equal parameters are the caller's
@@ -164,6 +197,10 @@ impl Socket {
     /// # Errors
     /// See [`SubscribeError`].
     pub(crate) async fn subscribe(&self, params: Bytes, timeout: Duration) -> Result<Feed, SubscribeError> {
+        self.open(params, timeout).await.map(|(feed, _)| feed)
+    }
+
+    async fn open(&self, params: Bytes, timeout: Duration) -> Result<(Feed, Standing), SubscribeError> {
         let id = self.link.own_id();
         let mut frame =
             format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"eth_subscribe\",\"params\":").into_bytes();
@@ -174,7 +211,11 @@ impl Socket {
         let waiter = Waiter::Subscription { reply: to, inlet };
         let subscribed = self.exchange(id, waiter, frame.into(), from, timeout).await?;
         match subscribed {
-            Ok((connection, subscription)) => Ok(Feed::new(outlet, connection, subscription, self.outbox.downgrade())),
+            Ok((connection, subscription, readers)) => {
+                let feed = Feed::new(outlet, connection, subscription, self.outbox.downgrade());
+                let standing = feed.standing(readers);
+                Ok((feed, standing))
+            }
             Err(body) => match Reply::read(&body, id) {
                 Some(reply) if reply.error.is_some() => Err(SubscribeError::Refused(reply)),
                 _ => Err(SubscribeError::Unreadable),
@@ -187,7 +228,7 @@ impl Socket {
         id: u64,
         waiter: Waiter,
         frame: Bytes,
-        reply: oneshot::Receiver<Result<T, (Lost, Dispatched)>>,
+        reply: oneshot::Receiver<Result<T, Loss>>,
         timeout: Duration,
     ) -> Result<T, Undone> {
         let refused = |refused| match refused {
@@ -204,9 +245,12 @@ impl Socket {
         }
         match tokio::time::timeout(timeout, reply).await {
             Ok(Ok(Ok(reply))) => Ok(reply),
-            Ok(Ok(Err((lost, dispatched)))) => Err(Undone::Lost(lost, dispatched)),
+            Ok(Ok(Err(loss))) => Err(Undone::Lost(loss)),
             // The task that kept the connection is gone, and with it what it knew.
-            Ok(Err(_)) => Err(Undone::Lost(Lost::Broken, Dispatched::Indeterminate)),
+            Ok(Err(_)) => {
+                let dispatched = Dispatched::Indeterminate;
+                Err(Undone::Lost(Loss { lost: Lost::Broken, dispatched, is_echo: false }))
+            }
             Err(_) => Err(Undone::TimedOut(place.link.certainty(id))),
         }
     }

@@ -1,7 +1,7 @@
 //! A simulated chain that several providers share. Its blocks are a function of a seed and a number, never stored:
 //! two providers that are asked for block n answer the same bytes, however far apart in time, and a run repeats from
 //! its seed. A stored chain was rejected, since it would grow for as long as a demo runs and would need a lock on each
-//! read. There are no forks and there is no state: balances and code are derived from the address.
+//! read. Forks are made by hand only, and there is no state: balances and code are derived from the address.
 
 pub(crate) mod block;
 mod identity;
@@ -48,6 +48,8 @@ enum Clock {
 pub struct Chain {
     settings: ChainSettings,
     clock: Clock,
+    /// First blocks of the forks that won, in their order.
+    forks: watch::Sender<Vec<u64>>,
 }
 
 impl Chain {
@@ -55,14 +57,15 @@ impl Chain {
     #[must_use]
     pub fn new(settings: ChainSettings) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { settings, clock: Clock::Timed { started: Instant::now(), started_unix_s: now.as_secs() } }
+        let clock = Clock::Timed { started: Instant::now(), started_unix_s: now.as_secs() };
+        Self { settings, clock, forks: watch::Sender::default() }
     }
 
     /// A chain that grows only by [`Chain::advance`], for tests.
     #[must_use]
     pub fn manual(settings: ChainSettings) -> Self {
         let (height, _) = watch::channel(settings.start_height);
-        Self { settings, clock: Clock::Manual { height } }
+        Self { settings, clock: Clock::Manual { height }, forks: watch::Sender::default() }
     }
 
     /// What the chain is.
@@ -88,6 +91,22 @@ impl Chain {
         if let Clock::Manual { height } = &self.clock {
             height.send_modify(|height| *height = height.saturating_add(blocks));
         }
+    }
+
+    /// Puts other blocks in the place of those from `number` on; the height stays. Subscriptions announce them anew.
+    pub fn reorganise(&self, number: u64) {
+        self.forks.send_modify(|forks| forks.push(number));
+    }
+
+    /// The forks that won so far, and each one after them.
+    pub(crate) fn forks(&self) -> watch::Receiver<Vec<u64>> {
+        self.forks.subscribe()
+    }
+
+    /// What the hash of a block is derived from: another seed on each fork.
+    fn seed_of(&self, number: u64) -> u64 {
+        let forks = self.forks.borrow().iter().filter(|first| **first <= number).count();
+        self.settings.seed.wrapping_add((forks as u64) << 32)
     }
 
     /// Returns once the chain is at least `wanted` blocks high.

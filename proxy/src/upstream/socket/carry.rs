@@ -4,6 +4,7 @@
 //! nothing else comes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::Out;
-use super::feed::{Inlet, NotTaken};
+use super::feed::Readers;
 use super::link::{Link, Lost, Waiter};
 use crate::jsonrpc::Reply;
 
@@ -130,7 +131,7 @@ impl Writer<'_> {
 struct Reader<'l> {
     link: &'l Link,
     connection: u64,
-    feeds: HashMap<String, Inlet>,
+    feeds: HashMap<String, Arc<Readers>>,
     ended: VecDeque<String>,
     strange: u32,
     stray: u32,
@@ -228,8 +229,10 @@ impl Reader<'_> {
                 let subscription = id.and_then(|id| subscription(body, id)).filter(|_| self.has_room());
                 let answer = match &subscription {
                     Some(name) => {
-                        self.feeds.insert(name.clone(), inlet);
-                        Ok((self.connection, name.clone()))
+                        let readers = Arc::new(Readers::of(inlet));
+                        let told = (self.connection, name.clone(), Arc::downgrade(&readers));
+                        self.feeds.insert(name.clone(), readers);
+                        Ok(told)
                     }
                     None => Err(body.clone()),
                 };
@@ -247,7 +250,7 @@ impl Reader<'_> {
 
     fn has_room(&mut self) -> bool {
         if self.feeds.len() >= MAX_FEEDS {
-            self.feeds.retain(|_, inlet| !inlet.is_unread());
+            self.feeds.retain(|_, readers| !readers.ends());
         }
         self.feeds.len() < MAX_FEEDS
     }
@@ -257,17 +260,16 @@ impl Reader<'_> {
         let Some(event) = params.and_then(|params| serde_json::from_str::<Notification<'_>>(params.get()).ok()) else {
             return Whose::Nobodys;
         };
-        let Some(inlet) = self.feeds.get(&event.subscription) else {
+        let Some(readers) = self.feeds.get(&event.subscription) else {
             if !self.ended.contains(&event.subscription) {
                 // Its reply came after whoever asked for it had given up.
                 self.end(event.subscription);
             }
             return Whose::Late;
         };
-        if let Err(not_taken) = inlet.put(body.slice_ref(event.result.get().as_bytes())) {
-            if not_taken == NotTaken::Full {
-                self.link.counts.overflowed.fetch_add(1, Ordering::Relaxed);
-            }
+        let overflowed = readers.put(&body.slice_ref(event.result.get().as_bytes()));
+        self.link.counts.overflowed.fetch_add(overflowed, Ordering::Relaxed);
+        if readers.ends() {
             self.end(event.subscription);
         }
         Whose::Ours
@@ -275,7 +277,9 @@ impl Reader<'_> {
 
     /// Ends a feed and gives its subscription back.
     fn end(&mut self, subscription: String) {
-        self.feeds.remove(&subscription);
+        if let Some(readers) = self.feeds.remove(&subscription) {
+            readers.end();
+        }
         // Where there is no room, the next notification of it tries again.
         if self.give_back.try_send(subscription.clone()).is_ok() {
             self.ended.push_back(subscription);

@@ -1,10 +1,12 @@
-//! The events of one subscription, from the connection to its reader. Bounded in events and in bytes: a reader that is too
-//! slow loses the whole feed and knows it, since a feed with a hole in it would look whole.
+//! The events of one subscription, from the connection to its readers. Bounded in events and in bytes: a reader that is too
+//! slow loses the whole feed and knows it, since a feed with a hole in it would look whole. Several feeds may be of one
+//! subscription at the provider, which ends with the last of them; none of them slows another.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Out;
@@ -35,6 +37,64 @@ pub(super) enum NotTaken {
     Unread,
 }
 
+/// The connection's end of a subscription: everybody who reads it; none once it has ended.
+pub(super) struct Readers(Mutex<Option<Vec<Inlet>>>);
+
+impl Readers {
+    pub(super) fn of(inlet: Inlet) -> Self {
+        Self(Mutex::new(Some(vec![inlet])))
+    }
+
+    /// One more reader; false where the subscription has ended.
+    fn join(&self, inlet: Inlet) -> bool {
+        self.0.lock().as_mut().map(|inlets| inlets.push(inlet)).is_some()
+    }
+
+    /// Hands an event to each reader, and says how many had no room for it, which ends their feeds.
+    pub(super) fn put(&self, event: &Bytes) -> u64 {
+        let mut readers = self.0.lock();
+        let Some(inlets) = readers.as_mut() else { return 0 };
+        let mut overflowed = 0;
+        inlets.retain(|inlet| match inlet.put(event.clone()) {
+            Ok(()) => true,
+            Err(not_taken) => {
+                overflowed += u64::from(not_taken == NotTaken::Full);
+                false
+            }
+        });
+        overflowed
+    }
+
+    /// Ends it if nobody reads any more; says whether it has ended.
+    pub(super) fn ends(&self) -> bool {
+        let mut readers = self.0.lock();
+        if readers.as_ref().is_some_and(|inlets| inlets.iter().all(Inlet::is_unread)) {
+            *readers = None;
+        }
+        readers.is_none()
+    }
+
+    pub(super) fn end(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+/// A subscription that stands, for further feeds of it.
+pub(super) struct Standing {
+    readers: Weak<Readers>,
+    lease: Weak<Lease>,
+}
+
+impl Standing {
+    /// A further feed, if it still stands.
+    pub(super) fn join(&self) -> Option<Feed> {
+        // The lease is held first: while it is, the subscription is not given back.
+        let (lease, readers) = (self.lease.upgrade()?, self.readers.upgrade()?);
+        let (inlet, outlet) = channel();
+        readers.join(inlet).then_some(Feed { outlet, lease })
+    }
+}
+
 pub(super) fn channel() -> (Inlet, Outlet) {
     let (to, from) = mpsc::channel(MAX_EVENTS);
     let held = Arc::new(AtomicUsize::new(0));
@@ -42,7 +102,7 @@ pub(super) fn channel() -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    pub(super) fn put(&self, event: Bytes) -> Result<(), NotTaken> {
+    fn put(&self, event: Bytes) -> Result<(), NotTaken> {
         let bytes = event.len();
         if self.held.load(Ordering::Acquire).saturating_add(bytes) > MAX_BYTES {
             return Err(NotTaken::Full);
@@ -54,14 +114,19 @@ impl Inlet {
         })
     }
 
-    pub(super) fn is_unread(&self) -> bool {
+    fn is_unread(&self) -> bool {
         self.events.is_closed()
     }
 }
 
-/// The events of a subscription; dropping it unsubscribes.
+/// The events of a subscription; dropping the last feed of it unsubscribes.
 pub(crate) struct Feed {
     outlet: Outlet,
+    lease: Arc<Lease>,
+}
+
+/// What gives a subscription back.
+struct Lease {
     connection: u64,
     subscription: String,
     /// Weak, so that a feed does not keep a connection that no catalog has any more.
@@ -69,13 +134,13 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(super) const fn new(
-        outlet: Outlet,
-        connection: u64,
-        subscription: String,
-        outbox: mpsc::WeakSender<Out>,
-    ) -> Self {
-        Self { outlet, connection, subscription, outbox }
+    pub(super) fn new(outlet: Outlet, connection: u64, subscription: String, outbox: mpsc::WeakSender<Out>) -> Self {
+        Self { outlet, lease: Arc::new(Lease { connection, subscription, outbox }) }
+    }
+
+    /// For further feeds of the same subscription.
+    pub(super) fn standing(&self, readers: Weak<Readers>) -> Standing {
+        Standing { readers, lease: Arc::downgrade(&self.lease) }
     }
 
     /// The raw `params.result` of the next notification; none once the connection is lost or the reader was too slow.
@@ -86,7 +151,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for Lease {
     fn drop(&mut self) {
         let subscription = std::mem::take(&mut self.subscription);
         if let Some(outbox) = self.outbox.upgrade() {
@@ -116,6 +181,28 @@ mod tests {
             read += 1;
         }
         assert_eq!(read, MAX_EVENTS);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_its_own_feed_and_the_last_one_to_leave_gives_the_subscription_back() {
+        let (inlet, outlet) = channel();
+        let readers = Arc::new(Readers::of(inlet));
+        let (to, mut from) = mpsc::channel(1);
+        let slow = Feed::new(outlet, 1, "0x1".to_owned(), to.downgrade());
+        let standing = slow.standing(Arc::downgrade(&readers));
+        let mut quick = standing.join().unwrap();
+        let mut overflowed = 0;
+        for _ in 0..=MAX_EVENTS {
+            overflowed += readers.put(&Bytes::from_static(b"{}"));
+            quick.next().await.unwrap();
+        }
+        assert_eq!(overflowed, 1);
+        assert!(!readers.ends());
+        drop(slow);
+        assert!(from.try_recv().is_err(), "another feed still needs it");
+        drop(quick);
+        assert!(matches!(from.try_recv(), Ok(Out::Unsubscribe { connection: 1, .. })));
+        assert!(readers.ends() && standing.join().is_none());
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //! lock per instance, held for a lookup; calls to other instances never meet it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use lariat_schema::vocabulary::{Dispatched, ErrorCategory, TransportFailure};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::MAX_PENDING;
-use super::feed::Inlet;
+use super::feed::{Inlet, Readers};
 
 /// Ids of the proxy's own requests begin here: no decision reaches it, and every number below 2^53 survives a provider
 /// that reads numbers as floating point.
@@ -100,22 +100,31 @@ pub(crate) struct Counts {
     pub(crate) overflowed: AtomicU64,
 }
 
-/// The connection and the provider's name of a subscription, or what the provider said instead.
-pub(super) type Subscribed = Result<(u64, String), Bytes>;
+/// The connection and the provider's name of a subscription, with its readers, or what the provider said instead.
+pub(super) type Subscribed = Result<(u64, String, Weak<Readers>), Bytes>;
+
+/// The loss of a connection, as one of those sees it who waited on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) lost: Lost,
+    pub(super) dispatched: Dispatched,
+    /// True for all but one of them: a busy connection's loss is one failure of its channel, and not hundreds.
+    pub(super) is_echo: bool,
+}
 
 /// Who waits for a reply.
 pub(super) enum Waiter {
-    Call(oneshot::Sender<Result<Bytes, (Lost, Dispatched)>>),
-    Subscription { reply: oneshot::Sender<Result<Subscribed, (Lost, Dispatched)>>, inlet: Inlet },
+    Call(oneshot::Sender<Result<Bytes, Loss>>),
+    Subscription { reply: oneshot::Sender<Result<Subscribed, Loss>>, inlet: Inlet },
 }
 
 impl Waiter {
-    fn fail(self, lost: Lost, dispatched: Dispatched) {
-        // Whoever does not wait any more needs no answer.
-        let _gone = match self {
-            Self::Call(to) => to.send(Err((lost, dispatched))).is_err(),
-            Self::Subscription { reply, .. } => reply.send(Err((lost, dispatched))).is_err(),
-        };
+    /// Tells of the loss; false where nobody waits any more.
+    fn fail(self, loss: Loss) -> bool {
+        match self {
+            Self::Call(to) => to.send(Err(loss)).is_ok(),
+            Self::Subscription { reply, .. } => reply.send(Err(loss)).is_ok(),
+        }
     }
 }
 
@@ -267,9 +276,10 @@ impl Link {
         pending.given_up.clear();
         let waiting = std::mem::take(&mut pending.waiting);
         drop(pending);
+        let mut is_echo = false;
         for (_, waiting) in waiting {
             let dispatched = waiting.certainty();
-            waiting.waiter.fail(lost, dispatched);
+            is_echo |= waiting.waiter.fail(Loss { lost, dispatched, is_echo });
         }
         self.counts.lost.fetch_add(1, Ordering::Relaxed);
         self.state.send_replace(State::Lost(lost));

@@ -1,6 +1,6 @@
 //! How long to wait before the next connection, as a pure function of how the last one ended. The first reconnection
 //! after a connection that held comes at once, since most losses are a provider's restart behind a balancer; after that
-//! the waits grow in a line. A doubling backoff was rejected: at ten providers and one node there is no herd to thin out,
+//! the waits grow in a line, and where nothing comes of it for long they are rare. A doubling backoff was rejected: at ten providers and one node there is no herd to thin out,
 //! and a provider that is back should carry calls within half a minute.
 
 use std::time::Duration;
@@ -14,6 +14,10 @@ const STABLE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(30);
 const JITTER: Duration = Duration::from_secs(1);
+/// Attempts without a connection that held, after which it is tried rarely: some ten minutes.
+const MAX_ATTEMPTS: u32 = 20;
+/// Wait from then on.
+const RARE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(330));
 /// Where the circuit is open: no calls wait for it.
 const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(15));
 /// Where the provider limits our rate.
@@ -58,9 +62,12 @@ impl Pace {
         let luck = luck.clamp(0.0, 1.0);
         let attempt = self.attempt;
         self.attempt = attempt.saturating_add(1);
+        let between = |(least, most): (Duration, Duration)| least + (most - least).mul_f64(luck);
+        if attempt >= MAX_ATTEMPTS {
+            return between(RARE);
+        }
         if circuit_open {
-            let (least, most) = CIRCUIT_OPEN;
-            return least + (most - least).mul_f64(luck);
+            return between(CIRCUIT_OPEN);
         }
         if attempt == 0 {
             return Duration::ZERO;
@@ -104,6 +111,21 @@ mod tests {
         let waits: Vec<_> = (0..4).map(|_| pace.after_loss(SHORT, false, 0.0)).collect();
         assert_eq!(seconds(waits), [0, 5, 10, 15]);
         assert_eq!(pace.after_loss(STABLE, false, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn after_twenty_attempts_in_vain_it_is_tried_every_five_minutes_until_a_connection_holds() {
+        for circuit_open in [false, true] {
+            let mut pace = Pace { attempt: 0 };
+            let network = refused(ErrorCategory::NetworkError, None);
+            let waits: Vec<_> = (0..25).map(|_| pace.after_refusal(&network, circuit_open, 0.0)).collect();
+            assert!(waits[..20].iter().all(|wait| *wait <= LONGEST), "{waits:?}");
+            assert_eq!(seconds(waits[20..].iter().copied()), [300; 5]);
+            assert_eq!(pace.after_refusal(&network, circuit_open, 1.0).as_secs(), 330);
+            assert!(pace.after_loss(SHORT, circuit_open, 0.0).as_secs() >= 300, "one that did not hold is no success");
+            pace.after_loss(STABLE, circuit_open, 0.0);
+            assert!(pace.after_refusal(&network, circuit_open, 0.0) <= LONGEST);
+        }
     }
 
     #[test]

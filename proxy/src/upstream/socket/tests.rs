@@ -301,7 +301,7 @@ fn piped(connections: u32, rests: usize) -> (Socket, Arc<Mutex<Vec<Duration>>>, 
     let link = Arc::new(Link::new(Arc::default()));
     let (outbox, frames) = mpsc::channel(OUTBOX);
     tokio::spawn(keep::keep(link.clone(), pipes, frames, Duration::ZERO));
-    (Socket { link, outbox, over_tls: false }, waits, made)
+    (Socket { link, outbox, over_tls: false, heads: Arc::default() }, waits, made)
 }
 
 #[tokio::test]

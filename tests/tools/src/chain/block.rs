@@ -16,7 +16,7 @@ impl Chain {
     /// Hash of block `number`.
     #[must_use]
     pub fn block_hash(&self, number: u64) -> String {
-        hex_data(&derive_bytes(self.settings.seed, Domain::Block, number, 0))
+        hex_data(&derive_bytes(self.seed_of(number), Domain::Block, number, 0))
     }
 
     pub(crate) fn transaction_count(&self, number: u64) -> u32 {

@@ -190,9 +190,17 @@ async fn follow(
     make: impl Fn(&State, u64) -> Value + Send,
 ) {
     let mut next = state.height() + 1;
+    let mut forks = state.chain.forks();
     loop {
         let lag = state.behaviour.read().lag_blocks;
-        state.chain.reached(next.saturating_add(lag)).await;
+        tokio::select! {
+            () = state.chain.reached(next.saturating_add(lag)) => {}
+            Ok(()) = forks.changed() => {
+                // A fork is announced from its first block on.
+                next = forks.borrow_and_update().last().map_or(next, |first| next.min(*first));
+                continue;
+            }
+        }
         if state.height() < next {
             // The lag grew meanwhile.
             continue;
