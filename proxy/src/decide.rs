@@ -48,6 +48,8 @@ pub(crate) struct Decision {
     pub(crate) fail_open: bool,
     pub(crate) snapshot: u64,
     pub(crate) seed: u64,
+    /// The chain's height as its providers agree on it.
+    pub(crate) consensus: Option<u64>,
 }
 
 /// A channel that was passed over.
@@ -104,7 +106,7 @@ pub(crate) fn decide(ask: &Ask<'_>, snapshot: &Snapshot, tried: &[Tried], seed: 
         let Candidate { name, channel, provider, .. } = candidate;
         excluded.push(Excluded { name, reason: ExclusionReason::Budget, channel, provider });
     }
-    Decision { eligible, excluded, fail_open, snapshot: snapshot.number, seed }
+    Decision { eligible, excluded, fail_open, snapshot: snapshot.number, seed, consensus }
 }
 
 /// Limits on parameters are waived once, before the first attempt: after it, an answer is there that says more than they.

@@ -117,7 +117,7 @@ impl Upstreams {
             });
             sockets.insert(instance.id.clone(), socket);
         }
-        Self { sockets, ..self.clone() }
+        Self { http: self.http.succeed(catalog), sockets, ..self.clone() }
     }
 
     /// The kept WebSocket of an instance; none if it has no address for one.
@@ -190,27 +190,30 @@ fn end_of(reply: &Reply, status: Option<u16>, rules: &[ErrorRule]) -> AttemptEnd
     AttemptEnd { outcome, category, code, http_status: status, dispatched: Dispatched::Dispatched, failure: None }
 }
 
-/// Sends a call over that channel of the instance, and waits at most `timeout` for the whole reply.
+/// Sends a call over that channel of the instance, which is at that place of the catalog, and waits at most `timeout` for
+/// the whole reply.
 pub(crate) async fn attempt(
     upstreams: &Upstreams,
-    instance: &Instance,
+    (at, instance): (usize, &Instance),
     transport: Transport,
     rules: &[ErrorRule],
     outgoing: Outgoing,
     timeout: Duration,
 ) -> Answer {
     let started = Instant::now();
-    let (http, socket) = (instance.endpoint(Transport::Http), upstreams.sockets.get(&instance.id));
-    let mut answer = match (transport, http, socket) {
-        (Transport::Http, Some(endpoint), _) => {
-            let exchange = upstreams.http.exchange(endpoint, &instance.headers, rules, outgoing, &upstreams.replies);
+    let nowhere = || Answer::failed(ErrorCategory::NetworkError, Dispatched::NotDispatched, None);
+    let mut answer = match transport {
+        Transport::Http => {
+            let exchange = upstreams.http.exchange(at, rules, outgoing, &upstreams.replies);
             match tokio::time::timeout(timeout, exchange).await {
-                Ok(answer) => answer,
+                Ok(answer) => answer.unwrap_or_else(nowhere),
                 Err(_) => Answer::failed(ErrorCategory::Timeout, Dispatched::Indeterminate, None),
             }
         }
-        (Transport::Ws, _, Some(socket)) => socket.attempt(rules, outgoing, timeout).await.charged(&upstreams.replies),
-        _ => Answer::failed(ErrorCategory::NetworkError, Dispatched::NotDispatched, None),
+        Transport::Ws => match upstreams.sockets.get(&instance.id) {
+            Some(socket) => socket.attempt(rules, outgoing, timeout).await.charged(&upstreams.replies),
+            None => nowhere(),
+        },
     };
     answer.took = started.elapsed();
     answer

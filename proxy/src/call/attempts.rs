@@ -3,7 +3,7 @@
 //! bounds are in `envelope`, when to hedge in `hedge`, what a decision is in `decide`.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +62,9 @@ impl Way {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
+
+/// An attempt under way, in a box: it is handed from function to function, and as a value it is a few kilobytes each time.
+type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// What is kept of an attempt under way besides its future.
 pub(super) struct Flight<'a> {
@@ -134,21 +137,19 @@ impl<'a> Run<'a> {
     async fn fly(
         &mut self,
         flight: Flight<'a>,
-        answering: impl Future<Output = Answer>,
+        mut answering: Answering<'a>,
         wait: Option<Duration>,
         way: &mut Way,
     ) -> Next {
-        let mut answering = pin!(answering);
         let Some(wait) = wait else { return self.land(flight, answering.await, way) };
         tokio::select! {
             biased;
             answer = &mut answering => return self.land(flight, answer, way),
             () = tokio::time::sleep(wait) => {}
         }
-        let Some((hedge, hedging)) = self.start_hedge(way) else {
+        let Some((hedge, mut hedging)) = self.start_hedge(way) else {
             return self.land(flight, answering.await, way);
         };
-        let mut hedging = pin!(hedging);
         let counters = &self.core.recorder.counters;
         tokio::select! {
             biased;
@@ -191,7 +192,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn start_hedge(&mut self, way: &mut Way) -> Option<(Flight<'a>, impl Future<Output = Answer> + use<'a>)> {
+    fn start_hedge(&mut self, way: &mut Way) -> Option<(Flight<'a>, Answering<'a>)> {
         let core = self.core;
         let (budget, counters) = (&core.saving.profile(self.route.profile_at).hedges, &core.recorder.counters);
         if !budget.take() {
@@ -207,11 +208,7 @@ impl<'a> Run<'a> {
     }
 
     /// Selects a channel, asks to use it and starts an attempt; none where the bounds or the candidates are exhausted.
-    pub(super) fn start(
-        &mut self,
-        way: &mut Way,
-        kind: AttemptKind,
-    ) -> Option<(Flight<'a>, impl Future<Output = Answer> + use<'a>)> {
+    pub(super) fn start(&mut self, way: &mut Way, kind: AttemptKind) -> Option<(Flight<'a>, Answering<'a>)> {
         let core = self.core;
         loop {
             let left = way.left();
@@ -283,15 +280,15 @@ impl<'a> Run<'a> {
         kind: AttemptKind,
         timeout: Duration,
         others: bool,
-    ) -> (Flight<'a>, impl Future<Output = Answer> + use<'a>) {
+    ) -> (Flight<'a>, Answering<'a>) {
         let (core, route) = (self.core, self.route);
         let provider = &route.chain.providers[candidate.provider];
         let instance = &core.catalog.instances[provider.instance];
         let channel = candidate.channel;
         let transport = channel.transport();
+        // The decision's own snapshot is gone; what it agreed on is not.
+        let consensus = self.look().selections.last().and_then(|selection| selection.decision.consensus);
         let snapshot = core.book.snapshot();
-        let instances = route.chain.providers.iter().map(|provider| provider.instance);
-        let consensus = snapshot.consensus(instances, core.book.now_ms());
         let chosen = Chosen {
             provider_id: provider.id.clone(),
             instance_id: instance.id.clone(),
@@ -322,7 +319,8 @@ impl<'a> Run<'a> {
             end: CANCELLED,
         });
         let rules = &provider.capabilities.error_rules;
-        let answering = upstream::attempt(&core.upstreams, instance, transport, rules, outgoing, timeout);
+        let place = (provider.instance, instance);
+        let answering = Box::pin(upstream::attempt(&core.upstreams, place, transport, rules, outgoing, timeout));
         (Flight { at, channel, admission, chosen, timeout, others }, answering)
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn ask(
     let call = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":[]}}"#);
     let outgoing = Outgoing { payload: Bytes::from(call), id, trace: None };
     let start_unix_nanos = now_unix_nanos();
-    let answer = attempt(&core.upstreams, instance, transport, &[], outgoing, timeout).await;
+    let answer = attempt(&core.upstreams, (at, instance), transport, &[], outgoing, timeout).await;
     let number = number(&answer);
     let mut end = answer.end;
     if number.is_none() && end.category.is_none() {

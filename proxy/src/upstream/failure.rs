@@ -24,6 +24,11 @@ pub(super) fn of_request(error: &hyper_util::client::legacy::Error) -> (Transpor
     if error.is_connect() {
         return (of_connection(error), Dispatched::NotDispatched);
     }
+    of_exchange(error)
+}
+
+/// Reads an error of a request over a connection that stood.
+pub(super) fn of_exchange(error: Link<'_>) -> (TransportFailure, Dispatched) {
     for link in chain(error) {
         if let Some(error) = link.downcast_ref::<h2::Error>() {
             if is_unprocessed(error) {

@@ -58,7 +58,7 @@ impl Fleet {
     async fn call(&self, id: u64, method: &str, timeout: Duration) -> Answer {
         let payload = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":[]}}"#);
         let outgoing = Outgoing { payload: payload.into(), id, trace: None };
-        attempt(&self.upstreams, &self.catalog.instances[0], Transport::Ws, &[], outgoing, timeout).await
+        attempt(&self.upstreams, (0, &self.catalog.instances[0]), Transport::Ws, &[], outgoing, timeout).await
     }
 }
 
