@@ -15,6 +15,7 @@ mod points;
 mod snapshots;
 mod spans;
 mod units;
+mod wire;
 mod worker;
 
 use std::sync::Arc;

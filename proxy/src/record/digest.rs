@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use super::spans::Hex;
+
 /// Longest text that is handed over: twice this times the length of the queue is what waits at most, 64 MiB.
 const MAX_HANDED_OVER_BYTES: usize = 512;
 /// Bytes of a digest that are kept: 128 bits, by which nobody meets two equal ones by chance.
@@ -29,10 +31,10 @@ impl DigestKey {
     }
 
     /// The digest as it is written.
-    pub(super) fn write(&self, digest: &Digest) -> String {
+    pub(super) fn write(&self, digest: &Digest) -> Hex<{ 2 * KEPT_BYTES }> {
         match digest {
-            Digest::Due(text) => hex::encode(self.hash(text)),
-            Digest::Made(bytes) => hex::encode(bytes),
+            Digest::Due(text) => Hex::of(&self.hash(text)),
+            Digest::Made(bytes) => Hex::of(bytes),
         }
     }
 
@@ -73,7 +75,7 @@ mod tests {
             assert_eq!(written, same.write(&same.of(&text)));
             assert_eq!(written, same.write(&Digest::Made(key.hash(&text))));
             assert_ne!(written, other.write(&other.of(&text)));
-            assert_eq!(written.len(), 32);
+            assert_eq!(written.as_str().len(), 32);
         }
         let random = |text: &[u8]| DigestKey::new(None).hash(text);
         assert_ne!(random(b"x"), random(b"x"), "without a token each start has its own key");

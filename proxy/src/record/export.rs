@@ -125,8 +125,11 @@ impl Exporter {
         stop: CancellationToken,
     ) -> Result<Self, String> {
         let endpoint = Endpoint::from_shared(config.endpoint.clone()).map_err(|error| error.to_string())?;
+        // The connection's own tasks run where it is made.
+        let inside = runtime.enter();
         let channel =
             endpoint.connect_timeout(Duration::from_secs(2)).timeout(EXPORT_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        drop(inside);
         let token = match &config.token {
             Some(token) => {
                 Some(format!("Bearer {token}").parse().map_err(|_| "the token is no valid header".to_owned())?)

@@ -3,6 +3,7 @@
 //! thread touches them, so they need no lock.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use lariat_schema::ids::{ChainName, ProfileName, ProviderId};
 use lariat_schema::vocabulary::{OVERFLOW, Transport};
@@ -12,6 +13,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Metric,
     NumberDataPoint, Sum, exemplar, exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
 };
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::histogram::Histogram;
 use super::spans::Attributes;
@@ -36,11 +39,48 @@ struct SeriesKey {
 struct Series {
     histogram: Histogram,
     /// The slowest and the latest of this interval: one to look into, one to see what is usual.
-    slowest: Option<Exemplar>,
-    latest: Option<Exemplar>,
+    slowest: Option<Example>,
+    latest: Option<Example>,
 }
 
-type SeriesMap = HashMap<SeriesKey, Series>;
+/// A call that is shown beside its histogram.
+#[derive(Debug, Clone, Copy)]
+struct Example {
+    at_unix_nanos: u64,
+    seconds: f64,
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+}
+
+impl From<Example> for Exemplar {
+    fn from(example: Example) -> Self {
+        Self {
+            filtered_attributes: Vec::new(),
+            time_unix_nano: example.at_unix_nanos,
+            span_id: example.span_id.to_vec(),
+            trace_id: example.trace_id.to_vec(),
+            value: Some(exemplar::Value::AsDouble(example.seconds)),
+        }
+    }
+}
+
+/// Hashes names, which are the profile's own and not a client's: nobody chooses them so that they meet in one place.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+    fn write_u8(&mut self, byte: u8) {
+        self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+    }
+}
+
+type SeriesMap = HashMap<SeriesKey, Series, BuildHasherDefault<NameHasher>>;
 
 /// All histograms of this boot.
 pub(super) struct Points {
@@ -51,7 +91,7 @@ pub(super) struct Points {
 
 impl Points {
     pub(super) fn new(start_unix_nanos: u64) -> Self {
-        Self { start_unix_nanos, server: HashMap::new(), client: HashMap::new() }
+        Self { start_unix_nanos, server: SeriesMap::default(), client: SeriesMap::default() }
     }
 
     pub(super) fn note_decision(&mut self, record: &DecisionRecord) {
@@ -113,21 +153,11 @@ fn note(map: &mut SeriesMap, mut series: SeriesKey, duration_ns: u64, at: u64, s
     let seconds = duration_ns as f64 / 1e9;
     let series = map.entry(series).or_default();
     series.histogram.add(seconds);
-    let exemplar = Exemplar {
-        filtered_attributes: Vec::new(),
-        time_unix_nano: at,
-        span_id: span_id.to_vec(),
-        trace_id: scope.trace_id().to_vec(),
-        value: Some(exemplar::Value::AsDouble(seconds)),
-    };
-    let slower = series.slowest.as_ref().is_none_or(|slowest| match slowest.value {
-        Some(exemplar::Value::AsDouble(before)) => seconds > before,
-        _ => true,
-    });
-    if slower {
-        series.slowest = Some(exemplar);
+    let example = Example { at_unix_nanos: at, seconds, trace_id: scope.trace_id(), span_id };
+    if series.slowest.is_none_or(|slowest| seconds > slowest.seconds) {
+        series.slowest = Some(example);
     } else {
-        series.latest = Some(exemplar);
+        series.latest = Some(example);
     }
 }
 
@@ -151,7 +181,7 @@ fn point(key: &SeriesKey, series: &mut Series, ending: &str, start: u64, now: u6
         positive: Some(Buckets { offset: histogram.offset, bucket_counts: histogram.counts.clone() }),
         negative: None,
         flags: 0,
-        exemplars: series.slowest.take().into_iter().chain(series.latest.take()).collect(),
+        exemplars: series.slowest.take().into_iter().chain(series.latest.take()).map(Exemplar::from).collect(),
         min: Some(histogram.min),
         max: Some(histogram.max),
         zero_threshold: 0.0,

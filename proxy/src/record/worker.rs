@@ -1,7 +1,7 @@
-//! The recorder thread: takes values out of the queue, makes spans, points and log records of them, encodes and hands
-//! them to the exporter. A thread of its own, so that encoding never runs on a thread that serves calls. It wakes by
-//! itself every [`TICK`]; it leaves the queue alone while too much waits for the collector, and what then finds the
-//! queue full is counted there.
+//! The recorder thread: takes values out of the queue, makes spans, points and log records of them, encodes and sends
+//! them. A thread with a runtime of its own, so that neither encoding nor sending takes time of a thread that serves
+//! calls. It wakes by itself every [`TICK`]; it leaves the queue alone while too much waits for the collector, and what
+//! then finds the queue full is counted there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +13,22 @@ use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::{SEMCONV_SCHEMA_URL, attributes as key, metrics};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::counts::Counts;
 use super::export::{Exporter, ExporterConfig, Parcel, Signal};
 use super::points::{Points, counter};
 use super::snapshots::Watch;
-use super::spans::Attributes;
-use super::{Counters, DigestKey, Item, Recorder, Routed, events, gauges, now_unix_nanos, spans};
+use super::spans::{Attributes, Spans};
+use super::wire::Wire;
+use super::{Counters, DigestKey, Item, Recorder, Routed, events, gauges, now_unix_nanos};
 use crate::health::Book;
 use crate::profiles::Catalog;
 
@@ -36,6 +36,9 @@ use crate::profiles::Catalog;
 const TICK: Duration = Duration::from_millis(20);
 /// Events that wait for the collector at most; they come seldom.
 const MAX_WAITING_EVENTS: usize = 8_192;
+/// Field numbers of `ExportTraceServiceRequest` and `ResourceSpans`.
+const RESOURCE_SPANS: u32 = 1;
+const SCOPE_SPANS: u32 = 2;
 const SERVICE_NAME: &str = "lariat-proxy";
 
 /// What the recorder reads besides its queue.
@@ -56,21 +59,25 @@ pub(crate) struct Running {
     pub(crate) recorder: Recorder,
     finish: Arc<AtomicBool>,
     finished: oneshot::Receiver<()>,
-    thread: std::thread::Thread,
+    wake: Arc<Notify>,
     exporter: Exporter,
     resource: Resource,
     stop: CancellationToken,
+    /// The thread ends with this, also where nobody asked it to finish.
+    _end: DropGuard,
 }
 
-/// Starts the thread; its exports run on the current runtime.
+/// Starts the thread.
 ///
 /// # Errors
-/// The endpoint is no URL, or the thread cannot be started.
+/// The endpoint is no URL, or the thread or its runtime cannot be started.
 pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running, String> {
     let (queue, items) = mpsc::channel(config.queue.max(1));
     let counters = Arc::new(Counters::default());
     let stop = CancellationToken::new();
-    let exporter = Exporter::new(config, tokio::runtime::Handle::current(), counters.clone(), stop.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the recorder's runtime cannot be started: {error}"))?;
+    let exporter = Exporter::new(config, runtime.handle().clone(), counters.clone(), stop.clone())?;
     let resource = resource(&sources.identity);
     let finish = Arc::new(AtomicBool::new(false));
     let (done, finished) = oneshot::channel();
@@ -87,28 +94,34 @@ pub(crate) fn start(config: &ExporterConfig, sources: Sources) -> Result<Running
         counts: Counts::default(),
         watch: Watch::new(Instant::now()),
         start_unix_nanos,
-        spans: Vec::new(),
+        spans: Spans::default(),
         decisions: 0,
         logs: Vec::new(),
     };
-    let (flag, token) = (finish.clone(), stop.clone());
-    let thread = std::thread::Builder::new()
+    let (flag, token, wake) = (finish.clone(), stop.clone(), Arc::new(Notify::new()));
+    let woken = wake.clone();
+    std::thread::Builder::new()
         .name("lariat-recorder".to_owned())
         .spawn(move || {
-            worker.run(&flag, &token);
-            // Nobody waits for it after a kill.
-            let _nobody = done.send(());
+            runtime.block_on(async {
+                worker.run(&flag, &token, &woken).await;
+                // Nobody waits for it after a kill.
+                let _nobody = done.send(());
+                // What is under way is sent, and the farewell.
+                token.cancelled().await;
+            });
         })
         .map_err(|error| format!("the recorder thread cannot be started: {error}"))?;
-    let thread = thread.thread().clone();
-    Ok(Running { recorder: Recorder { queue, routed, counters }, finish, finished, thread, exporter, resource, stop })
+    let recorder = Recorder { queue, routed, counters };
+    let end = stop.clone().drop_guard();
+    Ok(Running { recorder, finish, finished, wake, exporter, resource, stop, _end: end })
 }
 
 impl Running {
     /// Sends what was handed over, then the farewell; gives up at the deadline. True if all of it was taken.
     pub(crate) async fn finish(self, deadline: tokio::time::Instant) -> bool {
         self.finish.store(true, Ordering::Release);
-        self.thread.unpark();
+        self.wake.notify_one();
         let farewell = async {
             // An error means that the thread ended before, which leaves nothing to wait for.
             let _ended = self.finished.await;
@@ -124,7 +137,7 @@ impl Running {
     /// Ends at once: nothing more is sent.
     pub(crate) fn kill(&self) {
         self.stop.cancel();
-        self.thread.unpark();
+        self.wake.notify_one();
     }
 }
 
@@ -139,7 +152,7 @@ struct Worker {
     counts: Counts,
     watch: Watch,
     start_unix_nanos: u64,
-    spans: Vec<Span>,
+    spans: Spans,
     decisions: u64,
     logs: Vec<LogRecord>,
 }
@@ -165,7 +178,7 @@ impl Due {
 }
 
 impl Worker {
-    fn run(&mut self, finish: &AtomicBool, kill: &CancellationToken) {
+    async fn run(&mut self, finish: &AtomicBool, kill: &CancellationToken, wake: &Notify) {
         let delay = Duration::from_millis(self.config.span_delay_ms);
         let mut heartbeat = Due::new(self.config.heartbeat_interval_ms, Duration::ZERO);
         let mut flush = Due::new(self.config.span_delay_ms, delay);
@@ -181,7 +194,7 @@ impl Worker {
                 self.note(events::heartbeat(&self.counters, false));
             }
             self.look();
-            self.drain(last);
+            self.drain(last).await;
             if last || flush.now() {
                 self.send_spans();
                 self.send_logs();
@@ -192,7 +205,8 @@ impl Worker {
             if last {
                 return;
             }
-            std::thread::park_timeout(TICK);
+            // Elapsed or told to finish, either way it looks.
+            let _either = tokio::time::timeout(TICK, wake.notified()).await;
         }
     }
 
@@ -206,12 +220,12 @@ impl Worker {
     }
 
     /// Empties the queue, unless too much waits already; at the end whatever waits.
-    fn drain(&mut self, last: bool) {
+    async fn drain(&mut self, last: bool) {
         while last || self.exporter.has_room() {
             let Ok(item) = self.items.try_recv() else { return };
             match item {
                 Item::Decision(record) => {
-                    spans::of_decision(&record, &self.sources.digests, &mut self.spans);
+                    self.spans.add_decision(&record, &self.sources.digests);
                     self.points.note_decision(&record);
                     self.counts.note(&record);
                     for attempt in &record.attempts {
@@ -221,13 +235,15 @@ impl Worker {
                 }
                 Item::Probe(probe) => {
                     let (scope, attempt) = *probe;
-                    self.spans.push(spans::of_attempt(&scope, &attempt, None));
+                    self.spans.add_probe(&scope, &attempt);
                 }
                 Item::Event(event) => self.note(events::of_channel(&event)),
                 Item::Reload(catalog) => self.note(events::reload(&catalog)),
             }
-            if self.spans.len() >= self.config.batch {
+            if self.spans.count() >= self.config.batch {
                 self.send_spans();
+                // Exports have their turn.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -241,17 +257,11 @@ impl Worker {
     }
 
     fn send_spans(&mut self) {
-        if self.spans.is_empty() {
+        if self.spans.count() == 0 {
             return;
         }
-        let scope_spans = vec![ScopeSpans {
-            scope: Some(scope()),
-            spans: std::mem::take(&mut self.spans),
-            schema_url: SEMCONV_SCHEMA_URL.to_owned(),
-        }];
-        let resource = Some(self.resource.clone());
-        let resource_spans = vec![ResourceSpans { resource, scope_spans, schema_url: SEMCONV_SCHEMA_URL.to_owned() }];
-        let bytes = Bytes::from(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+        let bytes = Bytes::from(traces(&self.resource, &self.spans));
+        self.spans.clear();
         self.exporter.send(Parcel { signal: Signal::Traces, bytes, decisions: std::mem::take(&mut self.decisions) });
     }
 
@@ -286,6 +296,27 @@ impl Worker {
         let bytes = Bytes::from(ExportMetricsServiceRequest { resource_metrics }.encode_to_vec());
         self.exporter.send(Parcel { signal: Signal::Metrics, bytes, decisions: 0 });
     }
+}
+
+/// An `ExportTraceServiceRequest` of these spans.
+fn traces(resource: &Resource, spans: &Spans) -> Vec<u8> {
+    let scope = ScopeSpans { scope: Some(scope()), schema_url: SEMCONV_SCHEMA_URL.to_owned(), ..Default::default() };
+    let around = ResourceSpans {
+        resource: Some(resource.clone()),
+        schema_url: SEMCONV_SCHEMA_URL.to_owned(),
+        ..Default::default()
+    };
+    let (scope, around) = (scope.encode_to_vec(), around.encode_to_vec());
+    // Three heads of messages take at most ten bytes each.
+    let mut wire = Wire::with_capacity(scope.len() + around.len() + spans.as_bytes().len() + 64);
+    wire.message(RESOURCE_SPANS, |wire| {
+        wire.append(&around);
+        wire.message(SCOPE_SPANS, |wire| {
+            wire.append(&scope);
+            wire.append(spans.as_bytes());
+        });
+    });
+    wire.into_bytes()
 }
 
 fn logs(resource: &Resource, log_records: Vec<LogRecord>) -> Parcel {
