@@ -45,6 +45,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,10 +185,14 @@ pub struct Proxy {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn start(settings: Settings) -> Result<Proxy, StartError> {
+pub fn start(settings: Settings) -> Starting {
     let bounds = Bounds::new(settings.config.max_in_flight);
-    start_within(settings, bounds).await
+    Box::pin(start_within(settings, bounds))
 }
+
+/// A proxy that is being started. The box keeps what serves calls in this crate: the body of an `async fn` is compiled
+/// by whoever awaits it, and the crate of the command line, which does, is not optimised.
+pub type Starting = Pin<Box<dyn Future<Output = Result<Proxy, StartError>> + Send>>;
 
 async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, StartError> {
     let Settings { config, profiles: catalog, source, identity, exporter, admin_token } = settings;

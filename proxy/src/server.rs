@@ -6,6 +6,7 @@ pub(crate) mod admin;
 mod patience;
 pub(crate) mod routes;
 pub(crate) mod rpc;
+mod seldom;
 mod state;
 pub(crate) mod ws;
 
@@ -32,6 +33,7 @@ use crate::admit::Gate;
 use crate::core::Core;
 use crate::reload::Reloader;
 use crate::server::patience::Patient;
+use crate::server::seldom::Seldom;
 use crate::subscribe::Subscriptions;
 use ws::{Guest, Life};
 
@@ -39,8 +41,6 @@ use ws::{Guest, Life};
 const MAX_CONNECTIONS: usize = 10_000;
 /// Bytes of a request's head at most; a longer one is answered 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Headers of a request at most; more are answered 431.
-const MAX_HEADERS: usize = 100;
 /// Requests at once on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 128;
 /// Pause after a failed accept, which is mostly for lack of file descriptors.
@@ -115,8 +115,7 @@ pub(crate) async fn accept(listener: TcpListener, site: Arc<Site>) {
         match accepted {
             Ok((stream, peer)) => {
                 let guest = Guest { peer, _place: Arc::new(place) };
-                let kill = life.kill.clone();
-                life.tasks.spawn(kill.run_until_cancelled_owned(connection(stream, guest, site.clone())));
+                life.tasks.spawn(connection(stream, guest, site.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -132,19 +131,16 @@ async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let patience = site.gate.patience;
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(patience.head)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES);
+    // More than 100 headers are answered 431, which is hyper's own bound; where the builder is told one, even the same, it
+    // fills a list of that length for every request.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(patience.head)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
-    let (peer, draining) = (guest.peer, site.life.draining.clone());
+    let (peer, life) = (guest.peer, site.life.clone());
     let serving = site.clone();
     let service = service_fn(move |request| {
         let (site, guest) = (serving.clone(), guest.clone());
@@ -152,11 +148,22 @@ async fn connection(stream: TcpStream, guest: Guest, site: Arc<Site>) {
     });
     let stream = Patient::new(stream, patience);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let killed = Seldom::new(async {
+        tokio::select! {
+            () = life.kill.cancelled() => true,
+            () = life.draining.cancelled() => false,
+        }
+    });
     let served = tokio::select! {
+        biased;
         served = connection.as_mut() => served,
-        () = draining.cancelled() => {
+        killed = killed => {
+            if killed {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
-            connection.await
+            let Some(served) = life.kill.run_until_cancelled(connection).await else { return };
+            served
         }
     };
     if let Err(error) = served {
@@ -176,12 +183,13 @@ async fn serve(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -> R
 }
 
 async fn dispatch(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -> Reply {
-    let path = request.uri().path().to_owned();
-    if path.starts_with("/rpc/") || path.starts_with("/ws/rpc/") {
+    let path = request.uri().path();
+    let over_ws = path.starts_with("/ws/rpc/");
+    if over_ws || path.starts_with("/rpc/") {
         if ws::is_upgrade(&request) {
             return ws::upgrade(site, guest, request);
         }
-        if path.starts_with("/ws/") {
+        if over_ws {
             return ws::needs_upgrade(request.method());
         }
         return match *request.method() {
@@ -190,7 +198,7 @@ async fn dispatch(site: &Arc<Site>, guest: &Guest, request: Request<Incoming>) -
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "send JSON-RPC calls with POST\n"),
         };
     }
-    match (request.method(), path.as_str()) {
+    match (request.method(), path) {
         (&Method::GET, "/health") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/ready") => state::ready(site),
         (&Method::GET, "/metrics") => admin::metrics(site),

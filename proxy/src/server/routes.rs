@@ -60,6 +60,8 @@ fn include_meta(name: &str) -> Result<IncludeMeta, Refusal> {
     }
 }
 
+/// What the headers of our own options begin with.
+const OPTIONS: &str = "x-lariat-";
 /// Longest path of a route, in segments behind its prefix.
 const MAX_SEGMENTS: usize = 5;
 
@@ -129,7 +131,18 @@ fn path(path: &str) -> Option<Target> {
 /// An option has a value that it cannot have.
 pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, Refusal> {
     let Some(mut target) = path(uri.path()) else { return Ok(None) };
-    for (key, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+    if let Some(query) = uri.query() {
+        read_query(query, &mut target)?;
+    }
+    // Few requests have any of these, and to look for each takes longer than to look at all.
+    if headers.keys().any(|name| name.as_str().starts_with(OPTIONS)) {
+        read_headers(headers, &mut target)?;
+    }
+    Ok(Some(target))
+}
+
+fn read_query(query: &str, target: &mut Target) -> Result<(), Refusal> {
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*key {
             "strategy" => {
                 let known = strategy(&value);
@@ -147,6 +160,10 @@ pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, R
             _ => {}
         }
     }
+    Ok(())
+}
+
+fn read_headers(headers: &HeaderMap, target: &mut Target) -> Result<(), Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(provider) = header("x-lariat-provider") {
         target.provider = Some(provider.to_owned());
@@ -166,7 +183,7 @@ pub(crate) fn target(uri: &Uri, headers: &HeaderMap) -> Result<Option<Target>, R
     if let Some(text) = header("x-lariat-timeout-ms") {
         target.timeout = Some(timeout(text)?);
     }
-    Ok(Some(target))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use lariat_schema::ids::ProfileName;
 use lariat_schema::vocabulary::{Origin, Transport};
@@ -26,6 +26,7 @@ use crate::trace_context::TraceContext;
 const BATCH_AT_ONCE: usize = 4;
 /// Metadata longer than this do not go into a header.
 const MAX_META_HEADER: usize = 4_096;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-lariat-request-id");
 const JSON: &str = "application/json";
 
 /// Serves a POST.
@@ -38,8 +39,9 @@ pub(super) async fn serve(site: &Site, request: Request<Incoming>) -> Reply {
             body(refusal.status(), JSON, Bytes::from(refusal.reply(b"null")))
         }
     };
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
-        reply.headers_mut().insert("x-lariat-request-id", id);
+    let text = &mut Uuid::encode_buffer();
+    if let Ok(id) = HeaderValue::from_str(request_id.hyphenated().encode_lower(text)) {
+        reply.headers_mut().insert(REQUEST_ID, id);
     }
     reply
 }
