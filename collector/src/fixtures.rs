@@ -117,7 +117,8 @@ impl Place {
             policies: Policies::default(),
             store: StoreSettings {
                 retention: Retention::default(),
-                bucket_retention: Retention::default(),
+                bucket_retention: Retention::of_all(Duration::from_secs(400 * 86_400)),
+                bucket: None,
                 disk_budget_bytes: None,
                 upload_after_nanos: None,
                 // Tests maintain by hand.
@@ -142,6 +143,14 @@ impl Place {
     }
 
     pub(crate) fn open_with(&self, create_segment: CreateSegment) -> Spine {
+        self.try_open_with(create_segment).unwrap()
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Spine, crate::ingest::OpenError> {
+        self.try_open_with(Box::new(create_on_disk))
+    }
+
+    fn try_open_with(&self, create_segment: CreateSegment) -> Result<Spine, crate::ingest::OpenError> {
         let now = Arc::clone(&self.now);
         Spine::open(SpineSettings {
             data_dir: self.root.path().to_owned(),
@@ -154,7 +163,6 @@ impl Place {
             create_segment,
             store: self.store.clone(),
         })
-        .unwrap()
     }
 }
 

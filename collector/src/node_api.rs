@@ -216,6 +216,16 @@ fn exposition(core: &Core) -> String {
         ("lost_rows_total", &counters.lost_rows, "Rows gone before their retention"),
         ("copies_dropped_total", &counters.copies_dropped, "Local copies given up of files that the bucket has"),
         ("budget_refusals_total", &counters.budget_refusals, "Requests refused since the disk budget is used up"),
+        ("uploads_total", &counters.uploads, "Files uploaded to the bucket"),
+        ("upload_bytes_total", &counters.upload_bytes, "Bytes of these files"),
+        ("upload_parts_total", &counters.upload_parts, "Parts of large files uploaded"),
+        ("upload_failures_total", &counters.upload_failures, "Uploads that failed and are tried again"),
+        (
+            "upload_conflicts_total",
+            &counters.upload_conflicts,
+            "Files whose name in the bucket is taken by something else",
+        ),
+        ("upload_waiting_files", &counters.upload_waiting, "Final files that the bucket does not have yet"),
         ("disk_used_bytes", &counters.disk_used_bytes, "Bytes of the data directory, where there is a budget"),
         ("clock_jumped", &counters.clock_jumped, "1 while the clock is not believed and so nothing expires"),
     ];

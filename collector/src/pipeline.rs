@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lariat_schema::node_api::NodeIdentity;
+use tokio_util::sync::CancellationToken;
 
 mod config;
 
@@ -20,8 +21,9 @@ use crate::log::segment::create_on_disk;
 pub use crate::node_api::NodeApiError;
 use crate::node_api::{NodeApi, Server};
 use crate::receive::{self, Receiver};
-use crate::store::ReadStore;
-use crate::store::core::system_clock;
+use crate::store::core::{Core, system_clock};
+use crate::store::upload::keep_uploading;
+use crate::store::{BucketError, ReadStore};
 use crate::worker::{self, WorkerError};
 
 /// Everything that a collector is started with.
@@ -55,6 +57,9 @@ pub enum StartError {
     /// The receivers cannot listen.
     #[error(transparent)]
     Receive(#[from] receive::StartError),
+    /// Its bucket cannot be used as configured.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// The worker that queries read through cannot be made.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -79,6 +84,26 @@ pub struct Collector {
     spine: Arc<Spine>,
     receiver: Receiver,
     node_api: Server,
+    uploads: Uploads,
+}
+
+/// What brings files into the bucket. Dropped, it ends.
+struct Uploads(CancellationToken);
+
+impl Uploads {
+    fn start(core: &Arc<Core>) -> Self {
+        let stop = CancellationToken::new();
+        if let Some(bucket) = &core.settings.bucket {
+            tokio::spawn(keep_uploading(Arc::clone(core), Arc::new(bucket.clone()), stop.clone()));
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// Opens the store, replays its log, then listens.
@@ -101,7 +126,7 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
         policies,
         clock: system_clock(),
         create_segment: Box::new(create_on_disk),
-        store: config.store(),
+        store: config.store()?,
     };
     let spine = Arc::new(tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??);
     let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
@@ -110,7 +135,10 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
     let node_api = api.listen(config.node_api).await?;
     let ingest = Arc::clone(&spine) as Arc<dyn Ingest>;
     match receive::start(config.receive(mapping), ingest, token).await {
-        Ok(receiver) => Ok(Collector { spine, receiver, node_api }),
+        Ok(receiver) => {
+            let uploads = Uploads::start(&spine.core);
+            Ok(Collector { spine, receiver, node_api, uploads })
+        }
         Err(error) => {
             node_api.kill();
             Err(error.into())
@@ -164,7 +192,8 @@ impl Collector {
 
     /// Stops receiving, commits what was taken in, seals what is hot, and ends; what does not fit into `deadline` stays in the log.
     pub async fn shutdown(self, deadline: Duration) {
-        let Self { spine, receiver, node_api } = self;
+        let Self { spine, receiver, node_api, uploads } = self;
+        drop(uploads);
         let ends = tokio::time::Instant::now() + deadline;
         // Half of the time at most: what was acknowledged must still reach the disk in order.
         if !receiver.shutdown(deadline / 2).await {

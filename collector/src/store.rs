@@ -10,12 +10,15 @@ mod encode;
 pub(crate) mod seal;
 pub(crate) mod write;
 
+pub(crate) mod bucket;
 mod compact;
 mod gone;
 pub(crate) mod maintain;
 mod merge;
 mod retain;
+pub(crate) mod upload;
 
+pub use bucket::{BucketConfig, BucketError};
 pub use directory::DirectoryError;
 pub use manifest::ManifestError;
 pub use retain::Retention;
@@ -28,11 +31,13 @@ use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::TableRange;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
 
 /// A sealed Parquet file. It stays on disk as long as some snapshot holds it, whatever compaction or retention do.
 #[derive(Debug)]
 pub struct SealedFile {
-    /// Absolute path.
+    /// Absolute path; below the bucket's root for one that is only there.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
@@ -40,8 +45,19 @@ pub struct SealedFile {
     pub rows: u64,
     /// Event times of its rows.
     pub times: TimeRange,
-    /// Its copy on this disk was given up for space: the bucket has it, under the same path below its own root.
+    /// Its copy on this disk was given up for space: the bucket has it.
     pub only_in_bucket: bool,
+    /// What sampling did to its rows, where that was written down.
+    pub weights: Option<Weights>,
+}
+
+/// What sampling did to the rows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Weights {
+    /// The largest adjusted count, 1 at least.
+    pub heaviest: f64,
+    /// Rows without one.
+    pub unknown: u64,
 }
 
 /// One table of a store at one moment: every acknowledged row exactly once, in a file or in a batch.
@@ -69,6 +85,10 @@ pub trait ReadStore: Send + Sync + 'static {
     fn ranges(&self) -> Vec<TableRange>;
     /// A query could not read one of these files: whoever can looks at them.
     fn suspect(&self, _files: &[Arc<SealedFile>]) {}
+    /// Where files are that are only in the bucket.
+    fn bucket(&self) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
 }
 
 #[cfg(test)]

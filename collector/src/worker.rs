@@ -23,4 +23,6 @@ mod weights;
 
 pub use allow::runs_on_nodes;
 pub use codec::StoreScanCodec;
+#[cfg(test)]
+pub(crate) use service::register_bucket;
 pub use service::{WorkerError, routes};

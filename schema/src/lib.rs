@@ -10,6 +10,7 @@
 mod closed_enum;
 
 pub mod attributes;
+pub mod bucket;
 pub mod coverage;
 pub mod duration_text;
 pub mod events;

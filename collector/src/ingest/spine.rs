@@ -58,6 +58,14 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Rows of it are only in a bucket that is not configured.
+    #[error(
+        "files of the store in {path} are only in its bucket: configure `collector.bucket` again, or move the data directory away to start anew"
+    )]
+    OnlyInBucket {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -241,6 +249,9 @@ type Restored = (Arc<Core>, Log, Dedup, Arc<Policies>);
 fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     let directory = Directory::open(&settings.data_dir)?;
     let manifest = Manifest::load(&directory.root, directory.store_id)?;
+    if settings.store.bucket.is_none() && manifest.files.iter().any(|file| !file.is_local()) {
+        return Err(OpenError::OnlyInBucket { path: directory.root.clone() });
+    }
     let (files, faulty) = open_files(&directory.parquet(), &manifest);
     // The oldest last: who asks mostly asks about what is new.
     let mut unverified: Vec<_> =

@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use crate::decode::Mapping;
 use crate::receive;
-use crate::store::Retention;
+use crate::store::bucket::Bucket;
 use crate::store::maintain::StoreSettings;
 use crate::store::steps::Steps;
+use crate::store::{BucketConfig, BucketError, Retention};
 
 const DEFAULT_OTLP_GRPC_PORT: u16 = 4317;
 const DEFAULT_OTLP_HTTP_PORT: u16 = 4318;
@@ -62,6 +63,8 @@ pub struct Config {
     /// Bytes that the data directory may take; none: what the disk has. Beyond it the oldest files go before their
     /// retention.
     pub disk_budget: Option<u64>,
+    /// Where final files are uploaded; none: nowhere.
+    pub bucket: Option<BucketConfig>,
 }
 
 impl Default for Config {
@@ -81,21 +84,24 @@ impl Default for Config {
             mapping: None,
             retention: Retention::default(),
             disk_budget: None,
+            bucket: None,
         }
     }
 }
 
 impl Config {
     /// The store's part.
-    pub(crate) fn store(&self) -> StoreSettings {
-        StoreSettings {
+    pub(crate) fn store(&self) -> Result<StoreSettings, BucketError> {
+        let nanos = |age: Duration| i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        Ok(StoreSettings {
             retention: self.retention.clone(),
-            bucket_retention: Retention::default(),
+            bucket_retention: self.bucket.as_ref().map_or_else(Retention::default, |bucket| bucket.retention.clone()),
+            bucket: self.bucket.as_ref().map(Bucket::open).transpose()?,
             disk_budget_bytes: self.disk_budget,
-            upload_after_nanos: None,
+            upload_after_nanos: self.bucket.as_ref().map(|bucket| nanos(bucket.upload_after)),
             every: MAINTAIN_EVERY,
             steps: Steps::default(),
-        }
+        })
     }
 
     /// The receivers' part.

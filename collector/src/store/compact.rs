@@ -27,7 +27,7 @@ const FINAL_FILE_BYTES: u64 = 256 << 20;
 const FINAL_AFTER_NANOS: i64 = 600 * NANOS_PER_SECOND;
 
 /// A merge to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) table: Table,
     pub(crate) old: Vec<FileEntry>,

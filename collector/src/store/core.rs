@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
 use lariat_schema::tables::Table;
+use object_store::ObjectStore;
 use parking_lot::Mutex;
 
+use super::bucket::Bucket;
 use super::directory::Directory;
 use super::maintain::StoreSettings;
 use super::manifest::Manifest;
@@ -54,6 +56,12 @@ pub(crate) struct Counters {
     pub(crate) lost_rows: AtomicU64,
     pub(crate) copies_dropped: AtomicU64,
     pub(crate) budget_refusals: AtomicU64,
+    pub(crate) uploads: AtomicU64,
+    pub(crate) upload_bytes: AtomicU64,
+    pub(crate) upload_parts: AtomicU64,
+    pub(crate) upload_failures: AtomicU64,
+    pub(crate) upload_conflicts: AtomicU64,
+    pub(crate) upload_waiting: AtomicU64,
     pub(crate) disk_used_bytes: AtomicU64,
     pub(crate) clock_jumped: AtomicU64,
 }
@@ -112,6 +120,10 @@ impl ReadStore for Core {
 
     fn ranges(&self) -> Vec<TableRange> {
         self.state.lock().ranges()
+    }
+
+    fn bucket(&self) -> Option<Arc<dyn ObjectStore>> {
+        self.settings.bucket.as_ref().map(Bucket::below_root)
     }
 
     fn suspect(&self, files: &[Arc<SealedFile>]) {

@@ -6,7 +6,7 @@
 use lariat_schema::ids::StoreId;
 use lariat_schema::layout::SCHEMA_VERSION_KEY;
 use lariat_schema::tables::Table;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -24,6 +24,21 @@ const PAGE_ROWS: usize = 4_096;
 const ZSTD: i32 = 3;
 /// Share of wrong hits of a bloom filter.
 const BLOOM_FPP: f64 = 0.01;
+
+/// Columns with an encoding of their own, by table (`None`: all) and path. None of them repeats values, so that a
+/// dictionary is only in the way. Encodings that few readers know are not used.
+const ENCODINGS: &[(Option<Table>, &str, Encoding)] = &[
+    (None, "time", Encoding::DELTA_BINARY_PACKED),
+    (Some(Table::Spans), "duration_ns", Encoding::DELTA_BINARY_PACKED),
+    (Some(Table::Spans), "provider_ns", Encoding::DELTA_BINARY_PACKED),
+    (Some(Table::Spans), "selection_ns", Encoding::PLAIN),
+    (Some(Table::Spans), "overhead_ns", Encoding::PLAIN),
+    (Some(Table::Spans), "decision_seq", Encoding::DELTA_BINARY_PACKED),
+    (Some(Table::Spans), "jsonrpc_id", Encoding::DELTA_BYTE_ARRAY),
+    (Some(Table::Spans), "params_digest", Encoding::DELTA_LENGTH_BYTE_ARRAY),
+    (Some(Table::Spans), "response_digest", Encoding::DELTA_LENGTH_BYTE_ARRAY),
+    (Some(Table::Spans), "eligible.list.item.score", Encoding::PLAIN),
+];
 
 /// Properties of a file of about so many rows.
 pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<WriterProperties, ParquetError> {
@@ -46,6 +61,10 @@ pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<W
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_fpp(path.clone(), BLOOM_FPP)
             .set_column_bloom_filter_max_ndv(path, distinct);
+    }
+    for (_, name, encoding) in ENCODINGS.iter().filter(|(of, ..)| of.is_none_or(|of| of == table)) {
+        let path = ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
+        properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, *encoding);
     }
     Ok(properties.build())
 }

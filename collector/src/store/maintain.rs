@@ -16,6 +16,7 @@ use lariat_schema::coverage::Why;
 use lariat_schema::layout::PARQUET_DIR;
 use lariat_schema::tables::Table;
 
+use super::bucket::Bucket;
 use super::core::Core;
 use super::manifest::{FileEntry, Manifest, NotSaved, Pinned, verify};
 use super::retain::{Retention, expired, relieve};
@@ -36,6 +37,7 @@ pub(crate) struct StoreSettings {
     pub(crate) retention: Retention,
     /// How long the bucket's copies count as kept.
     pub(crate) bucket_retention: Retention,
+    pub(crate) bucket: Option<Bucket>,
     pub(crate) disk_budget_bytes: Option<u64>,
     /// Age at which files become final for the bucket; `None` without one.
     pub(crate) upload_after_nanos: Option<i64>,
@@ -150,11 +152,12 @@ impl Core {
     pub(crate) fn expire(&self) -> Result<(), SealError> {
         let _one = self.tending.lock();
         let now = self.now();
+        let has_bucket = self.settings.bucket.is_some();
         let (copies, gone) = {
             let manifest = self.manifest.lock();
             let past = expired(&manifest.files, &self.settings.retention, now);
             let (uploaded, gone): (Vec<_>, Vec<_>) =
-                past.into_iter().partition(|file| file.uploaded_unix_nanos.is_some());
+                past.into_iter().partition(|file| has_bucket && file.uploaded_unix_nanos.is_some());
             let forgotten = expired(&uploaded, &self.settings.bucket_retention, now);
             let copies: Vec<_> =
                 uploaded.into_iter().filter(|file| file.is_local() && !forgotten.contains(file)).collect();
@@ -193,7 +196,7 @@ impl Core {
             let files: u64 = manifest.files.iter().filter(|file| file.is_local()).map(|file| file.bytes).sum();
             let used = files + leaving + bytes_beside_files(&self.directory.root);
             self.counters.disk_used_bytes.store(used, Ordering::Relaxed);
-            relieve(&manifest.files, used, leaving, budget)
+            relieve(&manifest.files, self.settings.bucket.is_some(), used, leaving, budget)
         };
         if self.over_budget.swap(relief.refuse, Ordering::AcqRel) != relief.refuse {
             let (used_bytes, refuse) = (self.counters.disk_used_bytes.load(Ordering::Relaxed), relief.refuse);

@@ -15,9 +15,9 @@ use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 use serde::{Deserialize, Serialize};
 
-use super::SealedFile;
 use super::directory::{install, stage};
 use super::gone::GoneBook;
+use super::{SealedFile, Weights};
 use crate::ledger::Line;
 use crate::node_status::Sequences;
 
@@ -27,7 +27,7 @@ pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 const VERIFY_BUFFER_BYTES: usize = 1 << 18;
 
 /// One sealed file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FileEntry {
     /// Below the Parquet folder.
     pub(crate) path: String,
@@ -54,6 +54,9 @@ pub(crate) struct FileEntry {
     /// Its local copy was given up for space: only the bucket has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) only_in_bucket: bool,
+    /// What sampling did to its rows; `None` in entries that are older than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weights: Option<Weights>,
 }
 
 impl FileEntry {
@@ -78,6 +81,7 @@ impl FileEntry {
             is_final: false,
             uploaded_unix_nanos: None,
             only_in_bucket: false,
+            weights: None,
         }
     }
 }
@@ -124,6 +128,12 @@ pub(crate) struct Manifest {
 pub(crate) struct CutCommits {
     pub(crate) spans_unix_nanos: i64,
     pub(crate) others_unix_nanos: i64,
+}
+
+impl CutCommits {
+    pub(crate) fn of(self, table: Table) -> i64 {
+        if table == Table::Spans { self.spans_unix_nanos } else { self.others_unix_nanos }
+    }
 }
 
 impl Manifest {
@@ -205,11 +215,12 @@ pub(crate) struct Pinned {
 impl Pinned {
     pub(crate) fn new(parquet: &Path, entry: FileEntry) -> Self {
         let file = Arc::new(SealedFile {
-            path: parquet.join(&entry.path),
+            path: if entry.is_local() { parquet.join(&entry.path) } else { PathBuf::from(&entry.path) },
             bytes: entry.bytes,
             rows: entry.rows,
             times: entry.times,
             only_in_bucket: entry.only_in_bucket,
+            weights: entry.weights,
         });
         Self { entry, file }
     }

@@ -36,6 +36,11 @@ impl Default for Retention {
 }
 
 impl Retention {
+    /// The same for all tables.
+    pub(crate) fn of_all(kept: Duration) -> Self {
+        Self { default: Some(kept), tables: BTreeMap::new() }
+    }
+
     /// Rows of a table that ended before this moment are past their retention, if there is one.
     pub(crate) fn horizon(&self, table: Table, now_unix_nanos: i64) -> Option<i64> {
         let kept = self.tables.get(&table).copied().unwrap_or(self.default)?;
@@ -88,7 +93,7 @@ pub(crate) fn expired(files: &[FileEntry], retention: &Retention, now_unix_nanos
 }
 
 /// What a store on a disk with a budget does next.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Relief {
     /// Files whose local copy goes: the bucket has them.
     pub(crate) uploaded: Vec<FileEntry>,
@@ -100,14 +105,20 @@ pub(crate) struct Relief {
 
 /// Chooses what goes so that the rest fits. `used_bytes` is what the store takes on the disk now, of which
 /// `leaving_bytes` go by themselves as soon as no query holds them.
-pub(crate) fn relieve(files: &[FileEntry], used_bytes: u64, leaving_bytes: u64, budget_bytes: u64) -> Relief {
+pub(crate) fn relieve(
+    files: &[FileEntry],
+    has_bucket: bool,
+    used_bytes: u64,
+    leaving_bytes: u64,
+    budget_bytes: u64,
+) -> Relief {
     let aim = budget_bytes - budget_bytes / HEADROOM;
     let mut left = used_bytes.saturating_sub(leaving_bytes);
     let mut relief = Relief::default();
     let mut order: Vec<&FileEntry> = files.iter().filter(|file| file.is_local()).collect();
     order.sort_by_key(|file| (file.times.to_unix_nanos, file.times.from_unix_nanos, &file.path));
     let (uploaded, others): (Vec<&FileEntry>, Vec<&FileEntry>) =
-        order.into_iter().partition(|file| file.uploaded_unix_nanos.is_some());
+        order.into_iter().partition(|file| has_bucket && file.uploaded_unix_nanos.is_some());
     for (files, chosen) in [(uploaded, &mut relief.uploaded), (others, &mut relief.oldest)] {
         for file in files {
             if left <= aim {
@@ -170,16 +181,19 @@ mod tests {
     fn a_full_disk_loses_copies_first_then_the_oldest_then_takes_nothing_more() {
         let mut files = vec![file(Table::Spans, "a", 1), file(Table::Logs, "b", 2), file(Table::Spans, "c", 3)];
         files[2].uploaded_unix_nanos = Some(1);
-        assert_eq!(relieve(&files, 300, 0, 400), Relief::default());
-        let relief = relieve(&files, 310, 0, 300);
+        assert_eq!(relieve(&files, true, 300, 0, 400), Relief::default());
+        let relief = relieve(&files, true, 310, 0, 300);
         assert_eq!((paths(&relief.uploaded), relief.oldest.len(), relief.refuse), (vec!["c"], 0, false));
-        let relief = relieve(&files, 300, 0, 200);
+        let relief = relieve(&files, true, 300, 0, 200);
         assert_eq!((paths(&relief.uploaded), paths(&relief.oldest)), (vec!["c"], vec!["a"]));
         assert!(!relief.refuse);
+        // Without the bucket there is only the copy.
+        let relief = relieve(&files, false, 310, 0, 300);
+        assert_eq!((paths(&relief.oldest), relief.uploaded.len()), (vec!["a"], 0));
         // The log alone is larger than the budget.
-        assert!(relieve(&files, 900, 0, 200).refuse);
+        assert!(relieve(&files, true, 900, 0, 200).refuse);
         // What queries hold goes by itself: nothing more is given up for it, and nothing more taken in meanwhile.
-        let relief = relieve(&files, 400, 250, 200);
+        let relief = relieve(&files, true, 400, 250, 200);
         assert_eq!((relief.uploaded.len() + relief.oldest.len(), relief.refuse), (0, true));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use lariat_schema::coverage::Why;
 use lariat_schema::node_api::Gone;
 use lariat_schema::tables::Table;
+use parquet::basic::Compression;
 use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
@@ -17,7 +18,7 @@ use crate::fixtures::{Place, SECOND, START, decision, kept, points, read, rows, 
 use crate::ingest::Ingest as _;
 
 #[tokio::test]
-async fn a_sealed_file_is_sorted_and_has_what_readers_skip_by() {
+async fn a_sealed_file_and_a_merged_one_are_sorted_and_have_what_readers_skip_by() {
     let place = Place::new();
     let spine = place.open();
     for n in 0..50_u128 {
@@ -26,6 +27,18 @@ async fn a_sealed_file_is_sorted_and_has_what_readers_skip_by() {
         spine.ingest(spans(&[decision(n + 1, json!({"chain": chain, "time": time}))])).await.unwrap();
     }
     spine.core.seal(false).unwrap();
+    made_for_readers(&spine, 50);
+    for n in 50..80_u128 {
+        let time = START + i64::try_from(n * 7_919 % 80).unwrap();
+        spine.ingest(spans(&[decision(n + 1, json!({"chain": "base", "time": time}))])).await.unwrap();
+    }
+    spine.core.seal(false).unwrap();
+    place.advance(2 * 3_600 * SECOND);
+    while spine.core.compact().unwrap() {}
+    made_for_readers(&spine, 80);
+}
+
+fn made_for_readers(spine: &crate::ingest::spine::Spine, rows: usize) {
     let files = spine.core.snapshot(Table::Spans).files;
     assert_eq!(files.len(), 1);
     let all = read(&files[0].path);
@@ -37,8 +50,8 @@ async fn a_sealed_file_is_sorted_and_has_what_readers_skip_by() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    assert!(order.is_sorted() && order.len() == 50);
-    assert_eq!(files[0].times, TimeRange::new(START, START + 50));
+    assert!(order.is_sorted() && order.len() == rows);
+    assert!(files[0].times.from_unix_nanos >= START && files[0].times.to_unix_nanos <= START + 80);
 
     let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
     let options = ReadOptionsBuilder::new().with_reader_properties(properties).with_page_index().build();
@@ -51,6 +64,14 @@ async fn a_sealed_file_is_sorted_and_has_what_readers_skip_by() {
         .map(|column| group.column(usize::try_from(column.column_idx).unwrap()).column_path().string())
         .collect();
     assert_eq!(names, Table::Spans.sort_columns());
+    assert!(group.columns().iter().all(|column| matches!(column.compression(), Compression::ZSTD(_))));
+    assert!(
+        group
+            .columns()
+            .iter()
+            .filter(|column| column.column_path().parts().len() == 1)
+            .all(|column| column.statistics().is_some())
+    );
     assert!(metadata.offset_index().is_some() && metadata.column_index().is_some());
     let groups = reader.get_row_group(0).unwrap();
     for name in Table::Spans.bloom_columns() {
@@ -187,5 +208,7 @@ async fn the_log_shrinks_once_its_rows_are_sealed_and_its_keys_are_past_the_wind
     assert_eq!(kept(&*spine.core).len(), 2);
 }
 
+mod bucket;
 mod crashes;
 mod retention;
+mod sizes;

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, TimestampNanosecondArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
@@ -20,6 +20,7 @@ use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 
+use super::Weights;
 use super::encode::properties;
 use super::manifest::FileEntry;
 use super::steps::{Step, Steps};
@@ -113,6 +114,7 @@ impl Target {
             rows: 0,
             times: None,
             commits: None,
+            weights: None,
         })
     }
 
@@ -137,6 +139,7 @@ pub(crate) struct FileWriter<'a> {
     rows: u64,
     times: Option<TimeRange>,
     commits: Option<TimeRange>,
+    weights: Option<Weights>,
 }
 
 impl FileWriter<'_> {
@@ -147,6 +150,7 @@ impl FileWriter<'_> {
         writer.write(batch).map_err(|source| encode_error(table, &self.temporary, source))?;
         self.rows += count(batch.num_rows());
         self.times = Some(hull(self.times, span_of(moments(batch, "time"))));
+        self.weights = weights(self.weights, batch);
         self.commits = Some(hull(self.commits, span_of(moments(batch, "observed_time"))));
         Ok(())
     }
@@ -180,6 +184,7 @@ impl FileWriter<'_> {
             is_final: false,
             uploaded_unix_nanos: None,
             only_in_bucket: false,
+            weights: self.weights,
         })
     }
 }
@@ -279,6 +284,16 @@ fn sorted(table: Table, batch: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
 pub(crate) fn span_of(times: &TimestampNanosecondArray) -> TimeRange {
     let from = arrow::compute::min(times).unwrap_or(0);
     TimeRange::new(from, arrow::compute::max(times).unwrap_or(0).saturating_add(1))
+}
+
+/// What sampling did to these rows and those before; `None` for a table without weights.
+fn weights(before: Option<Weights>, batch: &RecordBatch) -> Option<Weights> {
+    let column = batch.column_by_name("adjusted_count")?.as_any().downcast_ref::<Float64Array>()?;
+    let before = before.unwrap_or(Weights { heaviest: 1.0, unknown: 0 });
+    Some(Weights {
+        heaviest: column.iter().flatten().fold(before.heaviest, f64::max),
+        unknown: before.unknown + count(column.null_count()),
+    })
 }
 
 fn hull(before: Option<TimeRange>, more: TimeRange) -> TimeRange {

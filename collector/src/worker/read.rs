@@ -32,6 +32,9 @@ use super::pins::Pin;
 use super::scan::{PARTITIONS, ScanSpec, in_store, projected};
 use crate::store::{SealedFile, Snapshot};
 
+/// What the worker calls the store's bucket. Each worker knows its own store's and no other.
+pub(crate) const BUCKET_URL: &str = "lariat-bucket://store";
+
 /// The rows of one partition of a leaf.
 pub(crate) fn partition(
     spec: &ScanSpec,
@@ -75,8 +78,11 @@ fn plan(spec: &ScanSpec, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -
     if !batches.is_empty() {
         sources.push(MemorySourceConfig::try_new_exec(&[batches], spec.table.schema(), Some(columns.clone()))?);
     }
-    if !files.is_empty() {
-        sources.push(parquet(spec, files, &columns)?);
+    let (remote, local): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|file| file.only_in_bucket);
+    for (files, url) in [(local, ObjectStoreUrl::local_filesystem()), (remote, ObjectStoreUrl::parse(BUCKET_URL)?)] {
+        if !files.is_empty() {
+            sources.push(parquet(spec, &files, &columns, url)?);
+        }
     }
     if sources.is_empty() {
         return Ok(Arc::new(EmptyExec::new(projected(spec.table, &spec.projection)?)));
@@ -106,7 +112,12 @@ fn read_columns(spec: &ScanSpec) -> Vec<usize> {
     columns
 }
 
-fn parquet(spec: &ScanSpec, files: &[Arc<SealedFile>], columns: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+fn parquet(
+    spec: &ScanSpec,
+    files: &[Arc<SealedFile>],
+    columns: &[usize],
+    url: ObjectStoreUrl,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let mut options = TableParquetOptions::default();
     options.global.enable_page_index = true;
     options.global.bloom_filter_on_read = true;
@@ -119,7 +130,7 @@ fn parquet(spec: &ScanSpec, files: &[Arc<SealedFile>], columns: &[usize]) -> Res
     }
     let group: FileGroup =
         files.iter().map(|file| PartitionedFile::new(file.path.to_string_lossy(), file.bytes)).collect();
-    let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+    let config = FileScanConfigBuilder::new(url, Arc::new(source))
         .with_file_group(group)
         .with_projection_indices(Some(columns.to_vec()))?
         .with_limit(if spec.filter.is_some() { None } else { spec.limit })

@@ -14,14 +14,17 @@ use axum::routing::post;
 use axum::{Extension, Json};
 use datafusion::common::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion_distributed::{DistributedExt, Worker, WorkerQueryContext};
 use lariat_schema::node_api::NodeIdentity;
+use object_store::ObjectStore;
 use serde_json::json;
 
 use super::allow::only_known_operators;
 use super::codec::StoreScanCodec;
 use super::pins::PinBook;
+use super::read::BUCKET_URL;
 use super::threads::Threads;
 use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
 use crate::store::ReadStore;
@@ -59,11 +62,13 @@ pub fn routes(
     token: Option<Arc<str>>,
 ) -> Result<Router, WorkerError> {
     let threads = Arc::new(Threads::start("lariat-worker", WORKER_THREADS)?);
+    let bucket = store.bucket();
     let book = Arc::new(PinBook::new(store, identity, has_proxy));
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_limit(WORKER_MEMORY_BYTES, 1.0)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
+    register_bucket(&runtime, bucket)?;
     let codec = StoreScanCodec::for_node(Arc::clone(&book));
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
         let builder = context
@@ -94,6 +99,17 @@ pub fn routes(
         .layer(middleware::from_fn_with_state(threads, on_worker_threads))
         .merge(json)
         .route_layer(middleware::from_fn_with_state(token, with_token)))
+}
+
+/// Lets files be read that are only in the store's bucket.
+pub(crate) fn register_bucket(
+    runtime: &RuntimeEnv,
+    bucket: Option<Arc<dyn ObjectStore>>,
+) -> Result<(), DataFusionError> {
+    if let Some(bucket) = bucket {
+        runtime.register_object_store(ObjectStoreUrl::parse(BUCKET_URL)?.as_ref(), bucket);
+    }
+    Ok(())
 }
 
 /// Runs a request of the worker protocol, and with it everything that it spawns, on the worker's own threads.

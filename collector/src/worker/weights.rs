@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;
 
-use crate::store::Snapshot;
+use crate::store::{SealedFile, Snapshot};
 
 /// The column of weights.
 const COLUMN: &str = "adjusted_count";
@@ -52,15 +52,23 @@ impl FileWeights {
         let mut sum = Weights::NONE;
         for snapshot in snapshots.iter().filter(weighted) {
             sum = snapshot.batches.iter().map(of_batch).fold(sum, Weights::and);
-            sum = snapshot.files.iter().map(|file| self.of_file(&file.path)).fold(sum, Weights::and);
+            sum = snapshot.files.iter().map(|file| self.of_file(file)).fold(sum, Weights::and);
         }
         #[allow(clippy::cast_precision_loss, reason = "a share of a row count")]
         let unknown_weight_share = if sum.rows == 0 { 0.0 } else { sum.unknown as f64 / sum.rows as f64 };
         Sampling { weighted: sum.heaviest > 1.0, min_probability: 1.0 / sum.heaviest, unknown_weight_share }
     }
 
-    fn of_file(&self, path: &Path) -> Weights {
-        if let Some(weights) = self.known.lock().get(path) {
+    fn of_file(&self, file: &SealedFile) -> Weights {
+        if let Some(known) = file.weights {
+            return Weights { rows: file.rows, unknown: known.unknown, heaviest: known.heaviest };
+        }
+        if file.only_in_bucket {
+            // Not worth a journey, and not to be called exact either.
+            return Weights { rows: file.rows, unknown: file.rows, heaviest: 1.0 };
+        }
+        let path = &file.path;
+        if let Some(weights) = self.known.lock().get(path.as_path()) {
             return *weights;
         }
         // A file that cannot be read is the scan's to report: it fails there, with the reason.
@@ -69,7 +77,7 @@ impl FileWeights {
         if known.len() >= MAX_FILES {
             known.clear();
         }
-        known.insert(path.to_owned(), weights);
+        known.insert(path.clone(), weights);
         weights
     }
 }
@@ -109,7 +117,6 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
-    use crate::store::SealedFile;
 
     fn batch(weights: Vec<Option<f64>>) -> RecordBatch {
         RecordBatch::try_from_iter([(COLUMN, Arc::new(Float64Array::from(weights)) as ArrayRef)]).unwrap()
@@ -123,7 +130,8 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), sealed.schema(), None).unwrap();
         writer.write(&sealed).unwrap();
         writer.close().unwrap();
-        let file = SealedFile { path, bytes: 1, rows: 3, times: TimeRange::new(0, 1), only_in_bucket: false };
+        let file =
+            SealedFile { path, bytes: 1, rows: 3, times: TimeRange::new(0, 1), only_in_bucket: false, weights: None };
         let snapshot = Snapshot {
             table: Table::Spans,
             files: vec![Arc::new(file)],

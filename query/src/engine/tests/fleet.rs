@@ -191,7 +191,7 @@ impl Node {
         let now = now_unix_nanos();
         let times = TimeRange::new(now - 600_000_000_000, now);
         let id = StoreId(uuid::Uuid::new_v4());
-        let file = Arc::new(SealedFile { path, bytes, rows: 50, times, only_in_bucket: false });
+        let file = Arc::new(SealedFile { path, bytes, rows: 50, times, only_in_bucket: false, weights: None });
         let store = Arc::new(SmallStore { id, file, hot: vec![rows.slice(50, 25), rows.slice(75, 25)] });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
