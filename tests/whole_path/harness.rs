@@ -36,7 +36,12 @@ impl Lariat {
 
     /// The same with further variables.
     pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, variables).spawn().expect("the binary was built with this test");
+        Self::start_under(&[], arguments, variables)
+    }
+
+    /// The same by way of another program, which runs what it is given.
+    pub(crate) fn start_under(by: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = command(by, arguments, variables).spawn().expect("the binary was built with this test");
         let output = Arc::new(Mutex::new(Output::default()));
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let for_stdout = Arc::clone(&output);
@@ -144,7 +149,7 @@ impl Drop for Lariat {
 
 /// Runs the binary to its end: exit code, stdout, stderr.
 pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut child = command(arguments, variables).spawn().expect("the binary was built with this test");
+    let mut child = command(&[], arguments, variables).spawn().expect("the binary was built with this test");
     let (mut stdout, mut stderr) = (String::new(), String::new());
     child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("text");
     child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
@@ -152,9 +157,10 @@ pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, Strin
     (status.code().unwrap_or(-1), stdout, stderr)
 }
 
-fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lariat"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+fn command(by: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut words = by.iter().copied().chain([env!("CARGO_BIN_EXE_lariat")]).chain(arguments.iter().copied());
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in std::env::vars() {
         if ["LARIAT_", "CLUSTER_", "OTEL_", "RELEASE_", "EXPECTED_"].iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);

@@ -8,10 +8,12 @@
 )]
 
 mod bad_input;
+mod bucket;
 mod clients;
 mod coverage;
 mod demo;
 mod durability;
+mod full_disk;
 mod harness;
 mod one_call;
 mod own_spans;
