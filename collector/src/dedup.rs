@@ -1,12 +1,15 @@
 //! Recognises what was received before, between requests and never within one, inside a window.
 //!
 //! The window is exact: every key is held with a hash of its content, so that the same key with other content is a
-//! conflict, which is kept and counted, and not silently taken for a duplicate. A filter with false positives was
-//! rejected: it would drop records that never came before. Judging changes nothing; a request is remembered only when
-//! the log has it, and forgotten again when the log could not take it. Memory is bounded by [`Window::max_keys`]: past
-//! it the oldest requests leave before their time, which is counted.
+//! conflict, which is kept and counted, and not silently taken for a duplicate. A filter alone was rejected: it would
+//! drop records that never came before. Judging changes nothing; a request is remembered only when the log has it, and
+//! forgotten again when the log could not take it. The newest keys are in memory, the others in sorted files behind a
+//! filter of fixed size: nothing leaves before its time, whatever the load. The files are no truth of their own: the log
+//! holds the same keys, and a restart reads them there.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 
 use arrow::array::BooleanArray;
 use lariat_schema::vocabulary::Signal;
@@ -14,15 +17,26 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::hashed::HashedMap;
 
-/// How long a request is remembered.
+mod filter;
+mod generations;
+mod run;
+
+use generations::Generations;
+use run::End;
+
+/// Keys in memory from which they are moved to disk: some 6 MB. Tests of stores move them early, so that they all read
+/// them from there.
+const YOUNG_KEYS: usize = if cfg!(test) { 32 } else { 65_536 };
+/// Keys in memory beyond which requests are refused: they cannot be moved to disk.
+const YOUNG_KEYS_LIMIT: usize = 8 * YOUNG_KEYS;
+
+/// How long a request is remembered at least: both must have passed before it is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// At least so many nanoseconds.
+    /// So many nanoseconds.
     pub(crate) age_nanos: i64,
-    /// And at least so many decisions.
+    /// So many decisions.
     pub(crate) decisions: u64,
-    /// But never more keys than this.
-    pub(crate) max_keys: usize,
 }
 
 /// What is new in a request.
@@ -38,10 +52,21 @@ pub(crate) struct Judgement {
     pub(crate) keys: Vec<(u128, u64)>,
 }
 
+/// The keys of one entry of the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    pub(crate) lsn: u64,
+    pub(crate) steady_nanos: i64,
+    pub(crate) decisions: u64,
+    /// False if surely no key among them had another content before.
+    pub(crate) may_conflict: bool,
+    pub(crate) keys: &'a [(u128, u64)],
+}
+
 #[derive(Debug)]
 struct Remembered {
     lsn: u64,
-    commit_unix_nanos: i64,
+    end: End,
     decisions: u64,
     keys: Vec<u128>,
 }
@@ -50,87 +75,149 @@ struct Remembered {
 #[derive(Debug)]
 pub(crate) struct Dedup {
     window: Window,
-    contents: HashedMap<u64>,
+    /// The newest keys with their contents.
+    young: HashedMap<u64>,
     requests: VecDeque<Remembered>,
+    old: Generations,
+    young_keys: usize,
+    /// Decisions remembered since the start.
     decisions: u64,
-    evicted_early: u64,
+    /// The newest request that may hold a second content of a key, while it is inside the window.
+    conflict: Option<End>,
 }
 
 impl Dedup {
-    pub(crate) fn new(window: Window) -> Self {
-        Self { window, contents: HashedMap::default(), requests: VecDeque::new(), decisions: 0, evicted_early: 0 }
+    /// An empty window whose keys move to `folder`, which is emptied.
+    pub(crate) fn open(window: Window, folder: &Path) -> io::Result<Self> {
+        Self::sized(window, folder, YOUNG_KEYS, filter::WORDS)
     }
 
-    /// Says what of a request is new.
-    pub(crate) fn judge(&self, signal: Signal, fingerprint: u128, keys: &[u128], contents: &[u64]) -> Judgement {
+    fn sized(window: Window, folder: &Path, young_keys: usize, filter_words: usize) -> io::Result<Self> {
+        run::clear_folder(folder)?;
+        Ok(Self {
+            window,
+            young: HashedMap::default(),
+            requests: VecDeque::new(),
+            old: Generations::new(folder.to_owned(), filter_words),
+            young_keys,
+            decisions: 0,
+            conflict: None,
+        })
+    }
+
+    /// Says what of a request is new. An error is the disk's: whether something is new cannot be told.
+    pub(crate) fn judge(
+        &self,
+        signal: Signal,
+        fingerprint: u128,
+        keys: &[u128],
+        contents: &[u64],
+    ) -> io::Result<Judgement> {
+        if self.young.len() > YOUNG_KEYS_LIMIT / YOUNG_KEYS * self.young_keys {
+            return Err(io::Error::other("the keys of recent requests cannot be moved to disk"));
+        }
         let whole = of_request(fingerprint);
-        if self.contents.contains_key(&whole) {
-            return Judgement {
+        if self.find(whole)?.is_some() {
+            return Ok(Judgement {
                 fresh: Some(BooleanArray::from(vec![false; keys.len()])),
                 deduplicated: crate::columns::count(keys.len()),
                 ..Judgement::default()
-            };
+            });
         }
         let mut judgement = Judgement { keys: Vec::with_capacity(keys.len() + 1), ..Judgement::default() };
         let mut fresh = Vec::with_capacity(keys.len());
+        // First content of each new key of this request.
+        let mut own: HashedMap<u64> = HashedMap::default();
+        own.reserve(keys.len());
         for (key, content) in keys.iter().zip(contents) {
             let key = of_record(signal, *key);
-            let verdict = match self.contents.get(&key) {
-                None => Some(key),
-                Some(known) if known == content => None,
+            let known = self.find(key)?;
+            let is_new = match known.or_else(|| own.get(&key).copied()) {
+                // The first content may have left the window before the second.
+                None if self.conflict.is_some() && self.find(of_conflict(key, *content))?.is_some() => false,
+                None => {
+                    own.insert(key, *content);
+                    judgement.keys.push((key, *content));
+                    true
+                }
+                Some(same) if same == *content => known.is_none(),
                 Some(_) => {
                     // The other content has an entry of its own, so that its own retry is recognised too.
                     let other = of_conflict(key, *content);
-                    (!self.contents.contains_key(&other)).then(|| {
+                    let is_new = self.find(other)?.is_none();
+                    if is_new {
                         judgement.conflicts += 1;
-                        other
-                    })
+                        judgement.keys.push((other, *content));
+                    }
+                    is_new
                 }
             };
-            fresh.push(verdict.is_some());
-            match verdict {
-                Some(key) => judgement.keys.push((key, *content)),
-                None => judgement.deduplicated += 1,
-            }
+            fresh.push(is_new);
+            judgement.deduplicated += u64::from(!is_new);
         }
         judgement.keys.push((whole, 0));
         if judgement.deduplicated > 0 {
             judgement.fresh = Some(BooleanArray::from(fresh));
         }
-        judgement
+        Ok(judgement)
     }
 
-    /// Remembers what stands in the log, in the order of the log.
-    pub(crate) fn remember(&mut self, lsn: u64, commit_unix_nanos: i64, decisions: u64, keys: &[(u128, u64)]) {
-        for (key, content) in keys {
-            self.contents.entry(*key).or_insert(*content);
+    fn find(&self, key: u128) -> io::Result<Option<u64>> {
+        match self.young.get(&key) {
+            Some(content) => Ok(Some(*content)),
+            None => self.old.find(key),
         }
-        self.decisions += decisions;
-        let keys = keys.iter().map(|(key, _)| *key).collect();
-        self.requests.push_back(Remembered { lsn, commit_unix_nanos, decisions, keys });
+    }
+
+    /// Remembers what goes to the log, in the order of the log.
+    pub(crate) fn remember(&mut self, what: &Keys<'_>) {
+        for (key, content) in what.keys {
+            self.young.entry(*key).or_insert(*content);
+        }
+        self.decisions += what.decisions;
+        let end = End { steady_nanos: what.steady_nanos, decisions: self.decisions };
+        if what.may_conflict {
+            self.conflict = Some(end);
+        }
+        let keys = what.keys.iter().map(|(key, _)| *key).collect();
+        self.requests.push_back(Remembered { lsn: what.lsn, end, decisions: what.decisions, keys });
     }
 
     /// Forgets everything from `lsn` on: the log could not take it.
     pub(crate) fn forget_from(&mut self, lsn: u64) {
         while self.requests.back().is_some_and(|last| last.lsn >= lsn) {
             if let Some(last) = self.requests.pop_back() {
+                self.decisions -= last.decisions;
                 self.drop_keys(&last);
             }
         }
     }
 
+    /// Moves the newest keys to disk if they are many. Only for when the log has all that is remembered.
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        let (Some(first), Some(last)) = (self.requests.front(), self.requests.back()) else { return Ok(()) };
+        if self.young.len() < self.young_keys {
+            return Ok(());
+        }
+        let (first_lsn, end) = (first.lsn, last.end);
+        let mut sorted: Vec<(u128, u64)> = self.young.iter().map(|(key, content)| (*key, *content)).collect();
+        sorted.sort_unstable();
+        self.old.add(&sorted, first_lsn, end)?;
+        self.young.clear();
+        self.requests.clear();
+        Ok(())
+    }
+
     /// Lets go of what has left the window.
-    pub(crate) fn advance(&mut self, now_unix_nanos: i64) {
-        while let Some(first) = self.requests.front() {
-            let aged = now_unix_nanos.saturating_sub(first.commit_unix_nanos) > self.window.age_nanos
-                && self.decisions.saturating_sub(first.decisions) >= self.window.decisions;
-            let full = self.contents.len() > self.window.max_keys;
-            if !aged && !full {
-                break;
-            }
-            if !aged {
-                self.evicted_early += 1;
-            }
+    pub(crate) fn advance(&mut self, now_steady_nanos: i64) {
+        let (window, decisions) = (self.window, self.decisions);
+        let has_left = move |end: End| {
+            now_steady_nanos.saturating_sub(end.steady_nanos) > window.age_nanos
+                && decisions.saturating_sub(end.decisions) >= window.decisions
+        };
+        self.old.release(&has_left);
+        self.conflict = self.conflict.filter(|end| !has_left(*end));
+        while self.requests.front().is_some_and(|first| has_left(first.end)) {
             if let Some(first) = self.requests.pop_front() {
                 self.drop_keys(&first);
             }
@@ -139,24 +226,28 @@ impl Dedup {
 
     fn drop_keys(&mut self, request: &Remembered) {
         for key in &request.keys {
-            self.contents.remove(key);
+            self.young.remove(key);
         }
-        self.decisions -= request.decisions;
     }
 
     /// The oldest entry of the log that the window needs after a restart.
     pub(crate) fn oldest_lsn(&self) -> Option<u64> {
-        self.requests.front().map(|first| first.lsn)
+        self.old.oldest_lsn().or_else(|| self.requests.front().map(|first| first.lsn))
     }
 
     /// Keys held.
     pub(crate) fn len(&self) -> usize {
-        self.contents.len()
+        self.young.len() + self.old.keys()
     }
 
-    /// Requests that left before their time since memory is bounded.
-    pub(crate) fn evicted_early(&self) -> u64 {
-        self.evicted_early
+    /// Bytes of the keys on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.old.disk_bytes()
+    }
+
+    /// Bytes of memory of the filter before the keys on disk.
+    pub(crate) fn filter_bytes(&self) -> usize {
+        self.old.filter_bytes()
     }
 }
 
@@ -180,62 +271,4 @@ fn of_conflict(key: u128, content: u64) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW: Window = Window { age_nanos: 100, decisions: 0, max_keys: 1_000 };
-
-    #[test]
-    fn a_retried_body_adds_nothing() {
-        let mut dedup = Dedup::new(WINDOW);
-        let first = dedup.judge(Signal::Traces, 7, &[1, 2], &[10, 20]);
-        assert_eq!((first.deduplicated, first.fresh.clone()), (0, None));
-        dedup.remember(1, 0, 0, &first.keys);
-        let again = dedup.judge(Signal::Traces, 7, &[1, 2], &[10, 20]);
-        assert_eq!((again.deduplicated, again.keys.len()), (2, 0));
-    }
-
-    #[test]
-    fn equal_records_of_one_request_are_not_duplicates_of_each_other() {
-        let dedup = Dedup::new(WINDOW);
-        assert_eq!(dedup.judge(Signal::Logs, 7, &[1, 1], &[10, 10]).deduplicated, 0);
-    }
-
-    #[test]
-    fn a_known_key_with_other_content_is_a_counted_conflict_once() {
-        let mut dedup = Dedup::new(WINDOW);
-        let first = dedup.judge(Signal::Traces, 7, &[1], &[10]);
-        dedup.remember(1, 0, 0, &first.keys);
-        let other = dedup.judge(Signal::Traces, 8, &[1], &[11]);
-        assert_eq!((other.deduplicated, other.conflicts), (0, 1));
-        dedup.remember(2, 0, 0, &other.keys);
-        let again = dedup.judge(Signal::Traces, 9, &[1, 1], &[11, 10]);
-        assert_eq!((again.deduplicated, again.conflicts), (2, 0));
-    }
-
-    #[test]
-    fn what_the_log_could_not_take_is_new_again() {
-        let mut dedup = Dedup::new(WINDOW);
-        let first = dedup.judge(Signal::Traces, 7, &[1], &[10]);
-        dedup.remember(5, 0, 0, &first.keys);
-        dedup.forget_from(5);
-        assert_eq!(dedup.judge(Signal::Traces, 7, &[1], &[10]).deduplicated, 0);
-        assert_eq!((dedup.len(), dedup.oldest_lsn()), (0, None));
-    }
-
-    #[test]
-    fn a_request_is_remembered_for_its_age_and_for_its_decisions_and_never_beyond_the_bound() {
-        let mut dedup = Dedup::new(Window { age_nanos: 100, decisions: 2, max_keys: 8 });
-        for lsn in 0..3_u64 {
-            dedup.remember(lsn, 0, 1, &[(u128::from(lsn), 0)]);
-        }
-        dedup.advance(100);
-        assert_eq!(dedup.oldest_lsn(), Some(0), "still young");
-        dedup.advance(101);
-        assert_eq!(dedup.oldest_lsn(), Some(1), "two decisions stay whatever their age");
-        let keys: Vec<(u128, u64)> = (10..17).map(|key| (key, 0)).collect();
-        dedup.remember(9, 101, 0, &keys);
-        dedup.advance(101);
-        assert_eq!((dedup.len(), dedup.oldest_lsn(), dedup.evicted_early()), (8, Some(2), 1));
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ use crate::dedup::Window;
 use crate::ingest::spine::{Spine, SpineSettings};
 use crate::keep::{Policies, SamplingPolicy};
 use crate::log::CreateSegment;
+use crate::log::clock::Reading;
 use crate::log::segment::create_on_disk;
 use crate::store::maintain::StoreSettings;
 use crate::store::steps::Steps;
@@ -104,7 +105,9 @@ fn decoded(signal: Signal, table: Table, rows: &[Value], keys: Vec<u128>) -> Dec
 /// A store's surroundings: its directory, a clock, policies.
 pub(crate) struct Place {
     pub(crate) root: tempfile::TempDir,
-    pub(crate) now: Arc<AtomicI64>,
+    pub(crate) elapsed: Arc<AtomicI64>,
+    /// How far the wall's clock is from the time that elapsed since [`START`].
+    pub(crate) off: Arc<AtomicI64>,
     pub(crate) policies: Policies,
     pub(crate) store: StoreSettings,
 }
@@ -113,7 +116,8 @@ impl Place {
     pub(crate) fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
-            now: Arc::new(AtomicI64::new(START)),
+            elapsed: Arc::default(),
+            off: Arc::default(),
             policies: Policies::default(),
             store: StoreSettings {
                 retention: Retention::default(),
@@ -135,7 +139,12 @@ impl Place {
     }
 
     pub(crate) fn advance(&self, nanos: i64) {
-        self.now.fetch_add(nanos, Ordering::SeqCst);
+        self.elapsed.fetch_add(nanos, Ordering::SeqCst);
+    }
+
+    /// Sets the wall's clock ahead, or back.
+    pub(crate) fn leap(&self, nanos: i64) {
+        self.off.fetch_add(nanos, Ordering::SeqCst);
     }
 
     pub(crate) fn open(&self) -> Spine {
@@ -151,15 +160,18 @@ impl Place {
     }
 
     fn try_open_with(&self, create_segment: CreateSegment) -> Result<Spine, crate::ingest::OpenError> {
-        let now = Arc::clone(&self.now);
+        let (elapsed, off) = (Arc::clone(&self.elapsed), Arc::clone(&self.off));
         Spine::open(SpineSettings {
             data_dir: self.root.path().to_owned(),
             identity: identity(),
-            window: Window { age_nanos: 120 * SECOND, decisions: 0, max_keys: 100_000 },
+            window: Window { age_nanos: 120 * SECOND, decisions: 0 },
             // Tests seal by hand.
             flush_age: Duration::from_secs(1_000_000),
             policies: self.policies.clone(),
-            clock: Arc::new(move || now.load(Ordering::SeqCst)),
+            clock: Arc::new(move || {
+                let elapsed_nanos = elapsed.load(Ordering::SeqCst);
+                Reading { unix_nanos: START + elapsed_nanos + off.load(Ordering::SeqCst), elapsed_nanos }
+            }),
             create_segment,
             store: self.store.clone(),
         })

@@ -18,10 +18,11 @@ mod threshold;
 
 pub use policy::{DEFAULT_KEPT_WHOLE_PER_SECOND, DEFAULT_RATE, DEFAULT_SLOW_MS, Policies, SamplingPolicy};
 
+use crate::log::Moment;
 use lariat_schema::time_range::NANOS_PER_SECOND;
 use pending::{Pending, Waiting};
 use spans::{Mark, SpanKey, Spans};
-use threshold::{Incoming, Threshold, random_bits};
+use threshold::{Incoming, Threshold, Upstream, random_bits};
 
 use crate::hashed::HashedMap;
 
@@ -91,7 +92,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival<'a> {
     pub(crate) lsn: u64,
-    pub(crate) commit_unix_nanos: i64,
+    pub(crate) at: Moment,
     pub(crate) trusted: bool,
     pub(crate) batch: &'a RecordBatch,
     /// False for rows that a sealed file has already: only their verdicts are wanted again.
@@ -108,6 +109,8 @@ pub(crate) struct Keeper {
     pending: Pending,
     second: i64,
     kept_whole: HashMap<String, u64>,
+    unknown_weights: u64,
+    forgotten_early: u64,
 }
 
 impl Keeper {
@@ -121,6 +124,8 @@ impl Keeper {
             pending: Pending::default(),
             second: i64::MIN,
             kept_whole: HashMap::new(),
+            unknown_weights: 0,
+            forgotten_early: 0,
         }
     }
 
@@ -133,13 +138,23 @@ impl Keeper {
         &self.policies
     }
 
+    /// Units kept whose weight is not known, since the start: their sender's threshold contradicts itself.
+    pub(crate) fn unknown_weights(&self) -> u64 {
+        self.unknown_weights
+    }
+
+    /// Verdicts forgotten before their window ended, since the start: descendants that come now are decided alone.
+    pub(crate) fn forgotten_early(&self) -> u64 {
+        self.forgotten_early
+    }
+
     /// Spans that wait for their root.
     pub(crate) fn waiting(&self) -> usize {
         self.pending.len()
     }
 
-    /// The oldest entry that has undecided rows which stand in no file, with its commit time.
-    pub(crate) fn oldest_waiting(&self) -> Option<(u64, i64)> {
+    /// The oldest entry that has undecided rows which stand in no file, with its commit.
+    pub(crate) fn oldest_waiting(&self) -> Option<(u64, Moment)> {
         self.pending.oldest_wanted()
     }
 
@@ -150,8 +165,8 @@ impl Keeper {
 
     /// Decides what an entry brings, and what waited for it.
     pub(crate) fn take(&mut self, arrival: Arrival<'_>) -> Result<Outcome, ArrowError> {
-        let mut outcome = self.expire(arrival.commit_unix_nanos)?;
-        self.forget(arrival.commit_unix_nanos);
+        let mut outcome = self.expire(arrival.at.steady_nanos())?;
+        self.forget(arrival.at.steady_nanos());
         let spans = Spans::of(arrival.batch);
         let rows = arrival.batch.num_rows();
         let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
@@ -159,15 +174,15 @@ impl Keeper {
             if spans.parent(row).is_none() {
                 let decided = self.decide_root(&spans, row, &arrival);
                 *verdict = Some(decided);
-                self.remember(spans.key(row), arrival.commit_unix_nanos, decided);
+                self.remember(spans.key(row), arrival.at.steady_nanos(), decided);
             }
         }
-        self.follow_parents(&spans, &mut verdicts, arrival.commit_unix_nanos);
+        self.follow_parents(&spans, &mut verdicts, arrival.at.steady_nanos());
         let roots: Vec<SpanKey> = (0..rows).filter(|row| verdicts[*row].is_some()).map(|row| spans.key(row)).collect();
         self.settle(arrival, &spans, &verdicts, &mut outcome)?;
-        self.cascade(roots, arrival.commit_unix_nanos, &mut outcome)?;
+        self.cascade(roots, arrival.at.steady_nanos(), &mut outcome)?;
         while self.pending.len() > MAX_WAITING {
-            self.decide_oldest_alone(arrival.commit_unix_nanos, &mut outcome)?;
+            self.decide_oldest_alone(arrival.at.steady_nanos(), &mut outcome)?;
         }
         Ok(outcome)
     }
@@ -255,12 +270,12 @@ impl Keeper {
     }
 
     /// Decides alone what has waited long enough at `now`.
-    pub(crate) fn expire(&mut self, now_unix_nanos: i64) -> Result<Outcome, ArrowError> {
+    pub(crate) fn expire(&mut self, now_steady_nanos: i64) -> Result<Outcome, ArrowError> {
         let mut outcome = Outcome::default();
         while let Some((_, commit)) = self.pending.oldest() {
             // Decided as of the moment the wait ended, so that it does not matter who noticed it when.
             let deadline = commit.saturating_add(WAIT_NANOS);
-            if deadline > now_unix_nanos {
+            if deadline > now_steady_nanos {
                 break;
             }
             self.decide_oldest_alone(deadline, &mut outcome)?;
@@ -269,23 +284,20 @@ impl Keeper {
     }
 
     /// Decides alone everything that waits: nothing more will come.
-    pub(crate) fn expire_all(&mut self, now_unix_nanos: i64) -> Result<Outcome, ArrowError> {
+    pub(crate) fn expire_all(&mut self, now_steady_nanos: i64) -> Result<Outcome, ArrowError> {
         let mut outcome = Outcome::default();
         while self.pending.len() > 0 {
-            self.decide_oldest_alone(now_unix_nanos, &mut outcome)?;
+            self.decide_oldest_alone(now_steady_nanos, &mut outcome)?;
         }
         Ok(outcome)
     }
 
     fn decide_oldest_alone(&mut self, commit: i64, outcome: &mut Outcome) -> Result<(), ArrowError> {
-        let Some((lsn, batch, rows)) = self.pending.oldest_rows() else { return Ok(()) };
+        let Some((lsn, trusted, batch, rows)) = self.pending.oldest_rows() else { return Ok(()) };
         let spans = Spans::of(&batch);
         let mut settled = Vec::new();
         for waiting in rows {
-            let policy = self.policies.of(spans.profile(waiting.row));
-            let threshold = if spans.is_error(waiting.row) { Threshold::ALL } else { Threshold::of(policy.rate) };
-            let kept = threshold.keeps(random_bits(spans.trace_id(waiting.row)));
-            let verdict = Verdict { mark: kept.then_some(Mark { reason: KeepReason::Orphan, threshold }) };
+            let verdict = self.decide_alone(&spans, waiting.row, trusted, commit);
             self.remember(waiting.key, commit, verdict);
             self.pending.forget_child(waiting.parent, lsn, waiting.row);
             settled.push((lsn, waiting.row, verdict, waiting.key));
@@ -298,28 +310,49 @@ impl Keeper {
 
     fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>) -> Verdict {
         let policy = self.policies.of(spans.profile(row));
-        let incoming =
-            if arrival.trusted { Incoming::parse(spans.trace_state(row).unwrap_or("")) } else { Incoming::default() };
-        let upstream = incoming.threshold.unwrap_or(Threshold::ALL);
-        let random = incoming.random.unwrap_or_else(|| random_bits(spans.trace_id(row)));
         let (ours, reason) = match spans.remarkable(row, policy.slow_ms) {
-            Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.commit_unix_nanos) => {
+            Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.at.steady_nanos()) => {
                 (Threshold::ALL, reason)
             }
             Some(_) => (Threshold::of(policy.rate), KeepReason::Budget),
             None => (Threshold::of(policy.rate), KeepReason::Rate),
         };
-        let threshold = ours.max(upstream);
-        let reason = if upstream > ours { KeepReason::Upstream } else { reason };
-        // What the sender kept by its threshold was drawn already: it is not drawn again by other bits.
-        let kept = ours <= upstream || ours.keeps(random);
-        Verdict { mark: kept.then_some(Mark { reason, threshold }) }
+        self.draw(spans, row, arrival.trusted, ours, reason)
     }
 
-    /// Takes one place of the profile's budget for the second of the commit, if there is one.
-    fn within_budget(&mut self, profile: Option<&str>, policy: &SamplingPolicy, commit: i64) -> bool {
-        let second = commit.div_euclid(NANOS_PER_SECOND);
-        if second != self.second {
+    /// A span whose root never came: an error is kept whole within the budget, anything else at the rate.
+    fn decide_alone(&mut self, spans: &Spans<'_>, row: usize, trusted: bool, steady_nanos: i64) -> Verdict {
+        let policy = self.policies.of(spans.profile(row));
+        let whole = spans.is_error(row) && self.within_budget(spans.profile(row), &policy, steady_nanos);
+        let ours = if whole { Threshold::ALL } else { Threshold::of(policy.rate) };
+        self.draw(spans, row, trusted, ours, KeepReason::Orphan)
+    }
+
+    /// Draws by our threshold, after what a trusted sender drew by its own.
+    fn draw(&mut self, spans: &Spans<'_>, row: usize, trusted: bool, ours: Threshold, reason: KeepReason) -> Verdict {
+        let incoming =
+            if trusted { Incoming::parse(spans.trace_state(row).unwrap_or("")) } else { Incoming::default() };
+        let random = incoming.random.unwrap_or_else(|| random_bits(spans.trace_id(row)));
+        if !ours.keeps(random) {
+            return Verdict { mark: None };
+        }
+        let upstream_reason = if reason == KeepReason::Orphan { reason } else { KeepReason::Upstream };
+        let mark = match incoming.upstream(random) {
+            Upstream::Known(upstream) if upstream > ours => Mark { reason: upstream_reason, threshold: Some(upstream) },
+            Upstream::Known(_) => Mark { reason, threshold: Some(ours) },
+            Upstream::Unknown => {
+                self.unknown_weights += 1;
+                Mark { reason: upstream_reason, threshold: None }
+            }
+        };
+        Verdict { mark: Some(mark) }
+    }
+
+    /// Takes one place of the profile's budget for the second, if there is one. A second that has passed by the time
+    /// that somebody asks for it is over.
+    fn within_budget(&mut self, profile: Option<&str>, policy: &SamplingPolicy, steady_nanos: i64) -> bool {
+        let second = steady_nanos.div_euclid(NANOS_PER_SECOND);
+        if second > self.second {
             self.second = second;
             self.kept_whole.clear();
         }
@@ -344,6 +377,7 @@ impl Keeper {
                 break;
             }
             self.verdict_order.pop_front();
+            self.forgotten_early += u64::from(now.saturating_sub(commit) <= self.window_nanos);
             // A newer verdict of the same span has an entry of its own further back.
             if self.verdicts.get(&key).is_some_and(|(known, _)| *known == commit) {
                 self.verdicts.remove(&key);

@@ -3,7 +3,9 @@
 //! Many requests share one `fdatasync`. A group is written whole or, when the disk refuses any part of it, cut off
 //! again whole, so that an answer of "not durable" is never followed by its rows after a restart. A segment is never
 //! continued after a restart or after a failed write: a new one begins, with the schemas and sampling policies that
-//! hold from there on. The log decides nothing about its content.
+//! hold from there on. It is named after its first entry, and what an older segment holds from that number on was never
+//! acknowledged: so a group ends with its segment even where the disk refuses to cut it off. The log decides nothing
+//! about its content.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub(crate) mod clock;
 pub(crate) mod entry;
 pub(crate) mod segment;
 
+pub(crate) use clock::Moment;
 pub(crate) use entry::{Entry, Header, Received, Schemas};
 pub(crate) use segment::{Damage, Segment, SegmentFile};
 
@@ -26,7 +30,7 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct InForce {
     pub(crate) policies: Policies,
-    pub(crate) since_unix_nanos: i64,
+    pub(crate) since: Moment,
 }
 
 /// Makes the file of a new segment.
@@ -67,8 +71,7 @@ impl Log {
         let mut damage = Damage::default();
         let mut closed = Vec::new();
         for (index, path) in paths.iter().enumerate() {
-            let newest = index + 1 == paths.len();
-            match segment::read(path, newest, &mut damage, visit)? {
+            match segment::read(path, paths.get(index + 1).map(|next| first_lsn(next)), &mut damage, visit)? {
                 Some(segment) => closed.push(segment),
                 // Nothing but a preamble: the next segment may want its name.
                 None => std::fs::remove_file(path)?,
@@ -100,7 +103,7 @@ impl Log {
         match active.file.append(frames).and_then(|()| active.file.sync()) {
             Ok(()) => {
                 active.segment.bytes += crate::columns::count(frames.len());
-                (active.segment.last_lsn, active.segment.last_commit_unix_nanos) = last;
+                (active.segment.last_lsn, active.segment.last_steady_nanos) = last;
                 if active.segment.bytes >= SEGMENT_BYTES {
                     self.rotate();
                 }
@@ -108,35 +111,18 @@ impl Log {
             }
             Err(error) => {
                 // After a failed write or sync the page cache may differ from the disk: this file is not trusted again.
-                if let Err(cut) = active.file.truncate(before).and_then(|()| active.file.sync()) {
-                    tracing::error!(file = %active.segment.path.display(), %cut, "cannot cut a failed write off the log");
-                    return Err(self.poison(error));
-                }
+                let cut = active.file.truncate(before).and_then(|()| active.file.sync());
+                let path = active.segment.path.clone();
                 self.rotate();
+                if let Err(cut) = cut {
+                    // The next segment's name says where this one ends; the sooner it stands on disk the better.
+                    let begun = self.begin(first_lsn, in_force);
+                    tracing::error!(file = %path.display(), %cut, abandoned = begun.is_ok(),
+                        "cannot cut a failed write off the log: its segment ends before it");
+                }
                 Err(error)
             }
         }
-    }
-
-    /// A failed group that cannot be cut off must not be read after a restart: its segment ends under another name.
-    fn poison(&mut self, error: io::Error) -> io::Error {
-        if let Some(active) = self.active.take() {
-            let path = &active.segment.path;
-            let good = usize::try_from(active.segment.bytes).unwrap_or(usize::MAX);
-            let rescue = std::fs::read(path).and_then(|bytes| {
-                let kept = path.with_extension("rescue");
-                std::fs::write(&kept, bytes.get(..good).unwrap_or(&bytes))?;
-                std::fs::File::open(&kept)?.sync_all()?;
-                std::fs::rename(&kept, path)
-            });
-            if let Err(rescue) = rescue {
-                tracing::error!(file = %path.display(), %rescue, "a group that was refused may still stand in the log");
-            }
-            if active.segment.last_lsn > 0 {
-                self.closed.lock().push(active.segment);
-            }
-        }
-        error
     }
 
     fn begin(&mut self, first_lsn: u64, in_force: &InForce) -> io::Result<()> {
@@ -148,8 +134,7 @@ impl Log {
             let _ = file.truncate(0);
             return Err(error);
         }
-        let segment =
-            Segment { path, last_lsn: 0, last_commit_unix_nanos: 0, bytes: crate::columns::count(bytes.len()) };
+        let segment = Segment { path, last_lsn: 0, last_steady_nanos: 0, bytes: crate::columns::count(bytes.len()) };
         self.active = Some(Active { file, segment });
         Ok(())
     }
@@ -178,12 +163,18 @@ pub(crate) fn delete_spent(closed: &Closed, spent: &dyn Fn(&Segment) -> bool) ->
     deleted
 }
 
+/// The number of a segment's first entry, from its name; a foreign name bounds nothing.
+fn first_lsn(path: &Path) -> u64 {
+    path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).unwrap_or(u64::MAX)
+}
+
 fn preamble(first_lsn: u64, in_force: &InForce) -> Result<Vec<u8>, entry::BadEntry> {
     let (packed, row_bytes) = Schemas::pack_current()?;
     let header = Header {
         version: entry::VERSION,
         lsn: first_lsn,
-        commit_unix_nanos: in_force.since_unix_nanos,
+        commit_unix_nanos: in_force.since.commit_unix_nanos,
+        jumped_nanos: in_force.since.jumped_nanos,
         table: None,
         trusted: true,
         decisions: 0,

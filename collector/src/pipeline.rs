@@ -116,7 +116,6 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
     let window = Window {
         age_nanos: i64::try_from(config.dedup_window.as_nanos()).unwrap_or(i64::MAX),
         decisions: config.dedup_decisions,
-        max_keys: config.dedup_max_keys,
     };
     let spine_settings = SpineSettings {
         data_dir,

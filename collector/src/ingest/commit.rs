@@ -22,13 +22,14 @@ use tokio::sync::oneshot;
 use super::{Committed, Refused};
 use crate::columns::{count, filtered, signed};
 use crate::decode::Decoded;
-use crate::dedup::{Dedup, Judgement};
+use crate::dedup::{Dedup, Judgement, Keys};
 use crate::keep::Policies;
 use crate::keep::spans::with_columns;
 use crate::ledger::LedgerKey;
 use crate::live::count_decisions;
+use crate::log::clock::CommitClock;
 use crate::log::entry::{self, BadEntry, Packer};
-use crate::log::{Entry, Header, InForce, Log, Received};
+use crate::log::{Entry, Header, InForce, Log, Moment, Received};
 use crate::node_status::{self, Facts};
 use crate::rollup::rows::moments;
 use crate::store::ReadStore;
@@ -43,8 +44,6 @@ const GROUP_BYTES: usize = 16 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// When a client may come back after the disk failed.
 pub(crate) const RETRY_DISK: Duration = Duration::from_secs(2);
-/// Nanoseconds between two flushes of the open cells.
-const ROLLUP_FLUSH_NANOS: i64 = 10 * NANOS_PER_SECOND;
 
 /// A request that waits for its commit.
 pub(crate) struct Job {
@@ -71,8 +70,8 @@ pub(crate) struct Committer {
     pub(crate) in_force: InForce,
     pub(crate) in_flight_bytes: Arc<AtomicUsize>,
     pub(crate) killed: Arc<AtomicBool>,
+    pub(crate) times: CommitClock,
     pub(crate) next_status: i64,
-    pub(crate) next_rollup_flush: i64,
 }
 
 /// A request as it will stand in the log.
@@ -113,24 +112,23 @@ impl Committer {
     /// What happens with time and not with requests.
     pub(crate) fn tick(&mut self) {
         self.follow_policies();
-        let now = self.core.now();
-        self.dedup.advance(now);
+        let now = self.next_moment();
+        self.dedup.advance(now.steady_nanos());
+        if let Err(error) = self.dedup.settle() {
+            tracing::error!(%error, "cannot move dedup keys to disk: they stay in memory");
+            self.core.counters.dedup_failures.fetch_add(1, Ordering::Relaxed);
+        }
         let shown = {
             let mut state = self.core.state.lock();
-            // Every later commit is later than this, so everything acknowledged up to now is in.
-            state.last_commit_unix_nanos = state.last_commit_unix_nanos.max(now);
-            state.watermark_unix_nanos = state.last_commit_unix_nanos;
-            if now >= self.next_rollup_flush {
-                state.flush_rollups();
-                self.next_rollup_flush = now.saturating_add(ROLLUP_FLUSH_NANOS);
-            }
-            let now = state.last_commit_unix_nanos;
-            state.expire(now)
+            // Every later commit is later than this.
+            state.pass(now);
+            state.expire(now.steady_nanos())
         };
         self.core.live.show(&shown);
-        if now >= self.next_status {
-            self.next_status = now.saturating_add(signed(node_status::INTERVAL_SECONDS) * NANOS_PER_SECOND);
-            self.commit_status(now);
+        if now.commit_unix_nanos >= self.next_status {
+            let interval = signed(node_status::INTERVAL_SECONDS) * NANOS_PER_SECOND;
+            self.next_status = now.commit_unix_nanos.saturating_add(interval);
+            self.commit_status(now.commit_unix_nanos);
         }
         self.publish();
     }
@@ -138,7 +136,9 @@ impl Committer {
     fn publish(&self) {
         let counters = &self.core.counters;
         counters.dedup_keys.store(count(self.dedup.len()), Ordering::Relaxed);
-        counters.dedup_evicted_early.store(self.dedup.evicted_early(), Ordering::Relaxed);
+        counters.dedup_disk_bytes.store(self.dedup.disk_bytes(), Ordering::Relaxed);
+        counters.dedup_filter_bytes.store(count(self.dedup.filter_bytes()), Ordering::Relaxed);
+        counters.clock_jumps.store(self.times.jumps(), Ordering::Relaxed);
         self.core.dedup_floor.store(self.dedup.oldest_lsn().unwrap_or(u64::MAX), Ordering::Release);
     }
 
@@ -149,7 +149,7 @@ impl Committer {
             self.log.rotate();
             let shown = {
                 let mut state = self.core.state.lock();
-                self.in_force = InForce { policies: (*wanted).clone(), since_unix_nanos: state.last_commit_unix_nanos };
+                self.in_force = InForce { policies: (*wanted).clone(), since: state.moment() };
                 state.put_in_force(&self.in_force)
             };
             self.core.live.show(&shown);
@@ -159,18 +159,18 @@ impl Committer {
 
     fn commit(&mut self, jobs: Vec<Job>) {
         self.follow_policies();
-        let (mut lsn, mut commit) = self.next();
+        let mut lsn = self.next_lsn();
         let mut frames = Vec::new();
         let mut group = Vec::with_capacity(jobs.len());
         for job in jobs {
             let Job { decoded, reply, .. } = job;
             let bytes = decoded.body_bytes;
-            match self.prepare(decoded, lsn, commit, &mut frames) {
+            let moment = self.next_moment();
+            match self.prepare(decoded, lsn, moment, &mut frames) {
                 Ok(mut prepared) => {
                     prepared.reply = Some(reply);
                     group.push((prepared, bytes));
                     lsn += 1;
-                    commit += 1;
                 }
                 Err(error) => {
                     tracing::error!(%error, "a request cannot be written to the log");
@@ -183,14 +183,23 @@ impl Committer {
         self.write(&frames, group);
     }
 
-    fn next(&self) -> (u64, i64) {
-        let state = self.core.state.lock();
-        (state.next_lsn, self.core.now().max(state.last_commit_unix_nanos.saturating_add(1)))
+    fn next_lsn(&self) -> u64 {
+        self.core.state.lock().next_lsn
     }
 
-    fn prepare(&mut self, decoded: Decoded, lsn: u64, commit: i64, frames: &mut Vec<u8>) -> Result<Prepared, BadEntry> {
+    fn next_moment(&mut self) -> Moment {
+        self.times.next((self.core.clock)())
+    }
+
+    fn prepare(
+        &mut self,
+        decoded: Decoded,
+        lsn: u64,
+        moment: Moment,
+        frames: &mut Vec<u8>,
+    ) -> Result<Prepared, BadEntry> {
         let Decoded { signal, batch, keys, contents, fingerprint, rejected, trusted, .. } = decoded;
-        let judgement = self.dedup.judge(signal, fingerprint, &keys, &contents);
+        let judgement = self.dedup.judge(signal, fingerprint, &keys, &contents).map_err(BadEntry::Dedup)?;
         let received = received(signal, &batch, judgement.fresh.as_ref());
         let Judgement { fresh, deduplicated, conflicts, keys } = judgement;
         let batch = match &fresh {
@@ -198,13 +207,14 @@ impl Committer {
             None => batch,
         };
         let accepted = count(batch.num_rows());
-        let batch = (accepted > 0).then(|| at_commit(batch, commit)).transpose()?;
+        let batch = (accepted > 0).then(|| at_commit(batch, moment.commit_unix_nanos)).transpose()?;
         let decisions = batch.as_ref().filter(|_| signal == Signal::Traces).map_or(0, count_decisions);
         let (packed, row_bytes) = batch.as_ref().map(|batch| self.packer.pack(batch)).transpose()?.unwrap_or_default();
         let header = Header {
             version: entry::VERSION,
             lsn,
-            commit_unix_nanos: commit,
+            commit_unix_nanos: moment.commit_unix_nanos,
+            jumped_nanos: moment.jumped_nanos,
             table: Some(table_of(signal)),
             trusted,
             decisions,
@@ -221,7 +231,13 @@ impl Committer {
         }
         // Before the sync, so that a copy in the same group is seen; forgotten again if the sync fails.
         if !entry.keys.is_empty() {
-            self.dedup.remember(lsn, commit, decisions, &entry.keys);
+            self.dedup.remember(&Keys {
+                lsn,
+                steady_nanos: moment.steady_nanos(),
+                decisions,
+                may_conflict: conflicts > 0,
+                keys: &entry.keys,
+            });
         }
         let committed = Committed { accepted, deduplicated };
         Ok(Prepared { header: entry.header, batch, committed, conflicts, reply: None })
@@ -229,7 +245,7 @@ impl Committer {
 
     fn write(&mut self, frames: &[u8], group: Vec<(Prepared, usize)>) {
         let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return };
-        let (first, last) = (first.header.lsn, (last.header.lsn, last.header.commit_unix_nanos));
+        let (first, last) = (first.header.lsn, (last.header.lsn, last.header.moment().steady_nanos()));
         if let Err(error) = self.log.append(frames, first, last, &self.in_force) {
             tracing::error!(%error, requests = group.len(), "the log cannot be written: requests are refused");
             self.core.counters.log_failures.fetch_add(1, Ordering::Relaxed);
@@ -262,7 +278,7 @@ impl Committer {
     }
 
     fn commit_status(&mut self, now: i64) {
-        let (lsn, commit) = self.next();
+        let (lsn, moment) = (self.next_lsn(), self.next_moment());
         let counters = &self.core.counters;
         let row = {
             let state = self.core.state.lock();
@@ -282,7 +298,7 @@ impl Committer {
         let mut frames = Vec::new();
         match row
             .map_err(BadEntry::from)
-            .and_then(|row| status_entry(&mut self.packer, row, (lsn, commit), &mut frames))
+            .and_then(|row| status_entry(&mut self.packer, row, (lsn, moment), &mut frames))
         {
             Ok(prepared) => self.write(&frames, vec![(prepared, 0)]),
             Err(error) => tracing::error!(%error, "cannot make the node's status"),
@@ -309,15 +325,16 @@ fn gather(first: Job, receiver: &Receiver<Message>) -> (Vec<Job>, bool) {
 fn status_entry(
     packer: &mut Packer,
     row: RecordBatch,
-    (lsn, commit): (u64, i64),
+    (lsn, moment): (u64, Moment),
     frames: &mut Vec<u8>,
 ) -> Result<Prepared, BadEntry> {
-    let batch = at_commit(row, commit)?;
+    let batch = at_commit(row, moment.commit_unix_nanos)?;
     let (packed, row_bytes) = packer.pack(&batch)?;
     let header = Header {
         version: entry::VERSION,
         lsn,
-        commit_unix_nanos: commit,
+        commit_unix_nanos: moment.commit_unix_nanos,
+        jumped_nanos: moment.jumped_nanos,
         table: Some(Table::NodeStatus),
         trusted: true,
         decisions: 0,

@@ -17,9 +17,10 @@ use super::commit::{Committer, Job, Message, table_of};
 use super::{Committed, Ingest, Refused};
 use crate::columns::{bytes_of, has_schema_of};
 use crate::decode::Decoded;
-use crate::dedup::{Dedup, Window};
+use crate::dedup::{Dedup, Keys, Window};
 use crate::keep::{Keeper, Policies};
 use crate::live::Live;
+use crate::log::clock::CommitClock;
 use crate::log::entry::Packer;
 use crate::log::{CreateSegment, InForce, Log, Schemas};
 use crate::store::core::{Clock, Core, Counters};
@@ -66,6 +67,14 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// The folder of dedup keys cannot be made anew.
+    #[error("cannot use {path} for dedup keys: {source}")]
+    Dedup {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -102,6 +111,7 @@ impl Spine {
         let in_flight_bytes = Arc::new(AtomicUsize::new(0));
         let killed = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = sync_channel(QUEUE);
+        let times = CommitClock::resume(core.state.lock().moment());
         let committer = Committer {
             core: Arc::clone(&core),
             log,
@@ -113,8 +123,8 @@ impl Spine {
             wanted_policies: Arc::clone(&wanted_policies),
             in_flight_bytes: Arc::clone(&in_flight_bytes),
             killed: Arc::clone(&killed),
+            times,
             next_status: i64::MIN,
-            next_rollup_flush: i64::MIN,
         };
         let committer = std::thread::Builder::new()
             .name("lariat-commit".to_owned())
@@ -160,6 +170,8 @@ impl Spine {
     /// Ends as a crash would: what is not in the log is lost, nothing is sealed.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
+        // Only wakes the thread; a full queue does it as well.
+        let _ = self.sender.try_send(Message::Stop);
         self.join();
         self.core.directory.release();
     }
@@ -258,7 +270,9 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
         manifest.files.iter().map(|file| (-file.times.to_unix_nanos, file.path.clone())).collect();
     unverified.sort_unstable();
     let mut state = State::new(&manifest, files, Keeper::new(settings.window.age_nanos));
-    let mut dedup = Dedup::new(settings.window);
+    let dedup_folder = directory.dedup();
+    let mut dedup = Dedup::open(settings.window, &dedup_folder)
+        .map_err(|source| OpenError::Dedup { path: dedup_folder, source })?;
     let live = Live::default();
     let log_folder = directory.log();
     let (log, damage) = Log::open(&log_folder, settings.create_segment, &mut |entry, schemas| {
@@ -266,7 +280,7 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     })
     .map_err(|source| OpenError::Log { path: log_folder, source })?;
     // What had waited long enough before the end has its verdict before anybody reads.
-    live.show(&state.expire(state.last_commit_unix_nanos));
+    live.show(&state.expire(state.moment().steady_nanos()));
     let quarantined = crate::columns::count(directory.quarantined());
     let counters = Counters {
         torn_bytes: AtomicU64::new(damage.torn_bytes),
@@ -303,13 +317,22 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
 fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup: &mut Dedup, live: &Live) {
     let header = &entry.header;
     if let Some(policies) = &header.policies {
-        let since_unix_nanos = header.commit_unix_nanos;
-        live.show(&state.put_in_force(&InForce { policies: policies.clone(), since_unix_nanos }));
+        live.show(&state.put_in_force(&InForce { policies: policies.clone(), since: header.moment() }));
     }
     let Some(table) = header.table else { return };
     if !entry.keys.is_empty() {
-        dedup.remember(header.lsn, header.commit_unix_nanos, header.decisions, &entry.keys);
-        dedup.advance(header.commit_unix_nanos);
+        let steady_nanos = header.moment().steady_nanos();
+        dedup.remember(&Keys {
+            lsn: header.lsn,
+            steady_nanos,
+            decisions: header.decisions,
+            may_conflict: true,
+            keys: &entry.keys,
+        });
+        dedup.advance(steady_nanos);
+        if let Err(error) = dedup.settle() {
+            tracing::warn!(%error, "cannot move dedup keys to disk: they stay in memory");
+        }
     }
     // Of what is sealed only spans matter again, for the verdicts that their descendants follow.
     let batch = if state.is_sealed(header.lsn, table) && table != lariat_schema::tables::Table::Spans {

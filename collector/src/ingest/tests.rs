@@ -1,13 +1,11 @@
 //! The promises of the spine against crashes, full disks and retries (I-1 to I-3).
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat_schema::tables::Table;
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::spine::Spine;
@@ -18,6 +16,10 @@ use crate::log::SegmentFile;
 use crate::log::segment::create_on_disk;
 use crate::store::ReadStore as _;
 
+mod clocks;
+mod disk;
+mod model;
+
 fn total(spine: &Spine) -> Counts {
     let mut total = Counts::default();
     for line in spine.core.state.lock().ledger() {
@@ -27,6 +29,7 @@ fn total(spine: &Spine) -> Counts {
         total.sampled_out += line.counts.sampled_out;
         total.deduplicated += line.counts.deduplicated;
         total.rejected += line.counts.rejected;
+        total.dropped += line.counts.dropped;
         total.in_flight += line.counts.in_flight;
     }
     total
@@ -175,74 +178,4 @@ async fn a_full_disk_refuses_retryably_and_what_was_acknowledged_before_stays() 
     let spine = place.open();
     assert_eq!(kept(&*spine.core), before);
     assert_eq!(before.len(), 2);
-}
-
-/// What happens to a store in the property test.
-#[derive(Debug, Clone)]
-enum Step {
-    /// A request of these traces.
-    Send(Vec<u8>),
-    /// Crash, losing so many permille of the bytes after the last acknowledgement; then start again.
-    Crash(Vec<u8>),
-    Seal,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let traces = proptest::collection::vec(0..30_u8, 1..6);
-    let step = prop_oneof![
-        6 => traces.prop_map(Step::Send),
-        2 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Crash),
-        1 => Just(Step::Seal),
-    ];
-    proptest::collection::vec(step, 1..24)
-}
-
-/// Bytes that a crash may leave behind the last acknowledged entry.
-fn leave_torn_tail(place: &Place, garbage: &[u8]) {
-    let folder = place.root.path().join(lariat_schema::layout::LOG_DIR);
-    let mut segments: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    segments.sort();
-    if let Some(newest) = segments.last() {
-        let mut bytes = std::fs::read(newest).unwrap();
-        // A frame that promises more than there is, as a write that was cut leaves it.
-        bytes.extend_from_slice(&[0xff, 0, 0, 0]);
-        bytes.extend_from_slice(garbage);
-        std::fs::write(newest, bytes).unwrap();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_is_retried_or_crashes_each_record_is_there_once(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let place = Place::new();
-        let mut spine = place.open();
-        let (mut model, mut received): (BTreeSet<u8>, i64) = (BTreeSet::new(), 0);
-        for step in steps {
-            match step {
-                Step::Send(traces) => {
-                    let distinct: BTreeSet<u8> = traces.into_iter().collect();
-                    let rows: Vec<_> = distinct.iter().map(|trace| decision(u128::from(*trace) + 1, json!({}))).collect();
-                    let committed = runtime.block_on(spine.ingest(spans(&rows))).unwrap();
-                    let known = distinct.intersection(&model).count();
-                    prop_assert_eq!(committed.deduplicated, u64::try_from(known).unwrap());
-                    received += i64::try_from(rows.len()).unwrap();
-                    model.extend(distinct);
-                }
-                Step::Crash(garbage) => {
-                    spine.kill();
-                    drop(spine);
-                    leave_torn_tail(&place, &garbage);
-                    spine = place.open();
-                }
-                Step::Seal => spine.core.seal(false).unwrap(),
-            }
-            prop_assert_eq!(kept(&*spine.core).len(), model.len());
-            let counts = total(&spine);
-            prop_assert_eq!(counts.received, received);
-            prop_assert_eq!(counts.stored, i64::try_from(model.len()).unwrap());
-        }
-    }
 }

@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use super::spans::SpanKey;
 use crate::columns::filtered;
 use crate::hashed::HashedMap;
+use crate::log::Moment;
 
 /// A row that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub(crate) struct Waiting {
 
 #[derive(Debug)]
 struct Entry {
-    commit_unix_nanos: i64,
+    at: Moment,
+    trusted: bool,
     batch: RecordBatch,
     /// False where a sealed file has the rows already and only their verdicts are wanted.
     wanted: bool,
@@ -40,14 +42,14 @@ impl Pending {
         self.rows
     }
 
-    /// The oldest entry whose waiting rows stand in no file, and its commit time.
-    pub(crate) fn oldest_wanted(&self) -> Option<(u64, i64)> {
-        self.entries.iter().find(|(_, entry)| entry.wanted).map(|(lsn, entry)| (*lsn, entry.commit_unix_nanos))
+    /// The oldest entry whose waiting rows stand in no file, and its commit.
+    pub(crate) fn oldest_wanted(&self) -> Option<(u64, Moment)> {
+        self.entries.iter().find(|(_, entry)| entry.wanted).map(|(lsn, entry)| (*lsn, entry.at))
     }
 
-    /// The oldest entry with waiting rows, and its commit time.
+    /// The oldest entry with waiting rows, and when its wait began.
     pub(crate) fn oldest(&self) -> Option<(u64, i64)> {
-        self.entries.first_key_value().map(|(lsn, entry)| (*lsn, entry.commit_unix_nanos))
+        self.entries.first_key_value().map(|(lsn, entry)| (*lsn, entry.at.steady_nanos()))
     }
 
     pub(crate) fn add(&mut self, arrival: super::Arrival<'_>, waiting: Vec<Waiting>) {
@@ -57,8 +59,8 @@ impl Pending {
             self.by_parent.entry(one.parent).or_default().push((lsn, one.row));
         }
         let waiting = waiting.into_iter().map(|one| (one.row, one)).collect();
-        let (commit_unix_nanos, wanted) = (arrival.commit_unix_nanos, arrival.wanted);
-        self.entries.insert(lsn, Entry { commit_unix_nanos, batch: arrival.batch.clone(), wanted, waiting });
+        let (at, trusted, wanted) = (arrival.at, arrival.trusted, arrival.wanted);
+        self.entries.insert(lsn, Entry { at, trusted, batch: arrival.batch.clone(), wanted, waiting });
     }
 
     /// Takes the rows that wait for `parent` out of the index; [`Self::done`] lets go of them.
@@ -82,10 +84,10 @@ impl Pending {
         self.entries.get(&lsn).map(|entry| (entry.batch.clone(), entry.wanted))
     }
 
-    /// The rows of the oldest entry that wait.
-    pub(crate) fn oldest_rows(&self) -> Option<(u64, RecordBatch, Vec<Waiting>)> {
+    /// The rows of the oldest entry that wait, and whether its sender is trusted.
+    pub(crate) fn oldest_rows(&self) -> Option<(u64, bool, RecordBatch, Vec<Waiting>)> {
         let (lsn, entry) = self.entries.first_key_value()?;
-        Some((*lsn, entry.batch.clone(), entry.waiting.values().copied().collect()))
+        Some((*lsn, entry.trusted, entry.batch.clone(), entry.waiting.values().copied().collect()))
     }
 
     /// These rows wait no longer.

@@ -27,8 +27,7 @@ impl Store {
         self.lsn += 1;
         self.now += 1;
         let batch = batch(Table::Spans, rows);
-        let arrival =
-            Arrival { lsn: self.lsn, commit_unix_nanos: self.now, trusted: true, batch: &batch, wanted: true };
+        let arrival = Arrival { lsn: self.lsn, steady_nanos: self.now, trusted: true, batch: &batch, wanted: true };
         let outcome = self.keeper.take(arrival).unwrap();
         self.absorb(outcome);
     }

@@ -14,6 +14,7 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, I
 use lariat_schema::tables::Table;
 use serde::{Deserialize, Serialize};
 
+use super::clock::Moment;
 use crate::keep::Policies;
 
 /// Version of this form. In version 1 the rows' message held every column of its table; now those without any value
@@ -46,6 +47,9 @@ pub(crate) struct Header {
     /// Place in the log, counted up by one.
     pub(crate) lsn: u64,
     pub(crate) commit_unix_nanos: i64,
+    /// Leaps of the clock that are in it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) jumped_nanos: i64,
     /// Table of the rows; `None` for a segment's preamble.
     pub(crate) table: Option<Table>,
     pub(crate) trusted: bool,
@@ -58,6 +62,18 @@ pub(crate) struct Header {
     /// Of a preamble: the policies in force from here on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) policies: Option<Policies>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_zero(nanos: &i64) -> bool {
+    *nanos == 0
+}
+
+impl Header {
+    /// When it was committed.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { commit_unix_nanos: self.commit_unix_nanos, jumped_nanos: self.jumped_nanos }
+    }
 }
 
 /// One entry, its rows still packed.
@@ -77,6 +93,8 @@ pub(crate) enum BadEntry {
     Checksum,
     #[error("its length of {0} bytes is beyond any entry's")]
     Length(usize),
+    #[error("entry {lsn} was refused: the next segment begins with its number")]
+    Refused { lsn: u64 },
     #[error("its version is {found}, this program reads {OLDEST_VERSION} to {VERSION}")]
     Version { found: u8 },
     #[error("its header: {0}")]
@@ -85,6 +103,8 @@ pub(crate) enum BadEntry {
     Rows(#[from] ArrowError),
     #[error("its rows: {0}")]
     Unpack(#[from] std::io::Error),
+    #[error("whether its records are new cannot be told: {0}")]
+    Dedup(#[source] std::io::Error),
 }
 
 /// Appends the framed entry to `out`.

@@ -53,7 +53,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// What was found in a segment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// Bytes cut from the end of the newest segment: entries that were never acknowledged.
+    /// Bytes cut from the ends of segments: entries that were never acknowledged.
     pub(crate) torn_bytes: u64,
     /// Copies of bytes that could not be read and that may have been acknowledged.
     pub(crate) set_aside: Vec<PathBuf>,
@@ -64,20 +64,21 @@ pub(crate) struct Damage {
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) last_lsn: u64,
-    pub(crate) last_commit_unix_nanos: i64,
+    pub(crate) last_steady_nanos: i64,
     pub(crate) bytes: u64,
 }
 
-/// Reads a segment in order and hands each entry to `visit`. Bytes that cannot be read are cut off: where the segment
-/// is the newest and nothing readable follows, they are the tail that a crash tore; otherwise they are copied aside.
+/// Reads a segment in order and hands each entry to `visit`, up to the first of the `next` segment: from there on it
+/// holds what was refused. Bytes that cannot be read are cut off: where nothing that was acknowledged can follow, they
+/// are the tail that a crash or a refusal tore; otherwise they are copied aside.
 pub(crate) fn read(
     path: &Path,
-    newest: bool,
+    next: Option<u64>,
     damage: &mut Damage,
     visit: &mut dyn FnMut(&Entry, &Schemas),
 ) -> io::Result<Option<Segment>> {
     let bytes = std::fs::read(path)?;
-    let mut segment = Segment { path: path.to_owned(), last_lsn: 0, last_commit_unix_nanos: 0, bytes: 0 };
+    let mut segment = Segment { path: path.to_owned(), last_lsn: 0, last_steady_nanos: 0, bytes: 0 };
     let mut schemas = Schemas::default();
     let mut at = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
     let mut fault = (at == 0 && !bytes.is_empty()).then_some(BadEntry::Short);
@@ -85,13 +86,15 @@ pub(crate) fn read(
         match entry::read(&bytes[at..]).and_then(|(entry, length)| {
             if entry.header.table.is_none() {
                 schemas = Schemas::unpack(&entry)?;
+            } else if next.is_some_and(|next| entry.header.lsn >= next) {
+                return Err(BadEntry::Refused { lsn: entry.header.lsn });
             }
             Ok((entry, length))
         }) {
             Ok((entry, length)) => {
                 if entry.header.table.is_some() {
                     segment.last_lsn = entry.header.lsn;
-                    segment.last_commit_unix_nanos = entry.header.commit_unix_nanos;
+                    segment.last_steady_nanos = entry.header.moment().steady_nanos();
                 }
                 visit(&entry, &schemas);
                 at += length;
@@ -100,16 +103,21 @@ pub(crate) fn read(
         }
     }
     if let Some(fault) = fault {
-        cut(path, &bytes, at, newest, &fault, damage)?;
+        // Entries are numbered without holes, so that it is known whether one is missing before the next segment.
+        let whole = match next {
+            Some(next) => segment.last_lsn.saturating_add(1) >= next,
+            None => !readable_follows(&bytes[at..]),
+        };
+        cut(path, &bytes, at, whole, &fault, damage)?;
     }
     segment.bytes = crate::columns::count(at);
     Ok((segment.last_lsn > 0).then_some(segment))
 }
 
-fn cut(path: &Path, bytes: &[u8], at: usize, newest: bool, fault: &BadEntry, damage: &mut Damage) -> io::Result<()> {
+fn cut(path: &Path, bytes: &[u8], at: usize, whole: bool, fault: &BadEntry, damage: &mut Damage) -> io::Result<()> {
     let rest = &bytes[at..];
-    if newest && !readable_follows(rest) {
-        tracing::warn!(file = %path.display(), at, bytes = rest.len(), %fault, "cut the torn tail of the log");
+    if whole {
+        tracing::warn!(file = %path.display(), at, bytes = rest.len(), %fault, "cut what was never acknowledged off the log");
         damage.torn_bytes += crate::columns::count(rest.len());
     } else {
         let aside = path.with_extension(format!("log.damaged-{at}"));

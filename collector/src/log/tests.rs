@@ -13,6 +13,7 @@ fn entry(lsn: u64) -> (Vec<u8>, (u64, i64)) {
         version: entry::VERSION,
         lsn,
         commit_unix_nanos: 10,
+        jumped_nanos: 0,
         table: Some(Table::Spans),
         trusted: true,
         decisions: 1,

@@ -24,8 +24,6 @@ const DEFAULT_FLUSH_AGE: Duration = Duration::from_secs(60);
 const DEFAULT_DEDUP_WINDOW: Duration = Duration::from_secs(120);
 /// How many decisions are remembered at least.
 const DEFAULT_DEDUP_DECISIONS: u64 = 50_000;
-/// Keys of dedup at most: about 90 bytes each, so some 45 MB.
-const DEFAULT_DEDUP_MAX_KEYS: usize = 500_000;
 
 /// Pause between two rounds over the sealed files: soon enough that a budget is not overrun by much.
 const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
@@ -54,8 +52,6 @@ pub struct Config {
     pub dedup_window: Duration,
     /// Decisions that are remembered at least, however old.
     pub dedup_decisions: u64,
-    /// Keys that are remembered at most: beyond it the oldest leave early, which is counted.
-    pub dedup_max_keys: usize,
     /// File that says which spans of other proxies are routing decisions; none: only Lariat's own are.
     pub mapping: Option<PathBuf>,
     /// How long rows are kept: text such as `30d`, `forever`, or a map of tables to these with `default`.
@@ -80,7 +76,6 @@ impl Default for Config {
             flush_age: DEFAULT_FLUSH_AGE,
             dedup_window: DEFAULT_DEDUP_WINDOW,
             dedup_decisions: DEFAULT_DEDUP_DECISIONS,
-            dedup_max_keys: DEFAULT_DEDUP_MAX_KEYS,
             mapping: None,
             retention: Retention::default(),
             disk_budget: None,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
 
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
@@ -20,15 +21,20 @@ use super::{ReadStore, SealedFile, Snapshot};
 use crate::dedup::Window;
 use crate::live::Live;
 use crate::log::Closed;
+use crate::log::clock::Reading;
 
-/// The clock, Unix nanoseconds.
-pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// The clocks.
+pub(crate) type Clock = Arc<dyn Fn() -> Reading + Send + Sync>;
 
-/// The system's clock.
+/// The system's clocks.
 pub(crate) fn system_clock() -> Clock {
-    Arc::new(|| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    let start = Instant::now();
+    Arc::new(move || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Reading {
+            unix_nanos: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+            elapsed_nanos: i64::try_from(start.elapsed().as_nanos()).unwrap_or(i64::MAX),
+        }
     })
 }
 
@@ -40,7 +46,10 @@ pub(crate) struct Counters {
     pub(crate) refused_bytes: AtomicU64,
     pub(crate) conflicts: AtomicU64,
     pub(crate) dedup_keys: AtomicU64,
-    pub(crate) dedup_evicted_early: AtomicU64,
+    pub(crate) dedup_disk_bytes: AtomicU64,
+    pub(crate) dedup_filter_bytes: AtomicU64,
+    pub(crate) dedup_failures: AtomicU64,
+    pub(crate) clock_jumps: AtomicU64,
     pub(crate) groups: AtomicU64,
     pub(crate) log_failures: AtomicU64,
     pub(crate) seals: AtomicU64,
@@ -95,7 +104,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn now(&self) -> i64 {
-        (self.clock)()
+        (self.clock)().unix_nanos
     }
 
     /// A request was not taken in.

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 
 use crate::log::segment::sync_folder;
 
+/// Folder of dedup keys that left memory, made anew at each start.
+const DEDUP_DIR: &str = "dedup";
 /// File that a process holds locked as long as it owns the directory.
 const LOCK_FILE: &str = "lock";
 
@@ -85,6 +87,10 @@ impl Directory {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join(LOG_DIR)
+    }
+
+    pub(crate) fn dedup(&self) -> PathBuf {
+        self.root.join(DEDUP_DIR)
     }
 
     pub(crate) fn parquet(&self) -> PathBuf {

@@ -25,7 +25,7 @@ impl Core {
     /// True if hot rows are old or many enough.
     pub(crate) fn seal_is_due(&self) -> bool {
         let figures = self.state.lock().figures();
-        let aged = figures.hot_since.is_some_and(|since| self.now().saturating_sub(since) >= self.flush_age_nanos);
+        let aged = figures.hot_age_nanos.is_some_and(|age| age >= self.flush_age_nanos);
         aged || figures.hot_rows >= HOT_ROWS || figures.hot_bytes >= HOT_BYTES
     }
 
@@ -50,9 +50,9 @@ impl Core {
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
         let cut = taken.cuts.spans.min(taken.cuts.others);
         let dedup_floor = self.dedup_floor.load(Ordering::Acquire);
-        let young = taken.cut_commit_unix_nanos.saturating_sub(self.window.age_nanos);
+        let young = taken.cut_steady_nanos.saturating_sub(self.window.age_nanos);
         delete_spent(&self.closed, &|segment| {
-            segment.last_lsn < cut && segment.last_lsn < dedup_floor && segment.last_commit_unix_nanos < young
+            segment.last_lsn < cut && segment.last_lsn < dedup_floor && segment.last_steady_nanos < young
         });
         Ok(())
     }

@@ -12,7 +12,7 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use lariat_schema::node_api::TableRange;
 use lariat_schema::tables::Table;
-use lariat_schema::time_range::TimeRange;
+use lariat_schema::time_range::{TimeRange, slice_start};
 use lariat_schema::vocabulary::Signal;
 
 use super::gone::GoneBook;
@@ -22,7 +22,7 @@ use super::{SealedFile, Snapshot};
 use crate::columns::{bytes_of, count, signed, text, texts};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
-use crate::log::{Header, InForce};
+use crate::log::{Header, InForce, Moment};
 use crate::node_status::Sequences;
 use crate::rollup::Rollup;
 
@@ -39,8 +39,8 @@ struct HotBatch {
 pub(crate) struct Taken {
     pub(crate) tables: BTreeMap<Table, Vec<RecordBatch>>,
     pub(crate) cuts: Cuts,
-    /// Commit time of the oldest entry that is not sealed with this.
-    pub(crate) cut_commit_unix_nanos: i64,
+    /// Steady time of the oldest entry that is not sealed with this.
+    pub(crate) cut_steady_nanos: i64,
     pub(crate) cut_commits: CutCommits,
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
@@ -73,8 +73,11 @@ pub(crate) struct State {
     sequences: Sequences,
     cuts: Cuts,
     gone: GoneBook,
+    /// Ten seconds of commit time whose cells are open.
+    open_slice: i64,
     pub(crate) next_lsn: u64,
     pub(crate) last_commit_unix_nanos: i64,
+    jumped_nanos: i64,
     pub(crate) watermark_unix_nanos: i64,
 }
 
@@ -96,7 +99,9 @@ impl State {
             cuts: manifest.cuts,
             gone: manifest.gone.clone(),
             next_lsn: manifest.cuts.others.max(1),
+            open_slice: i64::MIN,
             last_commit_unix_nanos: manifest.last_commit_unix_nanos,
+            jumped_nanos: 0,
             watermark_unix_nanos: manifest.last_commit_unix_nanos,
         }
     }
@@ -106,7 +111,7 @@ impl State {
         if *self.keeper.policies() == in_force.policies {
             return Shown::default();
         }
-        let shown = self.expire(in_force.since_unix_nanos);
+        let shown = self.expire(in_force.since.steady_nanos());
         self.keeper.set_policies(in_force.policies.clone());
         shown
     }
@@ -119,10 +124,10 @@ impl State {
     /// Takes in one entry of the log with its rows.
     pub(crate) fn apply(&mut self, header: &Header, batch: Option<RecordBatch>) -> Shown {
         // Whatever the entry is: what has waited until its commit is decided before it, now as in a replay.
-        let mut shown = self.expire(header.commit_unix_nanos);
+        let mut shown = self.expire(header.moment().steady_nanos());
+        self.close_slice(header.commit_unix_nanos);
         self.next_lsn = self.next_lsn.max(header.lsn + 1);
-        self.last_commit_unix_nanos = self.last_commit_unix_nanos.max(header.commit_unix_nanos);
-        self.watermark_unix_nanos = self.last_commit_unix_nanos;
+        self.pass(header.moment());
         let Some(table) = header.table else { return shown };
         if let Some(signal) = signal_of(table) {
             self.count_received(header, signal);
@@ -154,13 +159,7 @@ impl State {
             self.rollup.fold(batch, header.commit_unix_nanos);
         }
         self.sequences.take(batch);
-        let arrival = Arrival {
-            lsn: header.lsn,
-            commit_unix_nanos: header.commit_unix_nanos,
-            trusted: header.trusted,
-            batch,
-            wanted,
-        };
+        let arrival = Arrival { lsn: header.lsn, at: header.moment(), trusted: header.trusted, batch, wanted };
         match self.keeper.take(arrival) {
             Ok(outcome) => self.absorb(outcome, shown),
             Err(error) => {
@@ -172,9 +171,9 @@ impl State {
     }
 
     /// Decides alone what waited for its root long enough.
-    pub(crate) fn expire(&mut self, now_unix_nanos: i64) -> Shown {
+    pub(crate) fn expire(&mut self, now_steady_nanos: i64) -> Shown {
         let mut shown = Shown::default();
-        match self.keeper.expire(now_unix_nanos) {
+        match self.keeper.expire(now_steady_nanos) {
             Ok(outcome) => self.absorb(outcome, &mut shown),
             Err(error) => tracing::error!(%error, "cannot decide about spans whose root never came"),
         }
@@ -231,8 +230,30 @@ impl State {
         self.hot.entry(table).or_default().push(HotBatch { lsn, batch, times, bytes });
     }
 
+    /// Everything acknowledged up to a moment is in.
+    pub(crate) fn pass(&mut self, moment: Moment) {
+        self.last_commit_unix_nanos = self.last_commit_unix_nanos.max(moment.commit_unix_nanos);
+        self.jumped_nanos = self.jumped_nanos.max(moment.jumped_nanos);
+        self.watermark_unix_nanos = self.last_commit_unix_nanos;
+    }
+
+    /// The moment up to which everything acknowledged is in.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { commit_unix_nanos: self.last_commit_unix_nanos, jumped_nanos: self.jumped_nanos }
+    }
+
+    /// Puts the cells away when commit time enters the next slice: a function of the log alone, so that a replay
+    /// collapses the same methods as before.
+    fn close_slice(&mut self, commit_unix_nanos: i64) {
+        let slice = slice_start(commit_unix_nanos);
+        if slice > self.open_slice {
+            self.flush_rollups();
+            self.open_slice = slice;
+        }
+    }
+
     /// Puts the open cells among the hot rows.
-    pub(crate) fn flush_rollups(&mut self) {
+    fn flush_rollups(&mut self) {
         match self.rollup.rows() {
             Ok(Some(rows)) => {
                 self.rollup.clear();
@@ -247,7 +268,7 @@ impl State {
     pub(crate) fn begin_seal(&mut self, everything: bool) -> (Taken, Shown) {
         let mut shown = Shown::default();
         if everything {
-            match self.keeper.expire_all(self.last_commit_unix_nanos) {
+            match self.keeper.expire_all(self.moment().steady_nanos()) {
                 Ok(outcome) => self.absorb(outcome, &mut shown),
                 Err(error) => tracing::error!(%error, "cannot decide about spans whose root never came"),
             }
@@ -269,11 +290,11 @@ impl State {
         let taken = Taken {
             tables,
             cuts,
-            cut_commit_unix_nanos: oldest.map_or(self.last_commit_unix_nanos, |(_, commit)| commit),
+            cut_steady_nanos: oldest.map_or(self.moment(), |(_, at)| at).steady_nanos(),
             cut_commits: {
                 let others_unix_nanos = self.last_commit_unix_nanos.saturating_add(1);
                 CutCommits {
-                    spans_unix_nanos: oldest.map_or(others_unix_nanos, |(_, commit)| commit),
+                    spans_unix_nanos: oldest.map_or(others_unix_nanos, |(_, at)| at.commit_unix_nanos),
                     others_unix_nanos,
                 }
             },
@@ -377,7 +398,7 @@ impl State {
         Figures {
             hot_bytes: self.hot_bytes,
             hot_rows: self.hot_rows,
-            hot_since: self.hot_since,
+            hot_age_nanos: self.hot_since.map(|since| self.last_commit_unix_nanos.saturating_sub(since)),
             cells: self.rollup.len(),
             waiting: self.keeper.waiting(),
             files: self.files.values().map(Vec::len).sum(),
@@ -400,7 +421,8 @@ impl State {
 pub(crate) struct Figures {
     pub(crate) hot_bytes: usize,
     pub(crate) hot_rows: u64,
-    pub(crate) hot_since: Option<i64>,
+    /// How long the oldest hot row has waited for its seal.
+    pub(crate) hot_age_nanos: Option<i64>,
     pub(crate) cells: usize,
     pub(crate) waiting: usize,
     pub(crate) files: usize,

@@ -1,0 +1,145 @@
+//! The keys that left memory: runs on disk in generations, each with its own bit in the filter.
+//!
+//! Runs come small, since they come out of memory, and are merged into one when a generation is full: a hit then costs
+//! one read. When all bits are taken, two neighbours share one, so that however many keys the window holds none leaves
+//! before its time and memory stays as it is; a false hit then costs two reads.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+
+use super::filter::{Filter, GENERATIONS};
+use super::run::{End, Run, merge};
+
+/// Runs that are merged into one: at the rate that the window is made for, a generation lasts some five seconds.
+const RUNS_PER_GENERATION: usize = 8;
+
+#[derive(Debug)]
+struct Generation {
+    bit: u32,
+    /// Oldest first.
+    runs: Vec<Run>,
+    full: bool,
+}
+
+impl Generation {
+    fn keys(&self) -> usize {
+        self.runs.iter().map(|run| run.keys).sum()
+    }
+}
+
+/// All runs, oldest first.
+#[derive(Debug)]
+pub(crate) struct Generations {
+    folder: PathBuf,
+    filter: Filter,
+    generations: VecDeque<Generation>,
+    next_name: u64,
+}
+
+impl Generations {
+    pub(crate) fn new(folder: PathBuf, filter_words: usize) -> Self {
+        Self { folder, filter: Filter::new(filter_words), generations: VecDeque::new(), next_name: 0 }
+    }
+
+    /// The content's hash of a key; of several the oldest one's.
+    pub(crate) fn find(&self, key: u128) -> io::Result<Option<u64>> {
+        let mut may_hold = self.filter.may_hold(key);
+        if may_hold == 0 {
+            return Ok(None);
+        }
+        for generation in &self.generations {
+            if may_hold & (1 << generation.bit) == 0 {
+                continue;
+            }
+            may_hold &= !(1 << generation.bit);
+            for run in &generation.runs {
+                if let Some(content) = run.find(key)? {
+                    return Ok(Some(content));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes in sorted keys as a run. On an error nothing has changed.
+    pub(crate) fn add(&mut self, sorted: &[(u128, u64)], first_lsn: u64, end: End) -> io::Result<()> {
+        let run = Run::write(self.name(), sorted.iter().map(|key| Ok(*key)), first_lsn, end)?;
+        if self.generations.back().is_none_or(|newest| newest.full) {
+            let bit = self.free_bit();
+            self.generations.push_back(Generation { bit, runs: Vec::new(), full: false });
+        }
+        let merged = self.name();
+        let Some(newest) = self.generations.back_mut() else { return Ok(()) };
+        for (key, _) in sorted {
+            self.filter.add(*key, newest.bit);
+        }
+        newest.runs.push(run);
+        if newest.runs.len() >= RUNS_PER_GENERATION {
+            newest.full = true;
+            // Without room for the merged run the small ones do as well.
+            match merge(merged, &newest.runs) {
+                Ok(Some(run)) => newest.runs = vec![run],
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "cannot merge dedup keys: looking them up costs more"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the runs at the old end that have left the window.
+    pub(crate) fn release(&mut self, has_left: &dyn Fn(End) -> bool) {
+        while let Some(oldest) = self.generations.front_mut() {
+            let left = oldest.runs.iter().take_while(|run| has_left(run.end)).count();
+            oldest.runs.drain(..left);
+            if !oldest.runs.is_empty() {
+                break;
+            }
+            let bit = oldest.bit;
+            self.generations.pop_front();
+            self.filter.clear(bit);
+        }
+    }
+
+    /// A bit that no generation has; if there is none, the two neighbours with the fewest keys share one from now on.
+    fn free_bit(&mut self) -> u32 {
+        let taken = self.generations.iter().fold(0_u32, |taken, generation| taken | (1 << generation.bit));
+        if taken != u32::MAX {
+            return taken.trailing_ones() % GENERATIONS;
+        }
+        let pairs = self.generations.iter().zip(self.generations.iter().skip(1));
+        let sizes = pairs.map(|(older, newer)| older.keys() + newer.keys());
+        let at = sizes.enumerate().min_by_key(|(_, keys)| *keys).map_or(0, |(at, _)| at);
+        let Some(newer) = self.generations.remove(at + 1) else { return 0 };
+        if let Some(older) = self.generations.get_mut(at) {
+            self.filter.fold(newer.bit, older.bit);
+            older.runs.extend(newer.runs);
+        }
+        self.filter.clear(newer.bit);
+        newer.bit
+    }
+
+    fn name(&mut self) -> PathBuf {
+        self.next_name += 1;
+        self.folder.join(format!("{:012}.run", self.next_name))
+    }
+
+    /// The oldest entry of the log whose keys stand here.
+    pub(crate) fn oldest_lsn(&self) -> Option<u64> {
+        self.generations.front().and_then(|oldest| oldest.runs.first()).map(|run| run.first_lsn)
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.generations.iter().map(Generation::keys).sum()
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.generations.iter().flat_map(|generation| &generation.runs).map(Run::bytes).sum()
+    }
+
+    /// Bytes of the filter.
+    pub(crate) fn filter_bytes(&self) -> usize {
+        self.filter.bytes()
+    }
+}

@@ -1,0 +1,201 @@
+//! The window: what it recognises, how long, and that neither load nor disk make it forget.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW: Window = Window { age_nanos: 100, decisions: 0 };
+
+/// A window that moves keys to disk early, behind a filter so small that it errs often.
+fn small(window: Window) -> (tempfile::TempDir, Dedup) {
+    let folder = tempfile::tempdir().unwrap();
+    let dedup = Dedup::sized(window, &folder.path().join("dedup"), 16, 64).unwrap();
+    (folder, dedup)
+}
+
+fn judge(dedup: &Dedup, fingerprint: u128, keys: &[u128], contents: &[u64]) -> Judgement {
+    dedup.judge(Signal::Traces, fingerprint, keys, contents).unwrap()
+}
+
+fn remember(dedup: &mut Dedup, lsn: u64, steady_nanos: i64, decisions: u64, keys: &[(u128, u64)]) {
+    dedup.remember(&Keys { lsn, steady_nanos, decisions, may_conflict: true, keys });
+}
+
+#[test]
+fn a_retried_body_adds_nothing() {
+    let (_folder, mut dedup) = small(WINDOW);
+    let first = judge(&dedup, 7, &[1, 2], &[10, 20]);
+    assert_eq!((first.deduplicated, first.fresh.clone()), (0, None));
+    remember(&mut dedup, 1, 0, 0, &first.keys);
+    let again = judge(&dedup, 7, &[1, 2], &[10, 20]);
+    assert_eq!((again.deduplicated, again.keys.len()), (2, 0));
+}
+
+#[test]
+fn equal_records_of_one_request_are_not_duplicates_of_each_other() {
+    let (_folder, dedup) = small(WINDOW);
+    assert_eq!(judge(&dedup, 7, &[1, 1], &[10, 10]).deduplicated, 0);
+}
+
+#[test]
+fn a_known_key_with_other_content_is_a_counted_conflict_once() {
+    let (_folder, mut dedup) = small(WINDOW);
+    let first = judge(&dedup, 7, &[1], &[10]);
+    remember(&mut dedup, 1, 0, 0, &first.keys);
+    let other = judge(&dedup, 8, &[1], &[11]);
+    assert_eq!((other.deduplicated, other.conflicts), (0, 1));
+    remember(&mut dedup, 2, 0, 0, &other.keys);
+    let again = judge(&dedup, 9, &[1, 1], &[11, 10]);
+    assert_eq!((again.deduplicated, again.conflicts), (2, 0));
+}
+
+#[test]
+fn two_contents_of_one_key_in_one_request_are_both_recognised_in_the_next() {
+    let (_folder, mut dedup) = small(WINDOW);
+    let first = judge(&dedup, 7, &[1, 1], &[10, 11]);
+    assert_eq!((first.deduplicated, first.conflicts), (0, 1));
+    remember(&mut dedup, 1, 0, 0, &first.keys);
+    let again = judge(&dedup, 8, &[1, 1], &[11, 10]);
+    assert_eq!((again.deduplicated, again.conflicts), (2, 0));
+}
+
+#[test]
+fn what_the_log_could_not_take_is_new_again() {
+    let (_folder, mut dedup) = small(Window { age_nanos: 100, decisions: 1 });
+    let first = judge(&dedup, 7, &[1], &[10]);
+    remember(&mut dedup, 5, 0, 1, &first.keys);
+    dedup.forget_from(5);
+    assert_eq!(judge(&dedup, 7, &[1], &[10]).deduplicated, 0);
+    assert_eq!((dedup.len(), dedup.oldest_lsn()), (0, None));
+}
+
+#[test]
+fn a_request_is_remembered_until_both_its_age_and_its_decisions_have_passed() {
+    let (_folder, mut dedup) = small(Window { age_nanos: 100, decisions: 2 });
+    for lsn in 0..3_u64 {
+        remember(&mut dedup, lsn, 0, 1, &[(u128::from(lsn), 0)]);
+    }
+    dedup.advance(100);
+    assert_eq!(dedup.oldest_lsn(), Some(0), "still young");
+    dedup.advance(101);
+    assert_eq!(dedup.oldest_lsn(), Some(1), "two decisions stay whatever their age");
+}
+
+#[test]
+fn a_flood_makes_neither_the_filter_larger_nor_the_window_shorter() {
+    let folder = tempfile::tempdir().unwrap();
+    let window = Window { age_nanos: 1_000_000, decisions: 0 };
+    let mut dedup = Dedup::sized(window, &folder.path().join("dedup"), 16, 65_536).unwrap();
+    let per_request = 20;
+    // Forty times as many generations as there are bits.
+    let requests = 20_u128 * 8 * u128::from(filter::GENERATIONS);
+    let keys_of = |request: u128| -> Vec<u128> { (0..per_request).map(|at| request * per_request + at).collect() };
+    for request in 0..requests {
+        let keys = keys_of(request);
+        let judgement = judge(&dedup, request, &keys, &vec![3; keys.len()]);
+        assert_eq!(judgement.deduplicated, 0, "request {request} never came before");
+        remember(&mut dedup, u64::try_from(request).unwrap(), i64::try_from(request).unwrap(), 1, &judgement.keys);
+        dedup.settle().unwrap();
+    }
+    assert_eq!(dedup.filter_bytes(), 4 * 65_536);
+    assert_eq!(dedup.len(), usize::try_from(requests * (per_request + 1)).unwrap());
+    for request in (0..requests).step_by(97) {
+        let keys = keys_of(request);
+        assert_eq!(judge(&dedup, u128::MAX - request, &keys, &vec![3; keys.len()]).deduplicated, 20);
+    }
+    dedup.advance(2_000_000);
+    assert_eq!((dedup.len(), dedup.oldest_lsn(), dedup.disk_bytes()), (0, None, 0));
+    assert_eq!(std::fs::read_dir(folder.path().join("dedup")).unwrap().count(), 0, "no file stays behind");
+}
+
+#[test]
+fn keys_that_cannot_be_moved_to_disk_stay_in_memory_up_to_a_bound_and_then_requests_are_refused() {
+    let (folder, mut dedup) = small(WINDOW);
+    std::fs::remove_dir_all(folder.path().join("dedup")).unwrap();
+    let mut lsn = 0;
+    let refused = loop {
+        let keys: Vec<u128> = (0..10).map(|at| u128::from(lsn) * 10 + at).collect();
+        match dedup.judge(Signal::Logs, u128::from(lsn), &keys, &[0; 10]) {
+            Ok(judgement) => remember(&mut dedup, lsn, 0, 0, &judgement.keys),
+            Err(error) => break error,
+        }
+        assert!(dedup.settle().is_err() || dedup.len() < 16);
+        lsn += 1;
+        assert!(lsn < 100, "the bound is never reached");
+    };
+    assert!(refused.to_string().contains("cannot be moved"));
+    std::fs::create_dir_all(folder.path().join("dedup")).unwrap();
+    dedup.settle().unwrap();
+    assert_eq!(dedup.judge(Signal::Logs, 1_000, &[5], &[0]).unwrap().deduplicated, 1);
+}
+
+/// What the property test does to a window.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request of records: key and content each.
+    Request(Vec<(u8, u8)>),
+    /// The log could not take the last request.
+    Refused(Vec<(u8, u8)>),
+    /// So much time passes.
+    Pass(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let records = || proptest::collection::vec((any::<u8>(), 0..3_u8), 0..12);
+    let step = prop_oneof![
+        6 => records().prop_map(Step::Request),
+        1 => records().prop_map(Step::Refused),
+        2 => (0..40_u8).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn inside_the_window_each_content_of_each_key_is_new_once(steps in steps()) {
+        let (_folder, mut dedup) = small(WINDOW);
+        // When each content of each key was last taken in as new.
+        let mut model: HashMap<(u8, u8), i64> = HashMap::new();
+        let (mut now, mut lsn) = (0_i64, 0_u64);
+        for step in steps {
+            let (records, durable) = match step {
+                Step::Pass(nanos) => {
+                    now += i64::from(nanos);
+                    dedup.advance(now);
+                    continue;
+                }
+                Step::Request(records) => (records, true),
+                Step::Refused(records) => (records, false),
+            };
+            lsn += 1;
+            let keys: Vec<u128> = records.iter().map(|(key, _)| u128::from(*key)).collect();
+            let contents: Vec<u64> = records.iter().map(|(_, content)| u64::from(*content)).collect();
+            let judgement = judge(&dedup, u128::from(lsn), &keys, &contents);
+            for (at, record) in records.iter().enumerate() {
+                let is_new = judgement.fresh.as_ref().is_none_or(|fresh| fresh.value(at));
+                match model.get(record) {
+                    Some(since) if now - since <= WINDOW.age_nanos => prop_assert!(!is_new, "{:?} is counted twice", record),
+                    None => prop_assert!(is_new, "{:?} never came and is dropped", record),
+                    Some(_) => {}
+                }
+            }
+            remember(&mut dedup, lsn, now, 0, &judgement.keys);
+            if durable {
+                let new: HashSet<(u8, u8)> = records
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| judgement.fresh.as_ref().is_none_or(|fresh| fresh.value(*at)))
+                    .map(|(_, record)| *record)
+                    .collect();
+                model.extend(new.into_iter().map(|record| (record, now)));
+                dedup.settle().unwrap();
+            } else {
+                dedup.forget_from(lsn);
+            }
+        }
+    }
+}
