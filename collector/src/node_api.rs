@@ -241,6 +241,13 @@ fn exposition(core: &Core) -> String {
     gauge(&mut text, "hot_bytes", "Bytes of rows in memory", &figures.hot_bytes);
     gauge(&mut text, "rollup_cells", "Open cells", &figures.cells);
     gauge(&mut text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
+    gauge(&mut text, "unknown_weights_total", "Units kept whose weight is not known", &figures.unknown_weights);
+    gauge(
+        &mut text,
+        "verdicts_forgotten_early_total",
+        "Verdicts forgotten before their window ended",
+        &figures.verdicts_forgotten_early,
+    );
     gauge(&mut text, "sealed_files", "Sealed files", &figures.files);
     gauge(&mut text, "watermark_unix_nanos", "Commit time up to which everything is visible", &watermark);
     let open = ledger.iter().filter(|line| !line.counts.closes()).count();

@@ -122,7 +122,8 @@ fn span_key(trace_id: &[u8], span_id: &[u8]) -> SpanKey {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mark {
     pub(crate) reason: KeepReason,
-    pub(crate) threshold: Threshold,
+    /// None where the weight is not known.
+    pub(crate) threshold: Option<Threshold>,
 }
 
 /// The rows that have a mark, with what the marks say in their columns.
@@ -130,11 +131,11 @@ pub(crate) fn marked(batch: &RecordBatch, marks: &[Option<Mark>]) -> Result<Reco
     let mask: BooleanArray = marks.iter().map(|mark| Some(mark.is_some())).collect();
     let kept = filtered(batch, &mask)?;
     let marks: Vec<Mark> = marks.iter().flatten().copied().collect();
-    let weights: Float64Array = marks.iter().map(|mark| Some(mark.threshold.adjusted_count())).collect();
+    let weights: Float64Array = marks.iter().map(|mark| mark.threshold.map(Threshold::adjusted_count)).collect();
     let reasons = StringArray::from_iter_values(marks.iter().map(|mark| mark.reason.as_str()));
     let mut columns: Vec<(&str, ArrayRef)> =
         vec![("adjusted_count", Arc::new(weights)), ("keep_reason", Arc::new(reasons))];
-    if marks.iter().any(|mark| mark.threshold != Threshold::ALL) {
+    if marks.iter().any(|mark| mark.threshold.is_some_and(|threshold| threshold != Threshold::ALL)) {
         columns.push(("trace_state", states(texts(&kept, "trace_state"), &marks)));
     }
     with_columns(kept, &columns)
@@ -146,8 +147,8 @@ fn states(old: &StringArray, marks: &[Mark]) -> ArrayRef {
         .iter()
         .enumerate()
         .map(|(row, mark)| match (text(old, row), mark.threshold) {
-            (old, Threshold::ALL) => old.map(str::to_owned),
-            (old, threshold) => Some(with_threshold(old, threshold)),
+            (old, None | Some(Threshold::ALL)) => old.map(str::to_owned),
+            (old, Some(threshold)) => Some(with_threshold(old, threshold)),
         })
         .collect();
     Arc::new(states)

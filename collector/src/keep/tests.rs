@@ -1,11 +1,14 @@
 //! What is kept, by whom it is decided, and that the weights of what is kept are right (I-4).
 
+use arrow::array::Array as _;
 use lariat_schema::tables::Table;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::columns::{doubles, text, texts};
 use crate::fixtures::{SECOND, START, batch, decision, span};
+
+mod statistics;
 
 struct Store {
     keeper: Keeper,
@@ -27,7 +30,13 @@ impl Store {
         self.lsn += 1;
         self.now += 1;
         let batch = batch(Table::Spans, rows);
-        let arrival = Arrival { lsn: self.lsn, steady_nanos: self.now, trusted: true, batch: &batch, wanted: true };
+        let arrival = Arrival {
+            lsn: self.lsn,
+            at: Moment { commit_unix_nanos: self.now, jumped_nanos: 0 },
+            trusted: true,
+            batch: &batch,
+            wanted: true,
+        };
         let outcome = self.keeper.take(arrival).unwrap();
         self.absorb(outcome);
     }
@@ -58,24 +67,6 @@ fn trace(n: u128) -> u128 {
 }
 
 const NOTHING: SamplingPolicy = SamplingPolicy { rate: 0.0, slow_ms: 1_000, kept_whole_per_second: 100 };
-
-#[test]
-fn the_weights_of_what_is_kept_sum_to_what_came() {
-    const CALLS: u32 = 20_000;
-    for rate in [0.01, 0.05, 0.2] {
-        let mut store = Store::new(SamplingPolicy::with_rate(rate));
-        for chunk in 0..CALLS / 500 {
-            let rows: Vec<Value> = (0..500).map(|n| decision(trace(u128::from(chunk * 500 + n)), json!({}))).collect();
-            store.send(&rows);
-        }
-        let calls = f64::from(CALLS);
-        // Four standard deviations of a binomial count: a right sampler fails once in 16,000 runs, and the ids are fixed.
-        let allowed = 4.0 * (calls * (1.0 - rate) / rate).sqrt();
-        let weight = store.weight();
-        assert!((weight - calls).abs() < allowed, "rate {rate}: weight {weight}, allowed {allowed}");
-        assert!(store.reasons().iter().all(|reason| reason == "rate"));
-    }
-}
 
 #[test]
 fn what_must_be_kept_is_kept_whole_with_its_attempts() {
@@ -142,11 +133,58 @@ fn a_child_whose_root_never_comes_is_decided_alone_after_thirty_seconds() {
 #[test]
 fn a_trusted_threshold_is_honoured_and_written_back() {
     let mut store = Store::new(SamplingPolicy::with_rate(1.0));
-    store.send(&[decision(7, json!({"trace_state": "ot=th:c"}))]);
+    store.send(&[decision(7, json!({"trace_state": "ot=th:c;rv:d0000000000000"}))]);
     assert_eq!(store.reasons(), ["upstream"]);
     assert!((store.weight() - 4.0).abs() < 1e-9);
     let state = text(texts(&store.kept[0], "trace_state"), 0).map(str::to_owned);
-    assert_eq!(state.as_deref(), Some("ot=th:c"));
+    assert_eq!(state.as_deref(), Some("ot=th:c;rv:d0000000000000"));
+}
+
+#[test]
+fn a_threshold_that_contradicts_its_record_makes_the_weight_unknown_and_never_one() {
+    for state in ["ot=th:c;rv:10000000000000", "ot=th:xyz", "ot=th:;rv:ffffffffffffff"] {
+        let mut store = Store::new(SamplingPolicy::with_rate(1.0));
+        store.send(&[decision(7, json!({"trace_state": state})), span(7, 2, Some(1), json!({}))]);
+        assert_eq!(store.reasons(), ["upstream", "upstream"], "{state}");
+        let unknown: usize = store.kept.iter().map(|batch| doubles(batch, "adjusted_count").null_count()).sum();
+        assert_eq!((unknown, store.keeper.unknown_weights()), (2, 1), "{state}");
+    }
+}
+
+#[test]
+fn an_orphan_honours_its_senders_threshold_and_its_errors_have_a_budget() {
+    let mut store = Store::new(SamplingPolicy { rate: 0.0, slow_ms: 1_000, kept_whole_per_second: 3 });
+    let rows: Vec<Value> = (0..10)
+        .map(|n| {
+            let state = "ot=th:8;rv:90000000000000";
+            span(n, 3, Some(2), json!({"profile": "public", "status": "error", "trace_state": state}))
+        })
+        .collect();
+    store.send(&rows);
+    let outcome = store.keeper.expire(store.now + WAIT_NANOS).unwrap();
+    store.absorb(outcome);
+    assert_eq!((store.reasons(), store.sampled_out), (vec!["orphan".to_owned(); 3], 7));
+    assert!((store.weight() - 6.0).abs() < 1e-9, "each stands for two");
+}
+
+#[test]
+fn a_child_that_comes_after_the_verdict_is_forgotten_is_decided_alone() {
+    let mut store = Store::new(NOTHING);
+    store.send(&[decision(1, json!({"result": "error"}))]);
+    store.now += 121 * SECOND;
+    store.send(&[span(1, 2, Some(1), json!({"profile": "public"}))]);
+    assert_eq!((store.reasons().len(), store.waiting), (1, 1));
+    let outcome = store.keeper.expire(store.now + WAIT_NANOS).unwrap();
+    store.absorb(outcome);
+    assert_eq!((store.reasons().len(), store.sampled_out, store.waiting), (1, 1, 0));
+}
+
+#[test]
+fn children_that_are_slow_or_fail_do_not_change_the_verdict_of_their_root() {
+    let mut store = Store::new(NOTHING);
+    store.send(&[decision(1, json!({}))]);
+    store.send(&[span(1, 2, Some(1), json!({"status": "error", "duration_ns": 9 * SECOND}))]);
+    assert_eq!((store.reasons().len(), store.sampled_out), (0, 2));
 }
 
 #[test]

@@ -62,6 +62,17 @@ pub(crate) fn random_bits(trace_id: &[u8]) -> u64 {
 pub(crate) struct Incoming {
     pub(crate) threshold: Option<Threshold>,
     pub(crate) random: Option<u64>,
+    /// There is a threshold, and it cannot be read.
+    pub(crate) is_unreadable: bool,
+}
+
+/// By which threshold a trusted sender kept a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upstream {
+    /// By this one; a sender that names none kept everything.
+    Known(Threshold),
+    /// What it says cannot be, so what its record stands for is not known.
+    Unknown,
 }
 
 impl Incoming {
@@ -69,12 +80,23 @@ impl Incoming {
         let mut incoming = Self::default();
         for (key, value) in ot_fields(trace_state) {
             match key {
-                "th" => incoming.threshold = Threshold::parse(value),
+                "th" => {
+                    incoming.threshold = Threshold::parse(value);
+                    incoming.is_unreadable = incoming.threshold.is_none();
+                }
                 "rv" => incoming.random = hexadecimal(value, DIGITS..=DIGITS),
                 _ => {}
             }
         }
         incoming
+    }
+
+    /// The sender's threshold, if it would have kept a record with these random bits.
+    pub(crate) fn upstream(self, random: u64) -> Upstream {
+        match self.threshold.unwrap_or(Threshold::ALL) {
+            threshold if !self.is_unreadable && threshold.keeps(random) => Upstream::Known(threshold),
+            _ => Upstream::Unknown,
+        }
     }
 }
 

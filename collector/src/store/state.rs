@@ -401,6 +401,8 @@ impl State {
             hot_age_nanos: self.hot_since.map(|since| self.last_commit_unix_nanos.saturating_sub(since)),
             cells: self.rollup.len(),
             waiting: self.keeper.waiting(),
+            unknown_weights: self.keeper.unknown_weights(),
+            verdicts_forgotten_early: self.keeper.forgotten_early(),
             files: self.files.values().map(Vec::len).sum(),
         }
     }
@@ -425,6 +427,8 @@ pub(crate) struct Figures {
     pub(crate) hot_age_nanos: Option<i64>,
     pub(crate) cells: usize,
     pub(crate) waiting: usize,
+    pub(crate) unknown_weights: u64,
+    pub(crate) verdicts_forgotten_early: u64,
     pub(crate) files: usize,
 }
 

@@ -87,8 +87,13 @@ fn deviation(calls: &[Call], value: &dyn Fn(&Call) -> f64) -> f64 {
     for call in calls {
         traces.entry(call.trace).or_default().push(call);
     }
-    let pairs = traces.values().flat_map(|calls| calls.iter().flat_map(move |one| calls.iter().map(move |other| (*one, *other))));
-    pairs.map(|(one, other)| value(one) * value(other) * (1.0 / one.probability.max(other.probability) - 1.0)).sum::<f64>().sqrt()
+    let pairs = traces
+        .values()
+        .flat_map(|calls| calls.iter().flat_map(move |one| calls.iter().map(move |other| (*one, *other))));
+    pairs
+        .map(|(one, other)| value(one) * value(other) * (1.0 / one.probability.max(other.probability) - 1.0))
+        .sum::<f64>()
+        .sqrt()
 }
 
 fn assert_unbiased(what: &str, store: &Store, calls: &[Call]) {
@@ -99,7 +104,10 @@ fn assert_unbiased(what: &str, store: &Store, calls: &[Call]) {
     let of_mean = sum(&|_| 1.0);
     let within = |name: &str, found: f64, truth: f64, deviation: f64| {
         let off = (found - truth).abs();
-        assert!(off <= CONFIDENCE * deviation + 1e-6 * truth.abs().max(1.0), "{what}: {name} is {found}, {truth} is true, one deviation is {deviation}");
+        assert!(
+            off <= CONFIDENCE * deviation + 1e-6 * truth.abs().max(1.0),
+            "{what}: {name} is {found}, {truth} is true, one deviation is {deviation}"
+        );
     };
     within("the count", count, of_mean, deviation(calls, &|_| 1.0));
     within("the sum", millis, sum(&|call| f64::from(call.millis)), deviation(calls, &|call| f64::from(call.millis)));
@@ -152,7 +160,9 @@ fn counts_sums_and_ratios_are_unbiased_at_every_rate_whenever_children_come() {
             .iter()
             .flat_map(|batch| {
                 let (traces, spans) = (ids(batch, "trace_id"), ids(batch, "span_id"));
-                (0..batch.num_rows()).map(|row| hex::encode([traces.value(row), spans.value(row)].concat())).collect::<Vec<_>>()
+                (0..batch.num_rows())
+                    .map(|row| hex::encode([traces.value(row), spans.value(row)].concat()))
+                    .collect::<Vec<_>>()
             })
             .collect();
         assert!(!children.is_empty() && children.keys().all(|root| kept.contains(root)));
@@ -198,7 +208,8 @@ fn an_outage_in_which_all_fails_is_estimated_from_its_budget_and_its_sample() {
             let mut rows = Vec::new();
             for at in 0..500 {
                 let probability = if at < budget { 1.0 } else { rate };
-                let call = Call { trace: draws.trace(), index: 0, millis: 5 + draws.below(900), is_error: true, probability };
+                let call =
+                    Call { trace: draws.trace(), index: 0, millis: 5 + draws.below(900), is_error: true, probability };
                 rows.push(root(&call, None));
                 calls.push(call);
             }
@@ -218,7 +229,13 @@ fn a_rate_that_changes_at_run_time_weighs_each_record_by_the_rate_that_it_was_dr
         let rate = [0.01, 0.2, 0.05][round % 3];
         store.keeper.set_policies(Policies::default().with("public", SamplingPolicy::with_rate(rate)));
         let fresh: Vec<Call> = (0..200)
-            .map(|_| Call { trace: draws.trace(), index: 0, millis: 5 + draws.below(200), is_error: false, probability: rate })
+            .map(|_| Call {
+                trace: draws.trace(),
+                index: 0,
+                millis: 5 + draws.below(200),
+                is_error: false,
+                probability: rate,
+            })
             .collect();
         store.send(&fresh.iter().map(|call| root(call, None)).collect::<Vec<_>>());
         calls.extend(fresh);
