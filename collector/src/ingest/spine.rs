@@ -173,7 +173,17 @@ impl Spine {
         // Only wakes the thread; a full queue does it as well.
         let _ = self.sender.try_send(Message::Stop);
         self.join();
+        self.assert_balanced();
         self.core.directory.release();
+    }
+
+    /// I-1 at every end: in a debug build it must hold, in a release it is a gauge of `/metrics`.
+    fn assert_balanced(&self) {
+        if cfg!(debug_assertions) && !std::thread::panicking() {
+            let open: Vec<_> =
+                self.core.state.lock().ledger().into_iter().filter(|line| !line.counts.closes()).collect();
+            debug_assert!(open.is_empty(), "I-1 is broken: {open:?}");
+        }
     }
 
     fn join(&self) {

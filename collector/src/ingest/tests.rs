@@ -119,6 +119,46 @@ async fn a_clean_end_seals_everything_and_the_next_start_reads_it_once() {
     assert_eq!(rows(&spine.core.snapshot(Table::Spans).batches), 0);
 }
 
+/// Every row of the rollups, without the moments of their commits.
+fn cells(spine: &Spine) -> Vec<String> {
+    let mut cells = Vec::new();
+    for batch in visible(&*spine.core, Table::Rollups) {
+        let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        let rows: Vec<serde_json::Map<String, serde_json::Value>> =
+            serde_json::from_slice(&writer.into_inner()).unwrap();
+        cells.extend(rows.into_iter().map(|mut row| {
+            row.remove("observed_time");
+            serde_json::Value::Object(row).to_string()
+        }));
+    }
+    cells.sort();
+    cells
+}
+
+#[tokio::test]
+async fn a_replay_gives_exactly_the_cells_and_the_ledger_of_before() {
+    let place = Place::with_rate(0.2);
+    let spine = place.open();
+    for n in 0..60_u64 {
+        let fields = json!({"method": format!("m{}", n % 7), "account_id": format!("a{}", n % 3), "billable_units": 0.1,
+            "duration_ns": 1_000_000 * n, "result": if n % 5 == 0 { "error" } else { "success" }});
+        spine.ingest(spans(&[decision(u128::from(n) + 1, fields)])).await.unwrap();
+        place.advance(SECOND);
+        if n == 30 {
+            spine.core.seal(false).unwrap();
+        }
+    }
+    let (before, ledger) = (cells(&spine), spine.core.state.lock().ledger());
+    assert!(before.len() > 60, "{} cells", before.len());
+    spine.kill();
+    drop(spine);
+    let spine = place.open();
+    assert_eq!(cells(&spine), before);
+    assert_eq!(spine.core.state.lock().ledger(), ledger);
+}
+
 /// A disk that refuses the n-th write or sync and every one after it, until it is told to recover.
 struct FullDisk {
     file: Box<dyn SegmentFile>,

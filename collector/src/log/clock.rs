@@ -104,6 +104,7 @@ mod tests {
     fn clock() -> CommitClock {
         let mut clock = CommitClock::resume(Moment { commit_unix_nanos: NOW, jumped_nanos: 0 });
         clock.next(Reading { unix_nanos: NOW, elapsed_nanos: 0 });
+        clock.last = Moment { commit_unix_nanos: NOW, jumped_nanos: 0 };
         clock
     }
 

@@ -95,6 +95,8 @@ pub(crate) enum BadEntry {
     Length(usize),
     #[error("entry {lsn} was refused: the next segment begins with its number")]
     Refused { lsn: u64 },
+    #[error("entry {lsn} stands after entry {last}")]
+    Order { lsn: u64, last: u64 },
     #[error("its version is {found}, this program reads {OLDEST_VERSION} to {VERSION}")]
     Version { found: u8 },
     #[error("its header: {0}")]

@@ -88,6 +88,8 @@ pub(crate) fn read(
                 schemas = Schemas::unpack(&entry)?;
             } else if next.is_some_and(|next| entry.header.lsn >= next) {
                 return Err(BadEntry::Refused { lsn: entry.header.lsn });
+            } else if segment.last_lsn > 0 && entry.header.lsn != segment.last_lsn.saturating_add(1) {
+                return Err(BadEntry::Order { lsn: entry.header.lsn, last: segment.last_lsn });
             }
             Ok((entry, length))
         }) {

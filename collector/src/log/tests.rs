@@ -1,6 +1,7 @@
 //! Damage to the log: what can be read is, what cannot is never lost without a word.
 
 use lariat_schema::tables::Table;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -139,4 +140,124 @@ fn only_segments_that_are_spent_are_deleted_and_only_from_the_oldest_on() {
     let closed = log.closed();
     assert_eq!(delete_spent(&closed, &|segment| segment.last_lsn != 3), 2);
     assert_eq!(found(folder.path()).0, [3, 4]);
+}
+
+/// A disk that writes, but neither syncs nor cuts while it is told not to.
+struct Stubborn(Box<dyn SegmentFile>, Arc<std::sync::atomic::AtomicBool>);
+
+impl Stubborn {
+    fn allowed(&self) -> io::Result<()> {
+        if self.1.load(std::sync::atomic::Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl SegmentFile for Stubborn {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.allowed()?;
+        self.0.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.allowed()?;
+        self.0.truncate(length)
+    }
+}
+
+#[test]
+fn a_group_that_can_be_neither_synced_nor_cut_off_is_gone_after_a_restart() {
+    for entries_after in [0, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let state = Arc::clone(&broken);
+        let create = move |path: &Path| {
+            Ok(Box::new(Stubborn(segment::create_on_disk(path)?, Arc::clone(&state))) as Box<dyn SegmentFile>)
+        };
+        let (mut log, _) = Log::open(folder.path(), Box::new(create), &mut |_, _| {}).unwrap();
+        for lsn in 1..=2 {
+            let (frame, last) = entry(lsn);
+            log.append(&frame, lsn, last, &InForce::default()).unwrap();
+        }
+        broken.store(true, std::sync::atomic::Ordering::SeqCst);
+        let (frame, last) = entry(3);
+        assert!(log.append(&frame, 3, last, &InForce::default()).is_err());
+        broken.store(false, std::sync::atomic::Ordering::SeqCst);
+        for lsn in 3..3 + entries_after {
+            let (frame, last) = entry(lsn);
+            log.append(&frame, lsn, last, &InForce::default()).unwrap();
+        }
+        let refused = crate::columns::count(frame.len());
+        let expected = Damage { torn_bytes: refused, set_aside: Vec::new() };
+        assert_eq!(found(folder.path()), ((1..3 + entries_after).collect(), expected));
+        assert_eq!(found(folder.path()), ((1..3 + entries_after).collect(), Damage::default()), "once is enough");
+    }
+}
+
+/// Damage to the bytes of a segment.
+#[derive(Debug, Clone)]
+enum Damaging {
+    Flip(usize, u8),
+    Cut(usize),
+    Insert(usize, Vec<u8>),
+    Repeat(usize, usize),
+}
+
+fn damaging() -> impl Strategy<Value = Damaging> {
+    prop_oneof![
+        (any::<usize>(), 1..=255_u8).prop_map(|(at, bits)| Damaging::Flip(at, bits)),
+        any::<usize>().prop_map(Damaging::Cut),
+        (any::<usize>(), proptest::collection::vec(any::<u8>(), 1..40))
+            .prop_map(|(at, bytes)| Damaging::Insert(at, bytes)),
+        (any::<usize>(), any::<usize>()).prop_map(|(from, to)| Damaging::Repeat(from, to)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_done_to_a_segment_its_entries_are_read_in_order_or_not_at_all_and_the_next_start_finds_it_whole(
+        damages in proptest::collection::vec(damaging(), 0..4), next in proptest::option::of(1..6_u64)
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 3);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for damage in damages {
+            let length = bytes.len().max(1);
+            match damage {
+                Damaging::Flip(at, bits) => bytes.get_mut(at % length).into_iter().for_each(|byte| *byte ^= bits),
+                Damaging::Cut(at) => bytes.truncate(at % length),
+                Damaging::Insert(at, more) => {
+                    let at = (at % length).min(bytes.len());
+                    bytes.splice(at..at, more);
+                }
+                Damaging::Repeat(from, to) => {
+                    let (from, to) = ((from % length).min(bytes.len()), (to % length).min(bytes.len()));
+                    let copy = bytes[from.min(to)..from.max(to)].to_vec();
+                    bytes.extend(copy);
+                }
+            }
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        if let Some(next) = next {
+            std::fs::write(folder.path().join(format!("{:020}.log", next + 1)), b"").unwrap();
+        }
+        let (lsns, _) = found(folder.path());
+        prop_assert!(lsns.iter().zip(1..).all(|(lsn, expected)| *lsn == expected), "{:?}", lsns);
+        prop_assert!(next.is_none_or(|next| lsns.iter().all(|lsn| *lsn <= next)));
+        prop_assert_eq!(found(folder.path()), (lsns, Damage::default()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_entry_and_no_panic(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(entry::read(&payload).is_err());
+        // With a checksum that is right, so that what stands behind it is read too.
+        let mut framed = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+        framed.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        framed.extend_from_slice(&payload);
+        prop_assert!(entry::read(&framed).is_err());
+    }
 }

@@ -164,8 +164,10 @@ impl State {
             Ok(outcome) => self.absorb(outcome, shown),
             Err(error) => {
                 tracing::error!(%error, lsn = header.lsn, "cannot decide what to keep of a request: its spans are dropped");
-                let dropped = Counts { dropped: signed(count(batch.num_rows())), ..Counts::default() };
-                self.ledger.add(header.lsn, LedgerKey::new(Signal::Traces, None, None), dropped);
+                for (owner, rows) in Owners::of(Signal::Traces, batch).runs() {
+                    let dropped = Counts { dropped: signed(count(rows.len())), ..Counts::default() };
+                    self.ledger.add(header.lsn, owner, dropped);
+                }
             }
         }
     }
