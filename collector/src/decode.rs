@@ -43,6 +43,8 @@ mod lists;
 
 mod arrays;
 
+pub(crate) use json::protobuf_of as protobuf_of_json;
+
 #[cfg(test)]
 mod tests;
 

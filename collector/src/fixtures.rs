@@ -201,6 +201,14 @@ pub(crate) fn read(path: &Path) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
+/// Rows as JSON objects without what is null: maps as objects, ids in hexadecimal.
+pub(crate) fn as_json(batch: &RecordBatch) -> Vec<Value> {
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
+    serde_json::from_slice(&writer.into_inner()).unwrap()
+}
+
 pub(crate) fn rows(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }

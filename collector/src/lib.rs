@@ -4,6 +4,8 @@
 
 pub mod receive;
 
+pub mod forward;
+
 pub mod decode;
 
 mod columns;

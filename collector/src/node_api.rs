@@ -2,7 +2,8 @@
 //! have the cluster token; and the worker that queries read it through.
 //!
 //! One port for HTTP and gRPC, because a node should be reachable through one hole in a firewall. Without a token only
-//! loopback may be bound.
+//! loopback may be bound. The token is asked for in front of everything but what is listed as open, so that a new route, and a
+//! path that is none, are closed without anybody's doing.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -27,7 +28,9 @@ mod serve;
 
 pub(crate) use serve::Server;
 
+use crate::forward;
 use crate::live::{RECENT, gap};
+use crate::receive;
 use crate::store::ReadStore;
 use crate::store::core::Core;
 
@@ -49,10 +52,18 @@ impl Token {
     }
 }
 
+/// What is counted in a collector, for `/metrics` and `/v1/info`.
+#[derive(Clone)]
+pub(crate) struct Figures {
+    pub(crate) core: Arc<Core>,
+    pub(crate) received: Arc<receive::Counters>,
+    pub(crate) forwarded: Option<Arc<forward::Counters>>,
+}
+
 /// What the handlers need.
 #[derive(Clone)]
 struct Node {
-    core: Arc<Core>,
+    figures: Figures,
     has_proxy: bool,
     started_unix_nanos: i64,
     closing: CancellationToken,
@@ -87,17 +98,16 @@ pub enum NodeApiError {
 }
 
 impl NodeApi {
-    pub(crate) async fn new(core: Arc<Core>, has_proxy: bool, token: Option<Arc<str>>) -> Self {
+    pub(crate) async fn new(figures: Figures, has_proxy: bool, token: Option<Arc<str>>) -> Self {
         let closing = CancellationToken::new();
         let token = Token(token);
-        let started_unix_nanos = core.now();
-        let node = Node { core, has_proxy, started_unix_nanos, closing: closing.clone() };
+        let started_unix_nanos = figures.core.now();
+        let node = Node { figures, has_proxy, started_unix_nanos, closing: closing.clone() };
         let closed = Router::new()
             .route("/v1/info", get(info))
             .route("/v1/live", get(live))
             .route("/metrics", get(metrics))
-            .with_state(node)
-            .layer(middleware::from_fn_with_state(token.clone(), authorize));
+            .with_state(node);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let open = Router::new().route("/health", get(ok)).route("/ready", get(ok));
@@ -105,7 +115,7 @@ impl NodeApi {
         Self { router: open.merge(closed).merge(grpc), closing, token }
     }
 
-    /// Adds routes that guard themselves, such as the worker's.
+    /// Adds routes, such as the worker's.
     pub(crate) fn with_routes(mut self, routes: Router) -> Self {
         self.router = self.router.merge(routes);
         self
@@ -116,11 +126,20 @@ impl NodeApi {
         if self.token.0.is_none() && !address.ip().is_loopback() {
             return Err(NodeApiError::Open { address });
         }
-        Server::start(self.router, address, self.closing).await.map_err(|source| NodeApiError::Bind { address, source })
+        let router = self.router.layer(middleware::from_fn_with_state(self.token, authorize));
+        Server::start(router, address, self.closing).await.map_err(|source| NodeApiError::Bind { address, source })
     }
 }
 
+/// What everybody may ask: paths, and the service of gRPC's health checks.
+const OPEN: [&str; 2] = ["/health", "/ready"];
+const OPEN_SERVICE: &str = "/grpc.health.v1.Health/";
+
 async fn authorize(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || path.starts_with(OPEN_SERVICE) {
+        return next.run(request).await;
+    }
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if token.admits(given) {
         return next.run(request).await;
@@ -136,7 +155,7 @@ async fn ok() -> &'static str {
 }
 
 async fn info(State(node): State<Node>) -> axum::Json<NodeInfo> {
-    let core = &node.core;
+    let core = &node.figures.core;
     axum::Json(NodeInfo {
         identity: core.identity.clone(),
         store_id: core.store_id(),
@@ -146,6 +165,7 @@ async fn info(State(node): State<Node>) -> axum::Json<NodeInfo> {
         watermark_unix_nanos: core.watermark_unix_nanos(),
         has_proxy: node.has_proxy,
         ranges: core.ranges(),
+        forward: node.figures.forwarded.as_ref().map(|counters| counters.info(core.now())),
     })
 }
 
@@ -157,7 +177,7 @@ struct LiveQuery {
 }
 
 async fn live(State(node): State<Node>, Query(query): Query<LiveQuery>) -> Response {
-    let (recent, events) = node.core.live.subscribe(query.recent.min(RECENT));
+    let (recent, events) = node.figures.core.live.subscribe(query.recent.min(RECENT));
     let first = futures::stream::iter(recent.into_iter().map(|event| Ok(line(&event))));
     let rest = futures::stream::unfold((events, node.closing), |(mut events, closing)| async move {
         let event = tokio::select! {
@@ -183,7 +203,13 @@ fn line(event: &LiveEvent) -> String {
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], exposition(&node.core)).into_response()
+    let Figures { core, received, forwarded } = &node.figures;
+    let mut text = exposition(core);
+    received.expose(&mut text);
+    if let Some(forwarded) = forwarded {
+        forwarded.expose(core.now(), &mut text);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// The counters in Prometheus' text format.

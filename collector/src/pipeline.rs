@@ -14,13 +14,14 @@ pub use config::Config;
 
 use crate::decode::{BadMapping, Mapping};
 use crate::dedup::Window;
+use crate::forward::{Forward, ForwardError};
 use crate::ingest::spine::{Spine, SpineSettings};
 use crate::ingest::{Ingest, OpenError};
 use crate::keep::Policies;
 use crate::log::segment::create_on_disk;
 pub use crate::node_api::NodeApiError;
-use crate::node_api::{NodeApi, Server};
-use crate::receive::{self, Receiver};
+use crate::node_api::{Figures, NodeApi, Server};
+use crate::receive::{self, Beside, Receiver};
 use crate::store::core::{Core, system_clock};
 use crate::store::upload::keep_uploading;
 use crate::store::{BucketError, ReadStore};
@@ -54,6 +55,9 @@ pub enum StartError {
     /// Its mapping file is wrong.
     #[error(transparent)]
     Mapping(#[from] BadMapping),
+    /// What is received cannot be sent on.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// The receivers cannot listen.
     #[error(transparent)]
     Receive(#[from] receive::StartError),
@@ -82,6 +86,7 @@ pub struct Addresses {
 /// A collector at work.
 pub struct Collector {
     spine: Arc<Spine>,
+    forward: Option<Forward>,
     receiver: Receiver,
     node_api: Server,
     uploads: Uploads,
@@ -128,16 +133,45 @@ pub async fn start(settings: Settings) -> Result<Collector, StartError> {
         store: config.store()?,
     };
     let spine = Arc::new(tokio::task::spawn_blocking(move || Spine::open(spine_settings)).await??);
+    let forward = match config.forward.clone() {
+        Some(settings) => Some(Forward::start(settings, &spine.core.directory.root).await?),
+        None => None,
+    };
+    match listen(&config, mapping, &spine, forward.as_ref(), has_proxy, token).await {
+        Ok((node_api, receiver)) => {
+            let uploads = Uploads::start(&spine.core);
+            Ok(Collector { spine, forward, receiver, node_api, uploads })
+        }
+        Err(error) => {
+            if let Some(forward) = forward {
+                forward.kill();
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn listen(
+    config: &Config,
+    mapping: Option<Arc<Mapping>>,
+    spine: &Arc<Spine>,
+    forward: Option<&Forward>,
+    has_proxy: bool,
+    token: Option<Arc<str>>,
+) -> Result<(Server, Receiver), StartError> {
     let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
     let queries = worker::routes(store, spine.core.identity.clone(), has_proxy, token.clone())?;
-    let api = NodeApi::new(Arc::clone(&spine.core), has_proxy, token.clone()).await.with_routes(queries);
+    let beside = Beside { token, counters: Arc::default(), forwarder: forward.map(Forward::forwarder) };
+    let figures = Figures {
+        core: Arc::clone(&spine.core),
+        received: Arc::clone(&beside.counters),
+        forwarded: forward.map(Forward::counters),
+    };
+    let api = NodeApi::new(figures, has_proxy, beside.token.clone()).await.with_routes(queries);
     let node_api = api.listen(config.node_api).await?;
-    let ingest = Arc::clone(&spine) as Arc<dyn Ingest>;
-    match receive::start(config.receive(mapping), ingest, token).await {
-        Ok(receiver) => {
-            let uploads = Uploads::start(&spine.core);
-            Ok(Collector { spine, receiver, node_api, uploads })
-        }
+    let ingest = Arc::clone(spine) as Arc<dyn Ingest>;
+    match receive::start_beside(config.receive(mapping), ingest, beside).await {
+        Ok(receiver) => Ok((node_api, receiver)),
         Err(error) => {
             node_api.kill();
             Err(error.into())
@@ -189,9 +223,10 @@ impl Collector {
         self.receiver.counters()
     }
 
-    /// Stops receiving, commits what was taken in, seals what is hot, and ends; what does not fit into `deadline` stays in the log.
+    /// Stops receiving, commits what was taken in, seals what is hot and sends on what waits for that, and ends; what does
+    /// not fit into `deadline` stays in the log and in the queue.
     pub async fn shutdown(self, deadline: Duration) {
-        let Self { spine, receiver, node_api, uploads } = self;
+        let Self { spine, forward, receiver, node_api, uploads } = self;
         drop(uploads);
         let ends = tokio::time::Instant::now() + deadline;
         // Half of the time at most: what was acknowledged must still reach the disk in order.
@@ -199,21 +234,34 @@ impl Collector {
             tracing::warn!("senders were cut off with requests under way: they will send them again");
         }
         let closing = tokio::task::spawn_blocking(move || spine.close());
-        match tokio::time::timeout_at(ends, closing).await {
+        let sending_on = async {
+            if let Some(forward) = forward {
+                forward.shutdown(left(ends)).await;
+            }
+        };
+        match tokio::join!(tokio::time::timeout_at(ends, closing), sending_on).0 {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::error!(%error, "cannot seal at the end: the rows stay in the log"),
             Ok(Err(error)) => tracing::error!(%error, "the store did not close"),
             Err(_) => tracing::warn!("the store was still sealing at the deadline: the rest stays in the log"),
         }
-        node_api.shutdown(ends.saturating_duration_since(tokio::time::Instant::now())).await;
+        node_api.shutdown(left(ends)).await;
     }
 
     /// Ends at once, as a crash would: no seal, no farewell. Everything acknowledged is in the log.
     pub fn kill(self) {
         self.receiver.kill();
         self.node_api.kill();
+        // While the directory is still ours.
+        if let Some(forward) = self.forward {
+            forward.kill();
+        }
         self.spine.kill();
     }
+}
+
+fn left(ends: tokio::time::Instant) -> Duration {
+    ends.saturating_duration_since(tokio::time::Instant::now())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::decode::Mapping;
+use crate::forward::Forwarder;
 use crate::ingest::Ingest;
 
 mod body;
@@ -34,6 +35,9 @@ mod tests;
 pub use counters::{Counters, Counts};
 use intake::Intake;
 use listen::{Ending, Protocol, Shared};
+#[cfg(test)]
+pub(crate) use refusal::{AnyMessage, DurationMessage};
+pub(crate) use refusal::{RetryInfo, RpcStatus};
 
 /// The body of an answer.
 type ResponseBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -120,13 +124,33 @@ pub struct Receiver {
 /// # Errors
 /// An address cannot be bound, or the limits contradict each other.
 pub async fn start(config: Config, ingest: Arc<dyn Ingest>, token: Option<Arc<str>>) -> Result<Receiver, StartError> {
+    start_beside(config, ingest, Beside { token, ..Beside::default() }).await
+}
+
+/// What a receiver shares with the rest of its collector.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// What a sender from beyond loopback has to present.
+    pub(crate) token: Option<Arc<str>>,
+    /// Where it counts.
+    pub(crate) counters: Arc<Counters>,
+    /// Where accepted requests go on to.
+    pub(crate) forwarder: Option<Forwarder>,
+}
+
+/// The same as [`start`], with all that a whole collector has.
+pub(crate) async fn start_beside(
+    config: Config,
+    ingest: Arc<dyn Ingest>,
+    beside: Beside,
+) -> Result<Receiver, StartError> {
     let Config { otlp_grpc, otlp_http, max_request_bytes, in_flight_bytes, max_connections, mapping } = config;
     if in_flight_bytes / 2 < max_request_bytes {
         return Err(StartError::Limits { in_flight_bytes, max_request_bytes });
     }
     let (grpc, grpc_address) = bind("OTLP over gRPC", "otlp_grpc", otlp_grpc).await?;
     let (http, http_address) = bind("OTLP over HTTP", "otlp_http", otlp_http).await?;
-    let intake = Arc::new(Intake::new(ingest, token, max_request_bytes, in_flight_bytes).with_mapping(mapping));
+    let intake = Arc::new(Intake::new(ingest, beside, max_request_bytes, in_flight_bytes).with_mapping(mapping));
     let ending = Ending::default();
     let connections = Arc::new(Semaphore::new(max_connections));
     let shared = Shared { intake: Arc::clone(&intake), connections, ending: ending.clone() };

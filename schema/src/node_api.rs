@@ -39,6 +39,28 @@ pub struct NodeInfo {
     pub has_proxy: bool,
     /// What each table holds.
     pub ranges: Vec<TableRange>,
+    /// What is sent on to another OTLP endpoint; none where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<ForwardInfo>,
+}
+
+/// What a node sends on of what it received, since its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardInfo {
+    /// Requests that the other side took.
+    pub delivered_requests: u64,
+    /// Requests that were given up: refused for good, or out of room.
+    pub dropped_requests: u64,
+    /// Records that the other side rejected out of delivered requests.
+    pub rejected_records: u64,
+    /// Requests that wait or are under way.
+    pub waiting_requests: u64,
+    /// Bytes of the queue on the disk.
+    pub waiting_bytes: u64,
+    /// Age of the oldest request under way, nanoseconds.
+    pub lag_nanos: i64,
+    /// Whether the other side takes nothing at the moment.
+    pub failing: bool,
 }
 
 /// What a table of a store holds.

@@ -1,10 +1,14 @@
 //! Reads a JSON request and gives its records to the same sinks as protobuf.
 //!
 //! The request messages are declared here again, with every field optional: OTLP's JSON may leave out an empty list,
-//! which the generated types refuse. Where the direct reading fails, members that are `null` are removed and the body is read once
-//! more, since protobuf's JSON takes null for absent and the generated types do not; senders that
-//! write none, which is nearly all, never pay for it.
+//! which the generated types refuse. Where the direct reading fails, the body is read once more without members that are
+//! `null`, which protobuf's JSON takes for absent, and without members of values that OTLP does not know yet, which it
+//! ignores: the generated types refuse both. Senders that write neither, which is nearly all, never pay for it.
 
+use lariat_schema::vocabulary::Signal;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
@@ -13,7 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Sink;
 use super::logs::Logs;
@@ -77,6 +81,24 @@ pub(super) fn logs(body: &[u8], sink: &mut Logs) -> Result<(), String> {
     Ok(())
 }
 
+/// The same request as protobuf; the same bytes for the same body.
+pub(crate) fn protobuf_of(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
+    Ok(match signal {
+        Signal::Traces => {
+            let TracesRequest { resource_spans } = read(body)?;
+            ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+        }
+        Signal::Metrics => {
+            let MetricsRequest { resource_metrics } = read(body)?;
+            ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
+        }
+        Signal::Logs => {
+            let LogsRequest { resource_logs } = read(body)?;
+            ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+        }
+    })
+}
+
 fn begin<'a, S: Sink<'a>>(sink: &mut S, resource: Option<&Resource>) {
     match resource {
         Some(resource) => sink.resource(resource),
@@ -106,29 +128,45 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("it is no JSON object".to_owned());
     }
-    match serde_json::from_slice(body) {
-        Ok(request) => Ok(request),
-        Err(error) if error.is_data() => {
-            let mut value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            if !remove_nulls(&mut value) {
-                return Err(error.to_string());
-            }
-            serde_json::from_value(value).map_err(|_| error.to_string())
+    serde_json::from_slice(body).or_else(|error| {
+        let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return Err(error.to_string()) };
+        if !remove_unread(&mut value, false) {
+            return Err(error.to_string());
         }
-        Err(error) => Err(error.to_string()),
-    }
+        serde_json::from_value(value).map_err(|_| error.to_string())
+    })
 }
 
-/// Removes every member that is null, and tells whether there was one. Depth is bounded by the parser.
-fn remove_nulls(value: &mut Value) -> bool {
+/// The members of an `AnyValue`.
+const ANY_VALUE: [&str; 7] =
+    ["stringValue", "boolValue", "intValue", "doubleValue", "arrayValue", "kvlistValue", "bytesValue"];
+
+/// Removes every member that is null, and from what is an `AnyValue` those that are unknown; tells whether there was
+/// one. Depth is bounded by the parser.
+fn remove_unread(value: &mut Value, is_any_value: bool) -> bool {
     match value {
         Value::Object(members) => {
             let before = members.len();
-            members.retain(|_, member| !member.is_null());
+            members.retain(|name, member| !member.is_null() && (!is_any_value || ANY_VALUE.contains(&name.as_str())));
             let removed = members.len() < before;
-            members.values_mut().fold(removed, |found, member| remove_nulls(member) | found)
+            members.iter_mut().fold(removed, |found, (name, member)| {
+                let of_list = match member {
+                    Value::Object(list) if name == "arrayValue" => remove_of_list(list),
+                    _ => false,
+                };
+                let is_any_value = matches!(name.as_str(), "value" | "body");
+                remove_unread(member, is_any_value) | of_list | found
+            })
         }
-        Value::Array(items) => items.iter_mut().fold(false, |found, item| remove_nulls(item) | found),
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| remove_unread(item, false) | found),
+        _ => false,
+    }
+}
+
+/// The same of the values of an `ArrayValue`.
+fn remove_of_list(list: &mut Map<String, Value>) -> bool {
+    match list.get_mut("values") {
+        Some(Value::Array(items)) => items.iter_mut().fold(false, |found, item| remove_unread(item, true) | found),
         _ => false,
     }
 }

@@ -9,6 +9,7 @@ use lariat_schema::duration_text;
 use serde::Deserialize;
 
 use crate::decode::Mapping;
+use crate::forward;
 use crate::receive;
 use crate::store::bucket::Bucket;
 use crate::store::maintain::StoreSettings;
@@ -61,6 +62,8 @@ pub struct Config {
     pub disk_budget: Option<u64>,
     /// Where final files are uploaded; none: nowhere.
     pub bucket: Option<BucketConfig>,
+    /// Where received requests go on to; nowhere by default.
+    pub forward: Option<forward::Config>,
 }
 
 impl Default for Config {
@@ -80,6 +83,7 @@ impl Default for Config {
             retention: Retention::default(),
             disk_budget: None,
             bucket: None,
+            forward: None,
         }
     }
 }

@@ -130,6 +130,38 @@ async fn a_node_tells_of_itself_from_its_start_on() {
 }
 
 #[tokio::test]
+async fn every_route_but_health_is_closed_to_whoever_lacks_the_token() {
+    let root = tempfile::tempdir().unwrap();
+    let node = collector(root.path(), Some("secret-token")).await;
+    let at = node.addresses().node_api;
+    let worker = "/worker.WorkerService/ExecuteTask";
+    for path in
+        ["/v1/info", "/v1/live", "/metrics", "/v1/pin", "/v1/release", worker, "/", "/v1/unheard-of", "/health/x"]
+    {
+        for body in [None, Some("{}".to_owned())] {
+            for wrong in
+                [None, Some(""), Some("wrong"), Some("secret-toke"), Some("secret-token2"), Some("Secret-token")]
+            {
+                assert_eq!(call(at, path, wrong, body.clone()).await.0, 401, "{path} {wrong:?}");
+            }
+        }
+    }
+    for path in ["/v1/info", "/metrics"] {
+        assert_eq!(call(at, path, Some("secret-token"), None).await.0, 200, "{path}");
+    }
+    assert_eq!(call(at, "/v1/unheard-of", Some("secret-token"), None).await.0, 404);
+    for open in ["/health", "/ready"] {
+        assert_eq!(call(at, open, None, None).await.0, 200);
+    }
+    let channel = tonic::transport::Channel::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
+    let serving = health.check(request).await.unwrap().into_inner().status;
+    assert_eq!(serving, i32::from(tonic_health::pb::health_check_response::ServingStatus::Serving));
+    node.kill();
+}
+
+#[tokio::test]
 async fn without_a_token_only_loopback_may_be_bound() {
     let root = tempfile::tempdir().unwrap();
     let free = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -1,5 +1,6 @@
 //! What the receiver did, for the ledger and for `/metrics`. Numbers only grow.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lariat_schema::vocabulary::Signal;
@@ -58,6 +59,32 @@ impl Counters {
             rejected_log_records: read(&self.rejected[2]),
             malformed: read(&self.malformed),
             malformed_selections: read(&self.malformed_selections),
+        }
+    }
+
+    /// The counts in Prometheus' text format.
+    pub(crate) fn expose(&self, text: &mut String) {
+        let counts = self.counts();
+        for (name, help, value) in [
+            ("acknowledged_requests_total", "Requests acknowledged", counts.requests),
+            ("acknowledged_bytes_total", "Bytes of acknowledged requests, uncompressed", counts.bytes),
+            ("refused_requests_total", "Requests not taken in, whatever the reason", counts.refused_requests),
+            ("refused_bytes_total", "Bytes read of refused requests, as they came", counts.refused_bytes),
+            ("malformed_requests_total", "Requests whose bytes were no OTLP", counts.malformed),
+            ("refused_connections_total", "Connections closed since there were too many", counts.refused_connections),
+            ("rejected_spans_total", "Spans rejected out of acknowledged requests", counts.rejected_spans),
+            ("rejected_points_total", "Points rejected out of acknowledged requests", counts.rejected_points),
+            (
+                "rejected_log_records_total",
+                "Log records rejected out of acknowledged requests",
+                counts.rejected_log_records,
+            ),
+            ("malformed_selections_total", "Decision events kept as plain events", counts.malformed_selections),
+        ] {
+            let _ = writeln!(
+                text,
+                "# HELP lariat_receive_{name} {help}\n# TYPE lariat_receive_{name} counter\nlariat_receive_{name} {value}"
+            );
         }
     }
 

@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use lariat_schema::vocabulary::Signal;
 use prost::Message;
 use serde_json::json;
+use tonic::Code;
 
 use super::ResponseBody;
 use super::body::{Compression, Reader};
 use super::grpc::response_message;
 use super::intake::{Intake, READ_DEADLINE, Receipt, Sent};
-use super::refusal::{Refusal, retry_after_seconds};
+use super::refusal::{Refusal, RpcStatus, retry_after_seconds};
 use super::trust::admit;
 use crate::decode::{Encoding, Form};
 
@@ -30,13 +31,14 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         "/v1/logs" => Signal::Logs,
         _ => {
             intake.counters.refused(0, false);
-            let hint = "OTLP over HTTP is posted to /v1/traces, /v1/metrics or /v1/logs\n";
-            return plain(StatusCode::NOT_FOUND, hint);
+            let hint = "OTLP over HTTP is posted to /v1/traces, /v1/metrics or /v1/logs";
+            return no_request(StatusCode::NOT_FOUND, Code::Unimplemented, hint, request.headers());
         }
     };
     if request.method() != Method::POST {
         intake.counters.refused(0, false);
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST\n");
+        let hint = "OTLP is sent with POST";
+        let mut response = no_request(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, hint, request.headers());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
@@ -140,8 +142,17 @@ fn answer(status: StatusCode, encoding: Encoding, body: Bytes) -> Response<Respo
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::new(Full::from(text)));
+/// What is not even a request: a status in the encoding of whoever speaks one, text for people.
+fn no_request(status: StatusCode, code: Code, text: &'static str, headers: &HeaderMap) -> Response<ResponseBody> {
+    if let Ok(encoding) = encoding(headers) {
+        let rpc = RpcStatus { code: i32::from(code), message: text.to_owned(), details: Vec::new() };
+        let body = match encoding {
+            Encoding::Protobuf => rpc.encode_to_vec(),
+            Encoding::Json => json!({"code": rpc.code, "message": text}).to_string().into_bytes(),
+        };
+        return answer(status, encoding, Bytes::from(body));
+    }
+    let mut response = Response::new(ResponseBody::new(Full::from(format!("{text}\n"))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -1,4 +1,5 @@
-//! What happens to a request's bytes whatever they came over: decompress, decode, hand over, wait until it is durable.
+//! What happens to a request's bytes whatever they came over: decompress, decode, hand over, wait until it is durable,
+//! and until it is queued to be sent on where that is wanted.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,12 +7,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::Beside;
 use super::body::{Compression, decompress};
 use super::budget::{Budget, Reservation};
 use super::counters::Counters;
 use super::refusal::{RETRY_SOON, Refusal};
 use crate::columns::bytes_of;
 use crate::decode::{Decoding, Form, Mapping, decode_mapped};
+use crate::forward::{Coding, Forwarder, Request};
 use crate::ingest::Ingest;
 
 /// Above this many bytes a body is decoded off the threads that serve connections: decoding takes about a
@@ -38,6 +41,7 @@ pub(super) struct Intake {
     decoders: Arc<Semaphore>,
     ingest: Arc<dyn Ingest>,
     mapping: Option<Arc<Mapping>>,
+    forwarder: Option<Forwarder>,
 }
 
 /// A request's bytes as they were sent, all read.
@@ -59,19 +63,20 @@ pub(super) struct Receipt {
 impl Intake {
     pub(super) fn new(
         ingest: Arc<dyn Ingest>,
-        token: Option<Arc<str>>,
+        Beside { token, counters, forwarder }: Beside,
         max_request_bytes: usize,
         in_flight_bytes: usize,
     ) -> Self {
         Self {
             token,
-            counters: Arc::default(),
+            counters,
             max_request_bytes,
             budget: Budget::new(in_flight_bytes),
             in_progress: Arc::new(Semaphore::new(REQUESTS_IN_PROGRESS)),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             ingest,
             mapping: None,
+            forwarder,
         }
     }
 
@@ -95,18 +100,41 @@ impl Intake {
 
     /// Takes a request in. Returns once its records are durable.
     pub(super) async fn take(&self, sent: Sent) -> Result<Receipt, Refusal> {
+        let onward = self.onward(&sent);
         let (decoding, mut reservation) = self.decode(sent).await?;
         let Decoding { decoded, malformed_selections } = decoding;
-        reservation.become_bytes(bytes_of(&decoded.batch));
+        let held = onward.as_ref().map_or(0, |(_, request)| request.body.len());
+        reservation.become_bytes(bytes_of(&decoded.batch) + held);
         let receipt = Receipt { rejected: decoded.rejected, message: decoded.reason.clone() };
         let (signal, body_bytes) = (decoded.signal, decoded.body_bytes);
         if decoded.batch.num_rows() > 0 || decoded.rejected > 0 {
             self.ingest.ingest(decoded).await?;
+            // After the log and before the answer: what is acknowledged is in both, what is refused in neither.
+            if let Some((forwarder, request)) = onward {
+                forwarder.queue(request).await;
+            }
         }
         self.counters.acknowledged(body_bytes);
         self.counters.rejected(signal, receipt.rejected);
         self.counters.malformed_selections(malformed_selections);
         Ok(receipt)
+    }
+
+    /// The request as it is to be sent on.
+    fn onward(&self, sent: &Sent) -> Option<(&Forwarder, Request)> {
+        let forwarder = self.forwarder.as_ref().filter(|forwarder| forwarder.wants(sent.form.signal))?;
+        let request = Request {
+            signal: sent.form.signal,
+            encoding: sent.form.encoding,
+            coding: match sent.compression {
+                Compression::Identity => Coding::Identity,
+                Compression::Gzip => Coding::Gzip,
+                Compression::Zstd => Coding::Zstd,
+            },
+            received_unix_nanos: now_unix_nanos(),
+            body: sent.bytes.clone(),
+        };
+        Some((forwarder, request))
     }
 
     async fn decode(&self, sent: Sent) -> Result<(Decoding, Reservation), Refusal> {

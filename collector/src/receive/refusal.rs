@@ -132,38 +132,38 @@ const RETRY_INFO_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// `google.rpc.Status`. Source: googleapis, google/rpc/status.proto.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RpcStatus {
+pub(crate) struct RpcStatus {
     #[prost(int32, tag = "1")]
-    pub(super) code: i32,
+    pub(crate) code: i32,
     #[prost(string, tag = "2")]
-    pub(super) message: String,
+    pub(crate) message: String,
     #[prost(message, repeated, tag = "3")]
-    pub(super) details: Vec<AnyMessage>,
+    pub(crate) details: Vec<AnyMessage>,
 }
 
 /// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct AnyMessage {
+pub(crate) struct AnyMessage {
     #[prost(string, tag = "1")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 /// `google.rpc.RetryInfo`. Source: googleapis, google/rpc/error_details.proto.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RetryInfo {
+pub(crate) struct RetryInfo {
     #[prost(message, optional, tag = "1")]
-    pub(super) retry_delay: Option<DurationMessage>,
+    pub(crate) retry_delay: Option<DurationMessage>,
 }
 
 /// `google.protobuf.Duration`.
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct DurationMessage {
+pub(crate) struct DurationMessage {
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 fn retry_info(after: Duration) -> AnyMessage {

@@ -21,7 +21,9 @@ use crate::ingest::{Committed, Refused};
 
 mod conformance;
 mod ending;
+mod json;
 mod over_http;
+mod windows;
 
 /// Collects what it is given, or refuses as told.
 #[derive(Default)]

@@ -64,10 +64,7 @@ pub fn routes(
     let threads = Arc::new(Threads::start("lariat-worker", WORKER_THREADS)?);
     let bucket = store.bucket();
     let book = Arc::new(PinBook::new(store, identity, has_proxy));
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_limit(WORKER_MEMORY_BYTES, 1.0)
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-        .build_arc()?;
+    let runtime = limited(WORKER_MEMORY_BYTES)?;
     register_bucket(&runtime, bucket)?;
     let codec = StoreScanCodec::for_node(Arc::clone(&book));
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
@@ -112,6 +109,14 @@ pub(crate) fn register_bucket(
     Ok(())
 }
 
+/// Where plans execute: in so much memory and without a disk.
+fn limited(bytes: usize) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    RuntimeEnvBuilder::new()
+        .with_memory_limit(bytes, 1.0)
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()
+}
+
 /// Runs a request of the worker protocol, and with it everything that it spawns, on the worker's own threads.
 async fn on_worker_threads(State(threads): State<Arc<Threads>>, request: Request, next: Next) -> Response {
     match threads.handle().spawn(next.run(request)).await {
@@ -154,4 +159,47 @@ async fn pin(Extension(book): Extension<Arc<PinBook>>, Json(request): Json<PinRe
 
 async fn release(Extension(book): Extension<Arc<PinBook>>, Json(request): Json<ReleaseRequest>) -> Response {
     Json(book.release(request.query_id).unwrap_or_default()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+    use http_body_util::BodyExt;
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{Place, decision, kept, spans};
+    use crate::ingest::Ingest as _;
+
+    #[tokio::test]
+    async fn a_greedy_query_is_refused_by_its_pool_and_receiving_goes_on() {
+        let place = Place::new();
+        let spine = place.open();
+        let context = SessionContext::new_with_config_rt(SessionConfig::new(), limited(1 << 20).unwrap());
+        let greedy = context
+            .sql("SELECT v, count(*) FROM (SELECT md5(CAST(value AS text)) AS v FROM generate_series(1, 200000)) GROUP BY v")
+            .await
+            .unwrap();
+        let query = tokio::spawn(greedy.collect());
+        for trace in 1..=50 {
+            spine.ingest(spans(&[decision(trace, json!({}))])).await.unwrap();
+        }
+        let error = query.await.unwrap().unwrap_err();
+        assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
+        assert_eq!(kept(&*spine.core).len(), 50);
+    }
+
+    #[tokio::test]
+    async fn what_the_worker_is_asked_for_runs_on_threads_of_its_own() {
+        let name = || async { std::thread::current().name().unwrap_or_default().to_owned() };
+        let threads = Arc::new(Threads::start("lariat-worker", 1).unwrap());
+        let router =
+            Router::new().route("/", get(name)).layer(middleware::from_fn_with_state(threads, on_worker_threads));
+        let service = TowerToHyperService::new(router);
+        let answer = hyper::service::Service::call(&service, Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "lariat-worker");
+    }
 }

@@ -218,5 +218,6 @@ fn info(reply: &PinReply, node: &Known) -> NodeInfo {
         watermark_unix_nanos: reply.watermark_unix_nanos,
         has_proxy: reply.has_proxy,
         ranges: reply.ranges.clone(),
+        forward: node.info.as_ref().and_then(|info| info.forward.clone()),
     }
 }

@@ -213,7 +213,7 @@ async fn the_cut_stays_before_rows_that_only_the_node_has() {
     let mut place = Place::new();
     let (spine, line, bucket) = with_a_final_file(&mut place).await;
     spine.ingest(spans(&[decision(50, json!({}))])).await.unwrap();
-    let hot = place.now.load(Ordering::SeqCst);
+    let hot = START + place.elapsed.load(Ordering::SeqCst);
     spine.core.seal(false).unwrap();
     let mut uploader = Uploader::new(Arc::clone(&spine.core), bucket);
     upload_all(&mut uploader).await;

@@ -246,5 +246,6 @@ fn info(identity: &NodeIdentity, store: &SmallStore) -> NodeInfo {
         watermark_unix_nanos: now_unix_nanos(),
         has_proxy: false,
         ranges: store.ranges(),
+        forward: None,
     }
 }
