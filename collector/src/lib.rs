@@ -22,6 +22,10 @@ mod ledger;
 
 mod rollup;
 
+mod call_metrics;
+
+mod span_metrics;
+
 pub mod keep;
 
 pub mod store;

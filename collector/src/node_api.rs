@@ -28,6 +28,7 @@ mod serve;
 
 pub(crate) use serve::Server;
 
+use crate::call_metrics::escape;
 use crate::forward;
 use crate::live::{RECENT, gap};
 use crate::receive;
@@ -206,6 +207,9 @@ async fn metrics(State(node): State<Node>) -> Response {
     let Figures { core, received, forwarded } = &node.figures;
     let mut text = exposition(core);
     received.expose(&mut text);
+    // Written after the state is free again.
+    let calls = core.state.lock().call_metrics();
+    calls.expose(&mut text);
     if let Some(forwarded) = forwarded {
         forwarded.expose(core.now(), &mut text);
     }
@@ -219,6 +223,7 @@ fn exposition(core: &Core) -> String {
         let state = core.state.lock();
         (state.figures(), state.ledger(), state.watermark_unix_nanos)
     };
+    let (span_series, span_unpaired) = core.state.lock().span_metrics.figures();
     let segments = core.closed.lock().len() + 1;
     let counts = [
         ("requests_total", &counters.requests, "Requests committed"),
@@ -266,6 +271,13 @@ fn exposition(core: &Core) -> String {
     gauge(&mut text, "hot_rows", "Rows in memory", &figures.hot_rows);
     gauge(&mut text, "hot_bytes", "Bytes of rows in memory", &figures.hot_bytes);
     gauge(&mut text, "rollup_cells", "Open cells", &figures.cells);
+    gauge(&mut text, "span_metric_series", "Series of the metrics of spans", &span_series);
+    gauge(
+        &mut text,
+        "span_metric_unpaired_total",
+        "Ends of calls that found no room to wait for the other",
+        &span_unpaired,
+    );
     gauge(&mut text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
     gauge(&mut text, "unknown_weights_total", "Units kept whose weight is not known", &figures.unknown_weights);
     gauge(
@@ -309,8 +321,4 @@ fn gauge(text: &mut String, name: &str, help: &str, value: &dyn std::fmt::Displa
         text,
         "# HELP lariat_collector_{name} {help}\n# TYPE lariat_collector_{name} {kind}\nlariat_collector_{name} {value}"
     );
-}
-
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

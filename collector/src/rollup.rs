@@ -13,12 +13,13 @@ mod cell;
 mod decisions;
 pub(crate) mod rows;
 
-use cell::{CHAIN, Cell, CellKey, Key, METHOD};
+use cell::{CHAIN, Cell, CellKey, ERROR_CATEGORY, Key, METHOD, PROVIDER_ID, STRATEGY, TRANSPORT};
 use decisions::Decisions;
 
 use crate::hashed::HashedMap;
 
-/// Open cells beyond which methods are counted together; half as many more, and chains are too.
+/// Open cells beyond which methods are counted together; half as many more, and chains are too; as many more,
+/// and so are providers, transports, strategies and error categories.
 pub(crate) const MAX_CELLS: usize = 10_000;
 
 /// The open cells, by the hash of what each is about: most rows meet a cell that is open, and need no key of their own.
@@ -87,6 +88,12 @@ impl Rollup {
             hash = key.hash(&mut self.scratch);
             if self.cells.len() >= self.max_cells + self.max_cells / 2 && !self.cells.contains_key(&hash) {
                 overflow(&mut key.dimensions[CHAIN]);
+                hash = key.hash(&mut self.scratch);
+            }
+            if self.cells.len() >= self.max_cells * 2 && !self.cells.contains_key(&hash) {
+                for dimension in [PROVIDER_ID, TRANSPORT, STRATEGY, ERROR_CATEGORY] {
+                    overflow(&mut key.dimensions[dimension]);
+                }
                 hash = key.hash(&mut self.scratch);
             }
         }

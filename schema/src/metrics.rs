@@ -5,6 +5,8 @@
 pub enum Instrument {
     /// An exponential histogram.
     ExponentialHistogram,
+    /// Counts by explicit bounds.
+    Histogram,
     /// A monotonic sum.
     Counter,
     /// A last value.
@@ -43,6 +45,13 @@ metrics! {
     RETRIES = "lariat.retries", Counter, "{attempt}", "Attempts made after another one failed, by profile, chain, provider and transport.";
     HEDGES = "lariat.hedges", Counter, "{call}", "Calls that waited long enough for a hedge, by what became of it.";
     RECORDER_DROPPED = "lariat.recorder.dropped", Counter, "{decision}", "Decisions that the recorder refused or dropped, by reason.";
+    SPAN_CALLS = "traces_spanmetrics_calls", Counter, "", "Spans received, sampled or not, by service, span name, kind and status.";
+    SPAN_LATENCY = "traces_spanmetrics_latency", Histogram, "", "Their durations in seconds.";
+    SPAN_SIZE = "traces_spanmetrics_size", Counter, "", "Bytes of their names and attributes, and 64 for the rest of each.";
+    GRAPH_REQUESTS = "traces_service_graph_request", Counter, "", "Calls between two services, by client, server and connection type.";
+    GRAPH_FAILED = "traces_service_graph_request_failed", Counter, "", "Those that either end called failed.";
+    GRAPH_SERVER_SECONDS = "traces_service_graph_request_server_seconds", Histogram, "s", "Their durations as servers saw them; none of a server that sends no spans.";
+    GRAPH_CLIENT_SECONDS = "traces_service_graph_request_client_seconds", Histogram, "s", "Their durations as clients saw them; none of a client that sends no spans.";
 }
 
 /// Boundaries of the classic histogram derived from a duration histogram, in seconds.

@@ -88,3 +88,27 @@ async fn the_prometheus_api_answers_grafanas_first_questions() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_series_of_grafanas_service_graph_are_there_and_name_who_calls_whom() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = Lariat::demo(dir.path(), &["--rps", "60"]).await;
+    let base = format!("{}/prometheus/api/v1", demo.url("query").await);
+    // As the plugin asks them, and the label that each series must have.
+    for (query, label) in [
+        ("sum by (client, server, connection_type) (rate(traces_service_graph_request_total{client=\"user\"}[1m]))", "server"),
+        ("group by (client, connection_type, server) (traces_service_graph_request_server_seconds_sum)", "client"),
+        ("histogram_quantile(.9, sum(rate(traces_spanmetrics_latency_bucket{span_kind=\"SPAN_KIND_SERVER\"}[1m])) by (le, span_name))", "span_name"),
+        ("topk(5, sum(rate(traces_spanmetrics_calls_total{status_code!=\"STATUS_CODE_ERROR\"}[1m])) by (service))", "service"),
+        ("sum by (span_name) (rate(traces_spanmetrics_size_total[1m])) > 0", "span_name"),
+    ] {
+        let url = reqwest::Url::parse_with_params(&format!("{base}/query"), [("query", query)]).unwrap();
+        eventually(query, async || {
+            let (status, answer) = get_json(url.as_str()).await;
+            assert_eq!(status, 200, "{answer}");
+            let series = answer["data"]["result"].as_array()?;
+            (!series.is_empty() && series.iter().all(|series| series["metric"][label].is_string())).then_some(())
+        })
+        .await;
+    }
+}

@@ -32,6 +32,7 @@ use crate::log::entry::{self, BadEntry, Packer};
 use crate::log::{Entry, Header, InForce, Log, Moment, Received};
 use crate::node_status::{self, Facts};
 use crate::rollup::rows::moments;
+use crate::span_metrics;
 use crate::store::ReadStore;
 use crate::store::core::Core;
 use crate::store::state::Owners;
@@ -72,6 +73,7 @@ pub(crate) struct Committer {
     pub(crate) killed: Arc<AtomicBool>,
     pub(crate) times: CommitClock,
     pub(crate) next_status: i64,
+    pub(crate) next_span_metrics: i64,
 }
 
 /// A request as it will stand in the log.
@@ -103,6 +105,8 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => false,
             };
             if stop {
+                // Nothing is counted after this, so that the next start has nothing to count again.
+                self.commit_span_metrics(self.core.now());
                 break;
             }
             self.tick();
@@ -129,6 +133,10 @@ impl Committer {
             let interval = signed(node_status::INTERVAL_SECONDS) * NANOS_PER_SECOND;
             self.next_status = now.commit_unix_nanos.saturating_add(interval);
             self.commit_status(now.commit_unix_nanos);
+        }
+        if now.commit_unix_nanos >= self.next_span_metrics {
+            self.next_span_metrics = now.commit_unix_nanos.saturating_add(span_metrics::INTERVAL_NANOS);
+            self.commit_span_metrics(now.commit_unix_nanos);
         }
         self.publish();
     }
@@ -298,10 +306,25 @@ impl Committer {
         let mut frames = Vec::new();
         match row
             .map_err(BadEntry::from)
-            .and_then(|row| status_entry(&mut self.packer, row, (lsn, moment), &mut frames))
+            .and_then(|row| own_entry(&mut self.packer, Table::NodeStatus, row, (lsn, moment), &mut frames))
         {
             Ok(prepared) => self.write(&frames, vec![(prepared, 0)]),
             Err(error) => tracing::error!(%error, "cannot make the node's status"),
+        }
+    }
+
+    fn commit_span_metrics(&mut self, now: i64) {
+        let (lsn, moment) = (self.next_lsn(), self.next_moment());
+        let rows = self.core.state.lock().span_metrics.rows(now, &self.core.identity);
+        let mut frames = Vec::new();
+        let prepared = match rows {
+            Ok(None) => return,
+            Ok(Some(rows)) => own_entry(&mut self.packer, Table::Metrics, rows, (lsn, moment), &mut frames),
+            Err(error) => Err(error.into()),
+        };
+        match prepared {
+            Ok(prepared) => self.write(&frames, vec![(prepared, 0)]),
+            Err(error) => tracing::error!(%error, "cannot make the metrics of spans"),
         }
     }
 }
@@ -322,8 +345,10 @@ fn gather(first: Job, receiver: &Receiver<Message>) -> (Vec<Job>, bool) {
     (jobs, false)
 }
 
-fn status_entry(
+/// An entry of the node's own rows, which nobody sent and no ledger counts.
+fn own_entry(
     packer: &mut Packer,
+    table: Table,
     row: RecordBatch,
     (lsn, moment): (u64, Moment),
     frames: &mut Vec<u8>,
@@ -335,7 +360,7 @@ fn status_entry(
         lsn,
         commit_unix_nanos: moment.commit_unix_nanos,
         jumped_nanos: moment.jumped_nanos,
-        table: Some(Table::NodeStatus),
+        table: Some(table),
         trusted: true,
         decisions: 0,
         rejected: 0,

@@ -23,6 +23,7 @@ use crate::live::Live;
 use crate::log::clock::CommitClock;
 use crate::log::entry::Packer;
 use crate::log::{CreateSegment, InForce, Log, Schemas};
+use crate::span_metrics;
 use crate::store::core::{Clock, Core, Counters};
 use crate::store::directory::{Directory, DirectoryError};
 use crate::store::maintain::{StoreSettings, keep_maintaining};
@@ -125,6 +126,8 @@ impl Spine {
             killed: Arc::clone(&killed),
             times,
             next_status: i64::MIN,
+            // The first points come an interval after the start, together.
+            next_span_metrics: core.now().saturating_add(span_metrics::INTERVAL_NANOS),
         };
         let committer = std::thread::Builder::new()
             .name("lariat-commit".to_owned())
@@ -355,6 +358,10 @@ fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup
         None
     });
     live.show(&state.apply(header, batch));
+    // What these series count is in the table; what follows in the log is counted from here on.
+    if table == lariat_schema::tables::Table::Metrics && header.is_own() {
+        state.span_metrics.begin_anew();
+    }
 }
 
 /// What a thread in the background does until it is told to stop.

@@ -19,6 +19,7 @@ use crate::store::ReadStore as _;
 mod clocks;
 mod disk;
 mod model;
+mod span_metrics;
 
 fn total(spine: &Spine) -> Counts {
     let mut total = Counts::default();

@@ -74,6 +74,11 @@ impl Header {
     pub(crate) fn moment(&self) -> Moment {
         Moment { commit_unix_nanos: self.commit_unix_nanos, jumped_nanos: self.jumped_nanos }
     }
+
+    /// Whether the rows are the node's own, and nobody sent them.
+    pub(crate) fn is_own(&self) -> bool {
+        self.received.is_empty()
+    }
 }
 
 /// One entry, its rows still packed.

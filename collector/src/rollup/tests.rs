@@ -9,6 +9,8 @@ use super::*;
 use crate::columns::{column, doubles, longs, moments, text, texts};
 use crate::fixtures::{SECOND, START, batch, decision, span};
 
+mod collapse;
+
 fn family(rows: &RecordBatch, family: &str) -> Vec<usize> {
     (0..rows.num_rows()).filter(|row| texts(rows, "family").value(*row) == family).collect()
 }

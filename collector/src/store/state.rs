@@ -19,12 +19,14 @@ use super::gone::GoneBook;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
 use super::write::times_of;
 use super::{SealedFile, Snapshot};
+use crate::call_metrics::CallMetrics;
 use crate::columns::{bytes_of, count, signed, text, texts};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce, Moment};
 use crate::node_status::Sequences;
 use crate::rollup::Rollup;
+use crate::span_metrics::SpanMetrics;
 
 #[derive(Debug, Clone)]
 struct HotBatch {
@@ -71,6 +73,8 @@ pub(crate) struct State {
     rollup: Rollup,
     ledger: Ledger,
     sequences: Sequences,
+    call_metrics: CallMetrics,
+    pub(crate) span_metrics: SpanMetrics,
     cuts: Cuts,
     gone: GoneBook,
     /// Ten seconds of commit time whose cells are open.
@@ -96,6 +100,8 @@ impl State {
             rollup: Rollup::default(),
             ledger: Ledger::resume(&manifest.ledger, manifest.cuts.spans),
             sequences: manifest.sequences.clone(),
+            call_metrics: CallMetrics::default(),
+            span_metrics: SpanMetrics::default(),
             cuts: manifest.cuts,
             gone: manifest.gone.clone(),
             next_lsn: manifest.cuts.others.max(1),
@@ -137,7 +143,9 @@ impl State {
         match table {
             Table::Spans => self.apply_spans(header, &batch, wanted, &mut shown),
             Table::Logs | Table::Metrics => {
-                self.count_stored(header.lsn, table, &batch);
+                if !header.is_own() {
+                    self.count_stored(header.lsn, table, &batch);
+                }
                 if wanted {
                     self.push(table, header.lsn, batch.clone());
                 }
@@ -158,6 +166,7 @@ impl State {
         if header.lsn >= self.cuts.others {
             self.rollup.fold(batch, header.commit_unix_nanos);
         }
+        self.span_metrics.fold(batch, header.commit_unix_nanos);
         self.sequences.take(batch);
         let arrival = Arrival { lsn: header.lsn, at: header.moment(), trusted: header.trusted, batch, wanted };
         match self.keeper.take(arrival) {
@@ -259,6 +268,7 @@ impl State {
         match self.rollup.rows() {
             Ok(Some(rows)) => {
                 self.rollup.clear();
+                self.call_metrics.add(&rows);
                 self.push(Table::Rollups, self.next_lsn - 1, rows);
             }
             Ok(None) => {}
@@ -407,6 +417,17 @@ impl State {
             verdicts_forgotten_early: self.keeper.forgotten_early(),
             files: self.files.values().map(Vec::len).sum(),
         }
+    }
+
+    /// Calls by their dimensions since the start, those of the open cells included.
+    pub(crate) fn call_metrics(&self) -> CallMetrics {
+        let mut metrics = self.call_metrics.clone();
+        match self.rollup.rows() {
+            Ok(Some(open)) => metrics.add(&open),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "cannot make rows of the open cells"),
+        }
+        metrics
     }
 
     /// The ledger's lines.

@@ -217,6 +217,15 @@ mod tests {
             ("disk.total.bytes", "By", Shape::Counter, "disk_bytes_total"),
             ("speed", "m/s", Shape::Gauge, "speed_meters_per_second"),
             ("2xx", "", Shape::Gauge, "_2xx"),
+            ("traces_spanmetrics_calls", "", Shape::Counter, "traces_spanmetrics_calls_total"),
+            ("traces_spanmetrics_latency", "", Shape::Histogram, "traces_spanmetrics_latency"),
+            ("traces_service_graph_request_failed", "", Shape::Counter, "traces_service_graph_request_failed_total"),
+            (
+                "traces_service_graph_request_client_seconds",
+                "s",
+                Shape::Histogram,
+                "traces_service_graph_request_client_seconds",
+            ),
             ("a..b-c", "", Shape::Gauge, "a_b_c"),
         ];
         for (name, unit, shape, wanted) in cases {

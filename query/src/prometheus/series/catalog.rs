@@ -48,6 +48,7 @@ pub(super) fn declared(series: &str) -> Vec<&'static str> {
     let shapes = |instrument: Instrument| -> &'static [Shape] {
         match instrument {
             Instrument::ExponentialHistogram => &[Shape::Exponential],
+            Instrument::Histogram => &[Shape::Histogram],
             Instrument::Counter => &[Shape::Counter],
             Instrument::Gauge => &[Shape::Gauge],
         }
