@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName};
 use lariat_schema::vocabulary::Signal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -47,6 +48,16 @@ use target::{Target, TargetError};
 const FOLDER: &str = "forward";
 /// Requests that wait to be written: as many as the receivers have in progress.
 const WRITE_QUEUE: usize = 1_024;
+/// How often a request is sent on at most: collectors that send to each other, or to themselves, stop there.
+const MAX_HOPS: u8 = 4;
+/// Says how often a request was sent on.
+const HOPS: HeaderName = HeaderName::from_static("x-lariat-hops");
+
+/// How often a request was sent on before it came here.
+pub(crate) fn hops(headers: &HeaderMap) -> u8 {
+    headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
 /// Requests that share one sync.
 const GROUP_REQUESTS: usize = 256;
 
@@ -92,6 +103,15 @@ impl Forwarder {
 
     /// Queues a request. Returns once it is durable there, or known to be dropped, which is counted.
     pub(crate) async fn queue(&self, request: Request) {
+        if request.hops >= MAX_HOPS {
+            if self.counters.looped.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::error!(
+                    hops = request.hops,
+                    "a request went round: `collector.forward.endpoint` leads back here"
+                );
+            }
+            return;
+        }
         let (written, answer) = oneshot::channel();
         match self.sender.try_send(Message::Write(Waiting { request, written })) {
             // Without an answer the thread is gone: this process is being killed.

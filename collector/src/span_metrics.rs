@@ -8,8 +8,6 @@
 //! The fold is a function of the entries of the log, and a replayed entry that holds written series begins the counts
 //! anew: a crash loses nothing and counts nothing twice, it only gives the series a new start.
 
-use std::collections::HashMap;
-
 use arrow::array::{Array, MapArray, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use lariat_schema::node_api::NodeIdentity;
@@ -21,6 +19,7 @@ mod graph;
 mod rows;
 
 use crate::columns::{column, count, ids, longs, text, texts};
+use crate::hashed::HashedMap;
 use graph::{Graph, Half, Side};
 
 /// Nanoseconds between two writings of what has changed.
@@ -84,7 +83,7 @@ struct Spans {
 pub(crate) struct SpanMetrics {
     spans: Vec<Spans>,
     /// Places in `spans` by a hash of whose they are.
-    places: HashMap<u64, Vec<usize>>,
+    places: HashedMap<Vec<usize>>,
     graph: Graph,
     max_series: usize,
     all_written_unix_nanos: i64,
@@ -94,7 +93,7 @@ impl Default for SpanMetrics {
     fn default() -> Self {
         Self {
             spans: Vec::new(),
-            places: HashMap::new(),
+            places: HashedMap::default(),
             graph: Graph::default(),
             max_series: MAX_SERIES,
             all_written_unix_nanos: i64::MIN,
@@ -258,9 +257,10 @@ fn kind(kind: &str) -> &'static str {
     }
 }
 
-fn hash(service: &str, name: &str, kind: &str, status: &str) -> u64 {
+fn hash(service: &str, name: &str, kind: &str, status: &str) -> u128 {
     let seed = count(kind.len() * 32 + status.len());
-    xxh3_64_with_seed(name.as_bytes(), xxh3_64_with_seed(service.as_bytes(), seed))
+    let service = xxh3_64_with_seed(service.as_bytes(), seed);
+    u128::from(service) << 64 | u128::from(xxh3_64_with_seed(name.as_bytes(), service))
 }
 
 impl Columns<'_> {

@@ -96,10 +96,19 @@ async fn the_series_of_grafanas_service_graph_are_there_and_name_who_calls_whom(
     let base = format!("{}/prometheus/api/v1", demo.url("query").await);
     // As the plugin asks them, and the label that each series must have.
     for (query, label) in [
-        ("sum by (client, server, connection_type) (rate(traces_service_graph_request_total{client=\"user\"}[1m]))", "server"),
+        (
+            "sum by (client, server, connection_type) (rate(traces_service_graph_request_total{client=\"user\"}[1m]))",
+            "server",
+        ),
         ("group by (client, connection_type, server) (traces_service_graph_request_server_seconds_sum)", "client"),
-        ("histogram_quantile(.9, sum(rate(traces_spanmetrics_latency_bucket{span_kind=\"SPAN_KIND_SERVER\"}[1m])) by (le, span_name))", "span_name"),
-        ("topk(5, sum(rate(traces_spanmetrics_calls_total{status_code!=\"STATUS_CODE_ERROR\"}[1m])) by (service))", "service"),
+        (
+            "histogram_quantile(.9, sum(rate(traces_spanmetrics_latency_bucket{span_kind=\"SPAN_KIND_SERVER\"}[1m])) by (le, span_name))",
+            "span_name",
+        ),
+        (
+            "topk(5, sum(rate(traces_spanmetrics_calls_total{status_code!=\"STATUS_CODE_ERROR\"}[1m])) by (service))",
+            "service",
+        ),
         ("sum by (span_name) (rate(traces_spanmetrics_size_total[1m])) > 0", "span_name"),
     ] {
         let url = reqwest::Url::parse_with_params(&format!("{base}/query"), [("query", query)]).unwrap();

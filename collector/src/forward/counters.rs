@@ -22,6 +22,7 @@ pub(crate) struct Counters {
     pub(super) rejected_records: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) unqueued: AtomicU64,
+    pub(super) looped: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) in_flight: AtomicU64,
     pub(super) queue_bytes: AtomicU64,
@@ -40,6 +41,7 @@ impl Default for Counters {
             rejected_records: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             unqueued: AtomicU64::new(0),
+            looped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             queue_bytes: AtomicU64::new(0),
@@ -89,6 +91,7 @@ impl Counters {
         let mut dropped = vec![
             ("queue_full".to_owned(), losses.overflow),
             ("too_large".to_owned(), losses.too_large),
+            ("loop".to_owned(), self.looped.load(Ordering::Relaxed)),
             ("disk".to_owned(), losses.disk + self.unqueued.load(Ordering::Relaxed)),
         ];
         dropped.extend(self.refused.lock().iter().map(|(code, count)| (code.to_string(), *count)));

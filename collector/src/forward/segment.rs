@@ -18,7 +18,7 @@ use crate::decode::Encoding;
 pub(super) const MAGIC: &[u8; 8] = b"LARIATF1";
 /// Length and checksum before each frame, both 32 bits, little-endian.
 const PREFIX_BYTES: u64 = 8;
-/// What a frame holds before the body: signal, encoding, compression, zero, and the time of receipt.
+/// What a frame holds before the body: signal, encoding, compression, hops, and the time of receipt.
 const HEAD_BYTES: usize = 12;
 
 /// How the body of a request came.
@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) signal: Signal,
     pub(crate) encoding: Encoding,
     pub(crate) coding: Coding,
+    /// How often it was sent on before it came here.
+    pub(crate) hops: u8,
     pub(crate) received_unix_nanos: i64,
     pub(crate) body: Bytes,
 }
@@ -60,7 +62,7 @@ pub(super) fn write(request: &Request, to: &mut Vec<u8>) {
         Coding::Gzip => 1,
         Coding::Zstd => 2,
     };
-    let mut head = [signal, encoding, coding, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut head = [signal, encoding, coding, request.hops, 0, 0, 0, 0, 0, 0, 0, 0];
     head[4..].copy_from_slice(&request.received_unix_nanos.to_le_bytes());
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&head);
@@ -95,7 +97,7 @@ pub(super) fn read_at(file: &File, at: u64, end: u64) -> io::Result<Option<(Requ
 
 fn parse(payload: Vec<u8>) -> Option<Request> {
     let head: [u8; HEAD_BYTES] = payload.get(..HEAD_BYTES)?.try_into().ok()?;
-    let [signal, encoding, coding, _, time @ ..] = head;
+    let [signal, encoding, coding, hops, time @ ..] = head;
     Some(Request {
         signal: match signal {
             0 => Signal::Traces,
@@ -114,6 +116,7 @@ fn parse(payload: Vec<u8>) -> Option<Request> {
             2 => Coding::Zstd,
             _ => return None,
         },
+        hops,
         received_unix_nanos: i64::from_le_bytes(time),
         body: Bytes::from(payload).slice(HEAD_BYTES..),
     })

@@ -104,7 +104,7 @@ impl Sending {
 
     async fn deliver(self: Arc<Self>, taken: Taken) -> Done {
         let Taken { request, end } = taken;
-        let (signal, bytes) = (request.signal, request.body.len());
+        let (signal, hops, bytes) = (request.signal, request.hops, request.body.len());
         let kept = |kept| Done { end, bytes, kept };
         let compression = self.target.config().compression;
         let written = tokio::task::spawn_blocking(move || transcode::body(&request, compression)).await;
@@ -118,7 +118,7 @@ impl Sending {
         let mut backoff = Backoff::default();
         loop {
             let was_closing = self.closing.is_cancelled();
-            match self.target.send(signal, body.clone()).await {
+            match self.target.send(signal, hops, body.clone()).await {
                 Outcome::Delivered { rejected, message } => {
                     self.delivered(signal, body.len(), rejected, &message);
                     return kept(false);

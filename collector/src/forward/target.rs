@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lariat_schema::vocabulary::Signal;
 use tonic::{Code, Status};
 
+use super::HOPS;
 use super::config::{Compression, Config, Protocol};
 use super::outcome::{self, Outcome};
 
@@ -86,8 +87,8 @@ impl Target {
     }
 
     /// Sends a body that is in the configured form already. The text of the outcome holds no secret of ours.
-    pub(super) async fn send(&self, signal: Signal, body: Bytes) -> Outcome {
-        let request = match self.request(signal, body) {
+    pub(super) async fn send(&self, signal: Signal, hops: u8, body: Bytes) -> Outcome {
+        let request = match self.request(signal, hops, body) {
             Ok(request) => request,
             Err(error) => return Outcome::Refused { code: outcome::Refused::Unwritable, why: error.to_string() },
         };
@@ -103,7 +104,7 @@ impl Target {
         }
     }
 
-    fn request(&self, signal: Signal, body: Bytes) -> Result<HttpRequest<Full<Bytes>>, http::Error> {
+    fn request(&self, signal: Signal, hops: u8, body: Bytes) -> Result<HttpRequest<Full<Bytes>>, http::Error> {
         let encoding = match self.config.compression {
             Compression::Gzip => Some(HeaderValue::from_static("gzip")),
             Compression::Zstd => Some(HeaderValue::from_static("zstd")),
@@ -117,6 +118,7 @@ impl Target {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("lariat/", env!("CARGO_PKG_VERSION"))));
         headers.extend(self.config.headers.map().clone());
+        headers.insert(HOPS, HeaderValue::from(u16::from(hops) + 1));
         let content_type = if grpc { "application/grpc" } else { "application/x-protobuf" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if grpc {

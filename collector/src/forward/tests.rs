@@ -191,6 +191,20 @@ async fn the_end_sends_what_still_waits() {
     far.shutdown(LONG).await;
 }
 
+#[tokio::test]
+async fn a_collector_that_sends_to_itself_stops_after_a_few_rounds() {
+    let here = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind(FREE).await.unwrap().local_addr().unwrap();
+    let node = collector_at(here.path(), Some(to(free, "grpc")), free).await;
+    send(&node, 1).await;
+    until("it is noticed", async || info(&node).await.dropped_requests == 1).await;
+    until("the last round ends", async || info(&node).await.delivered_requests == 4).await;
+    let (_, metrics) = http(node.addresses().node_api, "/metrics", None).await;
+    assert!(metrics.contains("lariat_forward_dropped_requests_total{reason=\"loop\"} 1"), "{metrics}");
+    assert_eq!(rows(&visible(&*node.store(), Table::Spans)), 1);
+    node.shutdown(LONG).await;
+}
+
 /// A server that gives these answers, one to each request, the last for ever.
 async fn answering(answers: Vec<&'static str>) -> (SocketAddr, Arc<parking_lot::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(FREE).await.unwrap();

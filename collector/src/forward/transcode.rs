@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn request(encoding: Encoding, coding: Coding, body: Bytes) -> Request {
-        Request { signal: Signal::Logs, encoding, coding, received_unix_nanos: 0, body }
+        Request { signal: Signal::Logs, encoding, coding, hops: 0, received_unix_nanos: 0, body }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::intake::{Intake, READ_DEADLINE, Receipt, Sent};
 use super::refusal::Refusal;
 use super::trust::admit;
 use crate::decode::{Encoding, Form};
+use crate::forward;
 
 /// What is offered to a client that compresses otherwise.
 const ACCEPTED: &str = "identity,gzip,zstd";
@@ -91,7 +92,7 @@ async fn export(
         return Err(Refusal::Malformed { reason: "a compressed message without grpc-encoding".to_owned() });
     }
     let form = Form { signal, encoding: Encoding::Protobuf, trusted };
-    intake.take(Sent { form, compression, bytes, reservation }).await
+    intake.take(Sent { form, hops: forward::hops(headers), compression, bytes, reservation }).await
 }
 
 fn acknowledge(signal: Signal, receipt: Receipt) -> Response<ResponseBody> {

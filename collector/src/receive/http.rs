@@ -19,6 +19,7 @@ use super::intake::{Intake, READ_DEADLINE, Receipt, Sent};
 use super::refusal::{Refusal, RpcStatus, retry_after_seconds};
 use super::trust::admit;
 use crate::decode::{Encoding, Form};
+use crate::forward;
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -87,7 +88,8 @@ async fn export(
     let bytes = tokio::time::timeout(READ_DEADLINE, reader.whole(&mut reservation))
         .await
         .map_err(|_| Refusal::Interrupted { reason: format!("it took longer than {READ_DEADLINE:?}") })??;
-    intake.take(Sent { form: Form { signal, encoding, trusted }, compression, bytes, reservation }).await
+    let form = Form { signal, encoding, trusted };
+    intake.take(Sent { form, hops: forward::hops(headers), compression, bytes, reservation }).await
 }
 
 fn acknowledgement(signal: Signal, encoding: Encoding, receipt: Receipt) -> Bytes {

@@ -47,6 +47,8 @@ pub(super) struct Intake {
 /// A request's bytes as they were sent, all read.
 pub(super) struct Sent {
     pub(super) form: Form,
+    /// How often it was sent on before it came here.
+    pub(super) hops: u8,
     pub(super) compression: Compression,
     pub(super) bytes: Bytes,
     pub(super) reservation: Reservation,
@@ -131,6 +133,7 @@ impl Intake {
                 Compression::Gzip => Coding::Gzip,
                 Compression::Zstd => Coding::Zstd,
             },
+            hops: sent.hops,
             received_unix_nanos: now_unix_nanos(),
             body: sent.bytes.clone(),
         };
@@ -162,7 +165,7 @@ impl Intake {
 
 /// Decompresses and decodes. Beside the body, its rows are reserved at the body's size before they are built.
 fn read(sent: Sent, limit: usize, mapping: Option<&Mapping>) -> Result<(Decoding, Reservation), Refusal> {
-    let Sent { form, compression, bytes, mut reservation } = sent;
+    let Sent { form, compression, bytes, mut reservation, .. } = sent;
     let body = decompress(compression, bytes, limit, &mut reservation)?;
     reservation.grow(body.len())?;
     let decoding = decode_mapped(&body, form, now_unix_nanos(), mapping)

@@ -17,6 +17,7 @@ fn request(number: u32, bytes: usize) -> Request {
         signal: Signal::Logs,
         encoding: Encoding::Json,
         coding: Coding::Zstd,
+        hops: 3,
         received_unix_nanos: -5,
         body: Bytes::from(body),
     }
@@ -203,5 +204,31 @@ proptest! {
         delivered.dedup();
         prop_assert!(count(delivered.len()) + lost >= u64::from(next), "{} + {} < {}", delivered.len(), lost, next);
         prop_assert!(lost > 0 || delivered == (0..next).collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    /// Whatever a bad disk made of the files, the queue opens, ends, and takes new requests.
+    #[test]
+    fn arbitrary_files_are_survived(
+        segment in prop::collection::vec(any::<u8>(), 0..400),
+        whole in any::<bool>(),
+        cursor in prop::collection::vec(any::<u8>(), 0..24),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let mut bytes = if whole { MAGIC.to_vec() } else { Vec::new() };
+        if whole {
+            segment::write(&request(1, 50), &mut bytes);
+        }
+        bytes.extend(segment);
+        for number in [3, 4] {
+            std::fs::write(root.path().join(format!("{number:020}.{EXTENSION}")), &bytes).unwrap();
+        }
+        std::fs::write(root.path().join(CURSOR_FILE), cursor).unwrap();
+        let mut queue = Queue::open(root.path(), LIMIT).unwrap();
+        queue.append(&[request(9, 50)]);
+        let read = drain(&mut queue);
+        prop_assert_eq!(read.last(), Some(&9));
+        prop_assert!(!whole || read.first() == Some(&1));
     }
 }
