@@ -213,6 +213,13 @@ pub(crate) fn rows(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }
 
+/// How many visible points were received, by [`points`]: those that the store itself writes are left out.
+pub(crate) fn received_points(store: &dyn ReadStore) -> usize {
+    let of =
+        |batch: &RecordBatch| crate::columns::texts(batch, "name").iter().filter(|name| *name == Some("m")).count();
+    visible(store, Table::Metrics).iter().map(of).sum()
+}
+
 /// `trace_id` of each visible span with its keep reason, sorted.
 pub(crate) fn kept(store: &dyn ReadStore) -> Vec<(String, String)> {
     let mut found = Vec::new();

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::*;
 use crate::columns::{moments, texts};
-use crate::fixtures::{Place, SECOND, START, decision, kept, points, read, rows, spans, visible};
+use crate::fixtures::{Place, SECOND, START, decision, kept, points, read, rows, spans};
 use crate::ingest::Ingest as _;
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_replaced_file_stays_as_long_as_a_snapshot_holds_it() {
     spine.core.sweep();
     let gone = paths.iter().filter(|path| !path.exists()).count();
     assert!(gone >= 9 - 1, "{gone} of 9 are gone");
-    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 9);
+    assert_eq!(crate::fixtures::received_points(&*spine.core), 9);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn a_corrupt_or_missing_file_is_left_out_and_the_rest_is_served() {
     // What is missing is seen at once, what is damaged when checksums are compared.
     assert_eq!(spine.core.snapshot(Table::Metrics).files.len(), 2);
     spine.core.verify_some(u64::MAX);
-    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 1);
+    assert_eq!(crate::fixtures::received_points(&*spine.core), 1);
     assert!(!files[0].path.exists());
     assert_eq!(std::fs::read_dir(place.root.path().join("quarantine")).unwrap().count(), 1);
     let gone = gone(&spine, Table::Metrics);
@@ -161,7 +161,7 @@ async fn a_corrupt_or_missing_file_is_left_out_and_the_rest_is_served() {
     assert_eq!((gone[0].from_unix_nanos, gone[0].to_unix_nanos), (START, START + 2));
     spine.ingest(points(&[7])).await.unwrap();
     spine.core.seal(false).unwrap();
-    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 2);
+    assert_eq!(crate::fixtures::received_points(&*spine.core), 2);
     drop(spine);
     // It is lost for good, also after another start.
     let spine = place.open();

@@ -26,7 +26,7 @@ fn whole(spine: &Spine) {
     let mut distinct = ids.clone();
     distinct.dedup();
     assert_eq!((ids.len(), distinct.len()), (10, 10));
-    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 10);
+    assert_eq!(crate::fixtures::received_points(&*spine.core), 10);
 }
 
 /// Every effect up to a chosen one is let through; from it on the disk refuses all, as it does after a crash.
@@ -168,7 +168,7 @@ async fn a_damaged_file_among_those_to_be_merged_is_left_out_of_the_merge() {
     bytes[middle] ^= 1;
     std::fs::write(&damaged, bytes).unwrap();
     while spine.core.compact().unwrap() {}
-    assert_eq!(rows(&visible(&*spine.core, Table::Metrics)), 9);
+    assert_eq!(crate::fixtures::received_points(&*spine.core), 9);
     assert_eq!(kept(&*spine.core).len(), 10);
     assert_eq!(super::gone(&spine, Table::Metrics).iter().map(|gone| gone.rows).sum::<u64>(), 1);
 }
