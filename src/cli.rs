@@ -32,6 +32,10 @@ pub(crate) enum Command {
     Sql(SqlArguments),
     /// Explain one decision by its request id or trace id
     Explain(ExplainArguments),
+    /// List the nodes as the query service knows them
+    Nodes(NodesArguments),
+    /// Say that a node will not come back: it is no longer expected from now on
+    Retire(RetireArguments),
     /// Run recorded selections again and compare: exit 0 if all come out as recorded, 1 if not, 2 if unreadable
     Replay(ReplayArguments),
     /// Validate a configuration and its profiles; prints every error at once
@@ -124,6 +128,33 @@ pub(crate) struct ExplainArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct NodesArguments {
+    #[command(flatten)]
+    pub(crate) service: ServiceUrl,
+}
+
+#[derive(Args)]
+pub(crate) struct RetireArguments {
+    /// Node id or store id
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) service: ServiceUrl,
+    /// The cluster's token
+    #[arg(long, env = "CLUSTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+impl std::fmt::Debug for RetireArguments {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetireArguments")
+            .field("node", &self.node)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
     /// What `lariat explain --json` or `lariat sql --format json` printed, or a Parquet file of spans; `-` reads standard input
     pub(crate) file: String,
@@ -150,6 +181,8 @@ impl Command {
             Self::Query(arguments) => processes::run(processes::Role::Query, arguments).await,
             Self::Sql(arguments) => client::sql::run(arguments).await,
             Self::Explain(arguments) => client::explain::run(arguments).await,
+            Self::Nodes(arguments) => client::fleet::nodes(arguments).await,
+            Self::Retire(arguments) => client::fleet::retire(arguments).await,
             Self::Replay(arguments) => replay::run(&arguments),
             Self::Check { config } => config::check(&config),
         }

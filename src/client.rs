@@ -1,6 +1,7 @@
 //! The commands that ask a running query service: what they print, and how they fail.
 
 pub(crate) mod explain;
+pub(crate) mod fleet;
 pub(crate) mod sql;
 mod table;
 

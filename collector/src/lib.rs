@@ -34,6 +34,8 @@ mod live;
 
 mod node_status;
 
+mod attendance;
+
 mod node_api;
 
 pub mod worker;

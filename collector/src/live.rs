@@ -230,7 +230,8 @@ fn block(batch: &RecordBatch, row: usize) -> LiveBlock {
     }
 }
 
-fn attribute(batch: &RecordBatch, row: usize, key: &str) -> Option<String> {
+/// A value of the map `attributes`.
+pub(crate) fn attribute(batch: &RecordBatch, row: usize, key: &str) -> Option<String> {
     let maps: &MapArray = column(batch, "attributes");
     if maps.is_null(row) {
         return None;

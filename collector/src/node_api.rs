@@ -18,8 +18,9 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use lariat_schema::ids::BootId;
 use lariat_schema::live::LiveEvent;
-use lariat_schema::node_api::NodeInfo;
+use lariat_schema::node_api::{LastWord, NodeInfo};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,7 @@ impl NodeApi {
         let closed = Router::new()
             .route("/v1/info", get(info))
             .route("/v1/live", get(live))
+            .route("/v1/farewell", get(farewell))
             .route("/metrics", get(metrics))
             .with_state(node);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -167,7 +169,25 @@ async fn info(State(node): State<Node>) -> axum::Json<NodeInfo> {
         has_proxy: node.has_proxy,
         ranges: core.ranges(),
         forward: node.figures.forwarded.as_ref().map(|counters| counters.info(core.now())),
+        boots: core.boots(),
     })
+}
+
+/// One line at once, and one when the node ends cleanly. Query services hold this open, so that they hear of a farewell
+/// at that moment and of a crash by the connection's end.
+async fn farewell(State(node): State<Node>) -> Response {
+    let boot_id = node.figures.core.identity.boot_id;
+    let first = futures::stream::iter([last_word(boot_id, None)]);
+    let last = futures::stream::once(async move {
+        node.closing.cancelled().await;
+        last_word(boot_id, Some(node.figures.core.now()))
+    });
+    let body = Body::from_stream(futures::StreamExt::chain(first, last));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+fn last_word(boot_id: BootId, farewell_unix_nanos: Option<i64>) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_string(&LastWord { boot_id, farewell_unix_nanos })? + "\n")
 }
 
 #[derive(Deserialize)]

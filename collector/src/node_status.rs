@@ -1,10 +1,10 @@
-//! What a node tells of itself as rows of `node_status`: every 10 s and at its start, through the log like any record,
-//! so that a crash does not lose the statement that the node was there.
+//! What a node tells of itself as rows of `node_status`: every 10 s, at its start and at a clean end, through the log like
+//! any record, so that a crash does not lose the statement that the node was there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::error::ArrowError;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
@@ -52,6 +52,11 @@ impl Sequences {
         let surplus = self.0.len().saturating_sub(MAX_BOOTS);
         self.0.drain(..surplus);
     }
+
+    /// The received stretches of a boot, in order.
+    pub(crate) fn stretches(&self, boot_id: &str) -> &[(i64, i64)] {
+        self.0.iter().find(|(known, _)| known == boot_id).map_or(&[], |(_, stretches)| stretches)
+    }
 }
 
 fn join(stretches: &mut Vec<(i64, i64)>) {
@@ -81,6 +86,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) ranges: &'a [TableRange],
     pub(crate) quarantined: u64,
     pub(crate) sequences: &'a Sequences,
+    /// True in the last row of a clean end.
+    pub(crate) farewell: bool,
 }
 
 /// The row.
@@ -103,6 +110,7 @@ pub(crate) fn row(facts: &Facts<'_>) -> Result<RecordBatch, ArrowError> {
         ("sequences", sequences(facts.sequences)?),
         ("gone", gone(facts.ranges)?),
         ("quarantined", number(facts.quarantined)),
+        ("farewell", Arc::new(BooleanArray::from(vec![facts.farewell]))),
     ]);
     in_order(Table::NodeStatus, columns)
 }

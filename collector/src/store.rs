@@ -3,6 +3,7 @@
 pub(crate) mod core;
 pub(crate) mod directory;
 pub(crate) mod manifest;
+pub(crate) mod owners;
 pub(crate) mod state;
 pub(crate) mod steps;
 
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use lariat_schema::ids::StoreId;
-use lariat_schema::node_api::TableRange;
+use lariat_schema::node_api::{Boot, TableRange};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 use object_store::ObjectStore;
@@ -88,6 +89,10 @@ pub trait ReadStore: Send + Sync + 'static {
     /// Where files are that are only in the bucket.
     fn bucket(&self) -> Option<Arc<dyn ObjectStore>> {
         None
+    }
+    /// The lives of its node, oldest first; empty where they are not recorded.
+    fn boots(&self) -> Vec<Boot> {
+        Vec::new()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ask::AskError;
 
 pub mod coverage;
 pub mod nodes;
+pub(crate) mod retire;
 pub mod sql;
 
 /// Header of coverage, where the body has no place for it.

@@ -60,6 +60,8 @@ pub struct Stats {
     pub bytes_scanned: u64,
     /// Files read, over all nodes.
     pub files_scanned: u64,
+    /// Bytes of rows that nodes sent here, as they lie in memory.
+    pub bytes_received: u64,
     /// True if it came from the cache.
     pub cached: bool,
     /// Age of the cached answer in milliseconds.

@@ -1,13 +1,24 @@
-//! Which of the expected node-time an answer includes: a pure function of what the topology knows, what the pins showed
-//! and what the query met. It never asks anybody, so that coverage is about the same moment as the rows.
+//! Which of the expected node-time an answer includes: a pure function of the membership, of what the pins showed and of
+//! what the query met. It never asks anybody, so that coverage is about the same moment as the rows.
+//!
+//! What a slice is, is judged in [`slices`]; here slices are added up by node and region, and by step where somebody asks
+//! for them over time ([`steps`]).
 
 use std::collections::BTreeMap;
 
-use lariat_schema::coverage::{Coverage, Missing, NodeCoverage, NodeState, RegionCoverage, Why, Window};
+use lariat_schema::coverage::{Coverage, Missing, NodeCoverage, NodeState, RegionCoverage, Window};
+use lariat_schema::node_api::TableRange;
+use lariat_schema::tables::Table;
 use lariat_schema::time_range::{OPEN_NANOS, SLICE_NANOS, TimeRange, slice_start};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+
+pub(crate) mod recent;
+pub(crate) mod slices;
+pub(crate) mod steps;
+
+use slices::{Depends, Life, Reason, Source, Stretch, Told, Verdict, pieces};
 
 /// Region of a node that never told one.
 const UNKNOWN_REGION: &str = "unknown";
@@ -15,7 +26,7 @@ const UNKNOWN_REGION: &str = "unknown";
 /// A clock that is off by more than this makes a node's times unusable for coverage, in nanoseconds.
 const MAX_CLOCK_OFFSET_NANOS: i64 = lariat_schema::time_range::NANOS_PER_SECOND;
 
-/// What is known of one expected node.
+/// What is known of one node that is expected, or was.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NodeFacts {
     /// Its name, or its address.
@@ -24,9 +35,11 @@ pub(crate) struct NodeFacts {
     pub(crate) region: Option<String>,
     /// What the topology says.
     pub(crate) state: NodeState,
-    /// Since when it is expected, Unix nanoseconds; `None`: for all of the window.
-    pub(crate) since_unix_nanos: Option<i64>,
-    /// Its clock minus ours.
+    /// When it was expected; `None`: always.
+    pub(crate) expected: Option<Vec<TimeRange>>,
+    /// When it left, if it is not expected now.
+    pub(crate) left_unix_nanos: Option<i64>,
+    /// Its clock minus ours, less what the measurement may be wrong by.
     pub(crate) clock_offset_nanos: i64,
     /// Its part in the answer, if its rows are in.
     pub(crate) answered: Option<Part>,
@@ -35,14 +48,104 @@ pub(crate) struct NodeFacts {
 }
 
 /// A node's part in an answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Part {
-    /// Commit time up to which its rows are in, Unix nanoseconds.
-    pub(crate) watermark_unix_nanos: i64,
+    /// What it told of its life.
+    pub(crate) told: Told,
+    /// What each of its tables holds and held.
+    pub(crate) ranges: Vec<TableRange>,
     /// Rows read from it.
     pub(crate) rows: u64,
     /// Time until it had answered, in milliseconds.
     pub(crate) elapsed_ms: f64,
+}
+
+/// A table as it stands in a question, and the time that is asked for. `window` has the bounds that data gave where the
+/// question left them open; `None` if there is no data at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// `None`: no table in particular, what the spans of decisions are judged by.
+    pub(crate) table: Option<Table>,
+    pub(crate) window: Option<TimeRange>,
+}
+
+impl NodeFacts {
+    /// A node that the fleet's size says should be there, and that nobody has met.
+    fn never_seen(number: u32) -> Self {
+        Self {
+            node_id: format!("never-seen-{number}"),
+            region: None,
+            state: NodeState::NeverSeen,
+            expected: None,
+            left_unix_nanos: None,
+            clock_offset_nanos: 0,
+            answered: None,
+            error: Some("expected, and never came".to_owned()),
+        }
+    }
+
+    fn region(&self) -> String {
+        self.region.clone().unwrap_or_else(|| UNKNOWN_REGION.to_owned())
+    }
+
+    fn clock_suspect(&self) -> bool {
+        self.clock_offset_nanos.abs() > MAX_CLOCK_OFFSET_NANOS
+    }
+
+    /// Whether it counts among the nodes of now.
+    fn counts_now(&self) -> bool {
+        self.left_unix_nanos.is_none() || self.answered.is_some()
+    }
+
+    /// Its time, for a table.
+    pub(crate) fn life(&self, table: Option<Table>) -> Life {
+        let expected = self.expected.clone().unwrap_or_else(|| vec![TimeRange::new(i64::MIN, i64::MAX)]);
+        let source = match &self.answered {
+            Some(part) => Source::Told {
+                pieces: pieces(&part.told, depends(table)),
+                watermark_unix_nanos: part.told.watermark_unix_nanos,
+                gone: gone(&part.ranges, table),
+            },
+            None => Source::Absent {
+                why: if self.state == NodeState::NeverSeen { Reason::Unknown } else { Reason::Unreachable },
+                left_unix_nanos: self.left_unix_nanos,
+            },
+        };
+        Life { expected, source }
+    }
+}
+
+fn depends(table: Option<Table>) -> Depends {
+    match table {
+        None | Some(Table::Spans | Table::Rollups) => Depends::Decisions,
+        Some(Table::Metrics | Table::Logs) => Depends::Heartbeats,
+        Some(Table::NodeStatus) => Depends::Statuses,
+    }
+}
+
+/// What a table had and has no longer.
+fn gone(ranges: &[TableRange], table: Option<Table>) -> Vec<slices::Gone> {
+    let of_table = ranges.iter().filter(|range| Some(range.table) == table).flat_map(|range| &range.gone);
+    of_table.map(|gone| (TimeRange::new(gone.from_unix_nanos, gone.to_unix_nanos), gone.why)).collect()
+}
+
+/// The nodes that a coverage is about: those that were met, and as many more as the fleet's size says. Whoever left last
+/// is named in the place of one that never came.
+pub(crate) fn roll_call(mut nodes: Vec<NodeFacts>, expected_nodes: u32) -> Vec<NodeFacts> {
+    let count = nodes.iter().filter(|node| node.counts_now()).count();
+    let mut lacking = expected_nodes.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+    let mut left: Vec<&mut NodeFacts> = nodes.iter_mut().filter(|node| !node.counts_now()).collect();
+    left.sort_by_key(|node| std::cmp::Reverse(node.left_unix_nanos));
+    for node in left.into_iter().take(usize::try_from(lacking).unwrap_or(usize::MAX)) {
+        // It is expected again from its end on: the operator's number says that somebody should be there.
+        if let (Some(expected), Some(left)) = (&mut node.expected, node.left_unix_nanos) {
+            expected.push(TimeRange::new(left, i64::MAX));
+        }
+        node.error.get_or_insert_with(|| "it ended, and the fleet's size says that it should be there".to_owned());
+        lacking -= 1;
+    }
+    nodes.extend((1..=lacking).map(NodeFacts::never_seen));
+    nodes
 }
 
 /// Expected and covered slices.
@@ -73,40 +176,73 @@ impl Tally {
     }
 }
 
-/// The coverage of an answer. `window` is what was asked for, with the bounds that data gave where the question left
-/// them open; `None` if there is no data at all.
-pub(crate) fn coverage(
-    query_id: String,
-    window: Option<TimeRange>,
+/// The coverage of an answer over several inputs is the lowest of theirs.
+pub(crate) fn lowest(
+    query_id: &str,
+    inputs: &[Input],
     now_unix_nanos: i64,
     nodes: &[NodeFacts],
     expected_nodes: u32,
 ) -> Coverage {
-    let open_from = slice_start(now_unix_nanos.saturating_sub(OPEN_NANOS));
-    let closed = window.map_or(TimeRange::new(0, 0), |window| {
-        TimeRange::new(slice_start(window.from_unix_nanos), window.to_unix_nanos.min(open_from))
-    });
+    let none = [Input { table: None, window: None }];
+    let inputs = if inputs.is_empty() { &none } else { inputs };
+    let of_input = |input: &Input| coverage(query_id, *input, now_unix_nanos, nodes, expected_nodes);
+    let mut lowest = of_input(&inputs[0]);
+    let mut complete = lowest.complete;
+    for input in &inputs[1..] {
+        let other = of_input(input);
+        complete &= other.complete;
+        if other.ratio < lowest.ratio {
+            lowest = other;
+        }
+    }
+    lowest.complete = complete;
+    lowest
+}
+
+/// First moment whose slices are open.
+pub(crate) fn open_from(now_unix_nanos: i64) -> i64 {
+    slice_start(now_unix_nanos.saturating_sub(OPEN_NANOS))
+}
+
+/// The closed slices of a window.
+pub(crate) fn closed(window: TimeRange, now_unix_nanos: i64) -> TimeRange {
+    let end = slice_start(window.to_unix_nanos.saturating_add(SLICE_NANOS - 1));
+    TimeRange::new(slice_start(window.from_unix_nanos), end.min(open_from(now_unix_nanos)))
+}
+
+/// The coverage of one input.
+pub(crate) fn coverage(
+    query_id: &str,
+    input: Input,
+    now_unix_nanos: i64,
+    nodes: &[NodeFacts],
+    expected_nodes: u32,
+) -> Coverage {
+    let Input { table, window } = input;
+    let closed = window.map_or(TimeRange::new(0, 0), |window| closed(window, now_unix_nanos));
     let mut total = Tally::default();
     let mut regions: BTreeMap<String, Tally> = BTreeMap::new();
     let mut shown = Vec::with_capacity(nodes.len());
-    let unseen = expected_nodes.saturating_sub(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
-    let unseen: Vec<_> = (1..=unseen).map(never_seen).collect();
-    for node in nodes.iter().chain(&unseen) {
-        let (tally, missing) = judged(node, &closed);
+    let nodes = roll_call(nodes.to_vec(), expected_nodes);
+    for node in &nodes {
+        let (tally, missing) = judged(node, table, closed, expected_now(node));
+        // Who has left and was not expected in the window is no part of it.
+        if tally.nodes == 0 && tally.expected == 0 {
+            continue;
+        }
         total.add(tally);
-        let region = node.region.clone().unwrap_or_else(|| UNKNOWN_REGION.to_owned());
-        regions.entry(region.clone()).or_default().add(tally);
-        shown.push(node_coverage(node, region, tally, missing));
+        regions.entry(node.region()).or_default().add(tally);
+        shown.push(node_coverage(node, tally, missing));
     }
     let state = |wanted: &[NodeState]| {
         u32::try_from(nodes.iter().filter(|node| wanted.contains(&node.state)).count()).unwrap_or(u32::MAX)
     };
     let responding = state(&[NodeState::Responding, NodeState::Ready]);
-    let suspect = nodes.iter().any(|node| node.answered.is_some() && clock_suspect(node));
-    let ratio = total.ratio();
+    let suspect = nodes.iter().any(|node| node.answered.is_some() && node.clock_suspect());
     Coverage {
         complete: total.answered == total.nodes && total.nodes > 0 && total.expected == total.covered && !suspect,
-        ratio,
+        ratio: total.ratio(),
         expected: total.nodes,
         connected: responding + state(&[NodeState::Discovering]),
         responding,
@@ -114,85 +250,64 @@ pub(crate) fn coverage(
         window: Window {
             from: window.map(|window| rfc3339(window.from_unix_nanos)),
             to: window.map(|window| rfc3339(window.to_unix_nanos)),
-            open_from: window.map(|_| rfc3339(open_from)),
+            open_from: window.map(|_| rfc3339(open_from(now_unix_nanos))),
         },
-        query_id,
-        regions: regions
-            .into_iter()
-            .map(|(region, tally)| RegionCoverage {
-                region,
-                expected: tally.nodes,
-                answered: tally.answered,
-                ratio: tally.ratio(),
-            })
-            .collect(),
+        query_id: query_id.to_owned(),
+        regions: regions.into_iter().map(region_coverage).collect(),
         nodes: shown,
     }
 }
 
-/// A node that the fleet's size says should be there, and that nobody has met.
-fn never_seen(number: u32) -> NodeFacts {
-    NodeFacts {
-        node_id: format!("never-seen-{number}"),
-        region: None,
-        state: NodeState::NeverSeen,
-        since_unix_nanos: None,
-        clock_offset_nanos: 0,
-        answered: None,
-        error: Some("expected, and never came".to_owned()),
-    }
+/// Whether a node of the roll call is expected now.
+fn expected_now(node: &NodeFacts) -> bool {
+    node.counts_now()
+        || node.expected.as_ref().is_none_or(|expected| expected.iter().any(|range| range.to_unix_nanos == i64::MAX))
 }
 
-fn clock_suspect(node: &NodeFacts) -> bool {
-    node.clock_offset_nanos.abs() > MAX_CLOCK_OFFSET_NANOS
+fn region_coverage((region, tally): (String, Tally)) -> RegionCoverage {
+    RegionCoverage { region, expected: tally.nodes, answered: tally.answered, ratio: tally.ratio() }
 }
 
 /// Expected and covered slices of one node in the closed part of the window, and what is missing.
-fn judged(node: &NodeFacts, closed: &TimeRange) -> (Tally, Vec<Missing>) {
-    let since = node.since_unix_nanos.map_or(closed.from_unix_nanos, slice_start);
-    let expected = TimeRange::new(closed.from_unix_nanos.max(since), closed.to_unix_nanos);
-    let slices =
-        |range: &TimeRange| u64::try_from(range.nanos().saturating_add(SLICE_NANOS - 1) / SLICE_NANOS).unwrap_or(0);
-    let gap = match (&node.answered, node.state) {
-        (Some(part), _) => {
-            // A slice is in once the watermark has passed its end.
-            let behind = slice_start(part.watermark_unix_nanos).max(expected.from_unix_nanos);
-            (TimeRange::new(behind, expected.to_unix_nanos), Why::Late)
-        }
-        (None, NodeState::NeverSeen) => (expected, Why::Unknown),
-        (None, _) => (expected, Why::Unreachable),
-    };
-    let (range, why) = gap;
-    let missing = if range.is_empty() {
-        Vec::new()
-    } else {
-        vec![Missing { from: rfc3339(range.from_unix_nanos), to: rfc3339(range.to_unix_nanos), why }]
+fn judged(node: &NodeFacts, table: Option<Table>, closed: TimeRange, now: bool) -> (Tally, Vec<Missing>) {
+    let stretches = if closed.is_empty() { Vec::new() } else { node.life(table).judge(closed) };
+    let count = |wanted: &dyn Fn(&Verdict) -> bool| -> u64 {
+        stretches.iter().filter(|stretch| wanted(&stretch.verdict)).map(Stretch::slices).sum()
     };
     let tally = Tally {
-        expected: slices(&expected),
-        covered: slices(&expected).saturating_sub(slices(&range)),
-        nodes: 1,
+        expected: count(&|verdict| *verdict != Verdict::NotExpected),
+        covered: count(&|verdict| *verdict == Verdict::Covered),
+        nodes: u32::from(now),
         answered: u32::from(node.answered.is_some()),
     };
-    (tally, missing)
+    let missing = |stretch: &Stretch| match stretch.verdict {
+        Verdict::Missing(reason) => Some(Missing {
+            from: rfc3339(stretch.times.from_unix_nanos),
+            to: rfc3339(stretch.times.to_unix_nanos),
+            why: reason.into(),
+        }),
+        Verdict::NotExpected | Verdict::Covered => None,
+    };
+    (tally, stretches.iter().filter_map(missing).collect())
 }
 
-fn node_coverage(node: &NodeFacts, region: String, tally: Tally, missing: Vec<Missing>) -> NodeCoverage {
+fn node_coverage(node: &NodeFacts, tally: Tally, missing: Vec<Missing>) -> NodeCoverage {
     let error = node.error.clone().or_else(|| {
-        clock_suspect(node)
+        node.clock_suspect()
             .then(|| format!("clock_suspect: its clock is off by {} ms", node.clock_offset_nanos / 1_000_000))
     });
+    let part = node.answered.as_ref();
     NodeCoverage {
         node_id: node.node_id.clone(),
-        region,
+        region: node.region(),
         state: node.state,
-        answered: node.answered.is_some(),
-        source: node.answered.as_ref().map(|_| "live".to_owned()),
+        answered: part.is_some(),
+        source: part.map(|_| "live".to_owned()),
         ratio: tally.ratio(),
         missing,
-        watermark: node.answered.as_ref().map(|part| rfc3339(part.watermark_unix_nanos)),
-        rows: node.answered.as_ref().map_or(0, |part| part.rows),
-        elapsed_ms: node.answered.as_ref().map_or(0.0, |part| part.elapsed_ms),
+        watermark: part.map(|part| rfc3339(part.told.watermark_unix_nanos)),
+        rows: part.map_or(0, |part| part.rows),
+        elapsed_ms: part.map_or(0.0, |part| part.elapsed_ms),
         error,
     }
 }

@@ -18,6 +18,8 @@ use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Ask, AskError, Question, Stats};
+use crate::coverage::lowest;
+use crate::coverage::recent::Recent;
 use crate::distribute::channels::Channels;
 use crate::topology::{Topology, now_unix_nanos};
 use attempt::{Attempt, Outcome};
@@ -26,6 +28,7 @@ use statement::Parsed;
 
 mod attempt;
 mod faults;
+mod functions;
 mod round;
 mod statement;
 mod system_tables;
@@ -59,6 +62,7 @@ struct Inner {
     runtime: Arc<RuntimeEnv>,
     default_deadline: Duration,
     running: tokio::sync::Semaphore,
+    recent: Arc<Recent>,
 }
 
 /// The engine cannot start.
@@ -85,6 +89,7 @@ impl Engine {
             runtime,
             default_deadline,
             running: tokio::sync::Semaphore::new(MAX_QUESTIONS),
+            recent: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner), threads: Threads::start("lariat-engine", ENGINE_THREADS)? })
     }
@@ -150,7 +155,7 @@ impl Inner {
         let mut round = Round::pin(&self.topology, &parsed, deadline).await;
         let patience = started + deadline.mul_f64(PATIENCE);
         let outcome = loop {
-            let attempt = Attempt::new(&self.runtime, &self.channels, &self.topology, &parsed, &round);
+            let attempt = Attempt::new(&self.runtime, &self.channels, &self.topology, &parsed, &round, &self.recent);
             let rest = patience.saturating_duration_since(Instant::now());
             match attempt.run(rest).await {
                 Ok(outcome) => break outcome,
@@ -180,9 +185,11 @@ impl Inner {
         started: Instant,
     ) -> Result<Answer, AskError> {
         let now = now_unix_nanos();
-        let window = round.window(question.window, outcome.asked, &parsed.tables, now);
+        let inputs = round.inputs(question.window, &outcome.asked, now);
         let view = self.topology.view();
-        let coverage = round.coverage(&view, window, now, readings);
+        let nodes = round.facts(&view, readings);
+        let coverage = lowest(&round.query_id.to_string(), &inputs, now, &nodes, view.expected_nodes);
+        self.recent.keep(&coverage);
         if let Some(wanted) = question.min_coverage
             && coverage.ratio < wanted
         {
@@ -195,6 +202,7 @@ impl Inner {
             rows,
             bytes_scanned: readings.values().map(|reading| reading.bytes).sum(),
             files_scanned: readings.values().map(|reading| reading.files).sum(),
+            bytes_received: outcome.bytes_received,
             cached: false,
             age_ms: 0,
         };

@@ -167,7 +167,8 @@ fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, stop: CancellationToken, e
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(topology)
+        .with_state(Arc::clone(&topology))
+        .merge(api::retire::router(topology))
         .merge(api::sql::router(Arc::clone(&ask)))
         .merge(api::nodes::router(Arc::clone(&ask)))
         .merge(api::coverage::router(Arc::clone(&ask)))
@@ -199,6 +200,10 @@ async fn metrics(State(topology): State<Arc<Topology>>) -> String {
         let count = view.known.iter().filter(|node| node.progress.state == *state).count();
         writeln!(text, "lariat_query_nodes{{state=\"{state}\"}} {count}").ok();
     }
-    writeln!(text, "# TYPE lariat_query_members gauge\nlariat_query_members {}", view.members.len()).ok();
+    let members = view.members.iter().filter(|member| member.is_expected()).count();
+    writeln!(text, "# TYPE lariat_query_members gauge\nlariat_query_members {members}").ok();
+    let refused = view.members_refused;
+    writeln!(text, "# TYPE lariat_query_members_refused_total counter\nlariat_query_members_refused_total {refused}")
+        .ok();
     text
 }

@@ -1,6 +1,6 @@
-//! What a node says of itself on its node API (port 4319), apart from rows. `GET /v1/info` answers [`NodeInfo`] and
-//! `GET /v1/live` a stream of [`crate::live::LiveEvent`] lines, both behind the cluster token; `/health` and `/ready`
-//! are open.
+//! What a node says of itself on its node API (port 4319), apart from rows. `GET /v1/info` answers [`NodeInfo`],
+//! `GET /v1/live` a stream of [`crate::live::LiveEvent`] lines and `GET /v1/farewell` a stream of [`LastWord`] lines, all
+//! behind the cluster token; `/health` and `/ready` are open.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,9 @@ pub struct NodeInfo {
     /// What is sent on to another OTLP endpoint; none where nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardInfo>,
+    /// The lives of this store's node so far, oldest first; empty where the store does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<Boot>,
 }
 
 /// What a node sends on of what it received, since its start.
@@ -61,6 +64,47 @@ pub struct ForwardInfo {
     pub lag_nanos: i64,
     /// Whether the other side takes nothing at the moment.
     pub failing: bool,
+}
+
+/// A line of `GET /v1/farewell`: the first one at once, so that a reader knows to be connected; the second when the node
+/// ends cleanly. A stream that breaks without a second line is no farewell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWord {
+    /// Which boot speaks.
+    pub boot_id: BootId,
+    /// The moment of the farewell by the node's clock, Unix nanoseconds; absent in the first line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farewell_unix_nanos: Option<i64>,
+}
+
+/// One life of a node as its store recorded it: what was heard of it, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Which.
+    pub boot_id: BootId,
+    /// Its beginning, Unix nanoseconds.
+    pub started_unix_nanos: i64,
+    /// From here on everything that was heard is listed; later than the beginning where there were too many stretches.
+    pub known_from_unix_nanos: i64,
+    /// When the collector wrote its own status.
+    pub statuses: Vec<Heard>,
+    /// When heartbeats of the proxy came, with the decisions that they number; empty if it never had one.
+    pub heartbeats: Vec<Heard>,
+    /// When the proxy said farewell, Unix nanoseconds.
+    pub proxy_farewell_unix_nanos: Option<i64>,
+    /// When the node ended cleanly, Unix nanoseconds.
+    pub farewell_unix_nanos: Option<i64>,
+}
+
+/// A stretch of time in which signs of life came one after another and no decision that they number is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The first sign, Unix nanoseconds.
+    pub from_unix_nanos: i64,
+    /// The last sign, Unix nanoseconds, included.
+    pub to_unix_nanos: i64,
+    /// Decisions numbered between the stretch before (or the boot's beginning) and this one that were not received.
+    pub missing_before: u64,
 }
 
 /// What a table of a store holds.

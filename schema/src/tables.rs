@@ -426,6 +426,8 @@ fn node_status() -> Vec<Field> {
         // Null in files that are older than these columns.
         optional("gone", list_of(gone_fields())),
         optional("quarantined", DataType::Int64),
+        // Null in files that are older than this column.
+        optional("farewell", DataType::Boolean),
     ]
 }
 

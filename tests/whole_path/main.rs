@@ -13,6 +13,7 @@ mod clients;
 mod coverage;
 mod demo;
 mod durability;
+mod fleet;
 mod full_disk;
 mod harness;
 mod one_call;

@@ -35,7 +35,7 @@ use crate::rollup::rows::moments;
 use crate::span_metrics;
 use crate::store::ReadStore;
 use crate::store::core::Core;
-use crate::store::state::Owners;
+use crate::store::owners::Owners;
 
 /// Requests of one sync: more would make the first of them wait.
 const GROUP_REQUESTS: usize = 256;
@@ -107,6 +107,8 @@ impl Committer {
             if stop {
                 // Nothing is counted after this, so that the next start has nothing to count again.
                 self.commit_span_metrics(self.core.now());
+                // The last entry: whoever reads the store later knows that nothing came after it.
+                self.commit_status(self.core.now(), true);
                 break;
             }
             self.tick();
@@ -132,7 +134,7 @@ impl Committer {
         if now.commit_unix_nanos >= self.next_status {
             let interval = signed(node_status::INTERVAL_SECONDS) * NANOS_PER_SECOND;
             self.next_status = now.commit_unix_nanos.saturating_add(interval);
-            self.commit_status(now.commit_unix_nanos);
+            self.commit_status(now.commit_unix_nanos, false);
         }
         if now.commit_unix_nanos >= self.next_span_metrics {
             self.next_span_metrics = now.commit_unix_nanos.saturating_add(span_metrics::INTERVAL_NANOS);
@@ -285,7 +287,7 @@ impl Committer {
         self.core.live.show_all(&shown);
     }
 
-    fn commit_status(&mut self, now: i64) {
+    fn commit_status(&mut self, now: i64, farewell: bool) {
         let (lsn, moment) = (self.next_lsn(), self.next_moment());
         let counters = &self.core.counters;
         let row = {
@@ -301,6 +303,7 @@ impl Committer {
                 ranges: &state.ranges(),
                 quarantined: counters.quarantined.load(Ordering::Relaxed),
                 sequences: state.sequences(),
+                farewell,
             })
         };
         let mut frames = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use lariat_schema::ids::StoreId;
-use lariat_schema::node_api::{NodeIdentity, TableRange};
+use lariat_schema::node_api::{Boot, NodeIdentity, TableRange};
 use lariat_schema::tables::Table;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -144,5 +144,9 @@ impl ReadStore for Core {
             unverified.retain(|waiting| *waiting != path);
             unverified.push_front(path);
         }
+    }
+
+    fn boots(&self) -> Vec<Boot> {
+        self.state.lock().boots()
     }
 }

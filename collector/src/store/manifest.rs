@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{install, stage};
 use super::gone::GoneBook;
 use super::{SealedFile, Weights};
+use crate::attendance::Attendance;
 use crate::ledger::Line;
 use crate::node_status::Sequences;
 
@@ -114,6 +115,9 @@ pub(crate) struct Manifest {
     /// Sum of the ledger's entries before `cuts.spans`.
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
+    /// Absent in manifests of stores that did not record it.
+    #[serde(default)]
+    pub(crate) attendance: Attendance,
     pub(crate) files: Vec<FileEntry>,
     /// Time whose rows are gone.
     #[serde(default)]
@@ -145,6 +149,7 @@ impl Manifest {
             last_commit_unix_nanos: 0,
             ledger: Vec::new(),
             sequences: Sequences::default(),
+            attendance: Attendance::default(),
             files: Vec::new(),
             gone: GoneBook::default(),
             cut_commits: None,

@@ -79,6 +79,7 @@ impl Core {
         next.cut_commits = Some(taken.cut_commits);
         next.ledger.clone_from(&taken.ledger);
         next.sequences = taken.sequences.clone();
+        next.attendance = taken.attendance.clone();
         next.last_commit_unix_nanos = taken.last_commit_unix_nanos;
         next.files.extend(entries.iter().cloned());
         if let Err(NotSaved { may_be_in_force, source }) = self.save(&next) {

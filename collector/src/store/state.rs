@@ -5,22 +5,23 @@
 //! into a file in one step, and is never in both or in neither.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use lariat_schema::node_api::TableRange;
+use lariat_schema::node_api::{Boot, TableRange};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{TimeRange, slice_start};
 use lariat_schema::vocabulary::Signal;
 
 use super::gone::GoneBook;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
+use super::owners::{Owners, signal_of};
 use super::write::times_of;
 use super::{SealedFile, Snapshot};
+use crate::attendance::Attendance;
 use crate::call_metrics::CallMetrics;
-use crate::columns::{bytes_of, count, signed, text, texts};
+use crate::columns::{bytes_of, count, signed};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce, Moment};
@@ -46,6 +47,7 @@ pub(crate) struct Taken {
     pub(crate) cut_commits: CutCommits,
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
+    pub(crate) attendance: Attendance,
     pub(crate) last_commit_unix_nanos: i64,
 }
 
@@ -75,6 +77,7 @@ pub(crate) struct State {
     sequences: Sequences,
     call_metrics: CallMetrics,
     pub(crate) span_metrics: SpanMetrics,
+    attendance: Attendance,
     cuts: Cuts,
     gone: GoneBook,
     /// Ten seconds of commit time whose cells are open.
@@ -102,6 +105,7 @@ impl State {
             sequences: manifest.sequences.clone(),
             call_metrics: CallMetrics::default(),
             span_metrics: SpanMetrics::default(),
+            attendance: manifest.attendance.clone(),
             cuts: manifest.cuts,
             gone: manifest.gone.clone(),
             next_lsn: manifest.cuts.others.max(1),
@@ -150,10 +154,16 @@ impl State {
                     self.push(table, header.lsn, batch.clone());
                 }
                 if table == Table::Logs {
+                    if header.trusted {
+                        self.attendance.take_logs(&batch, &self.sequences);
+                    }
                     shown.logs.push(batch);
                 }
             }
             Table::NodeStatus | Table::Rollups => {
+                if table == Table::NodeStatus {
+                    self.attendance.take_status(&batch);
+                }
                 if wanted {
                     self.push(table, header.lsn, batch);
                 }
@@ -312,6 +322,7 @@ impl State {
             },
             ledger: self.ledger.settled_before(cuts.spans),
             sequences: self.sequences.clone(),
+            attendance: self.attendance.clone(),
             last_commit_unix_nanos: self.last_commit_unix_nanos,
         };
         (taken, shown)
@@ -435,6 +446,11 @@ impl State {
         self.ledger.lines()
     }
 
+    /// The lives of the store's node.
+    pub(crate) fn boots(&self) -> Vec<Boot> {
+        self.attendance.boots(&self.sequences)
+    }
+
     /// Received stretches of `decision_seq`.
     pub(crate) fn sequences(&self) -> &Sequences {
         &self.sequences
@@ -453,48 +469,4 @@ pub(crate) struct Figures {
     pub(crate) unknown_weights: u64,
     pub(crate) verdicts_forgotten_early: u64,
     pub(crate) files: usize,
-}
-
-/// The signal whose records a table holds.
-pub(crate) fn signal_of(table: Table) -> Option<Signal> {
-    match table {
-        Table::Spans => Some(Signal::Traces),
-        Table::Metrics => Some(Signal::Metrics),
-        Table::Logs => Some(Signal::Logs),
-        Table::Rollups | Table::NodeStatus => None,
-    }
-}
-
-/// Whose records the rows of a batch are; metrics belong to nobody.
-pub(crate) struct Owners<'a> {
-    signal: Signal,
-    rows: usize,
-    columns: Option<(&'a StringArray, &'a StringArray)>,
-}
-
-impl<'a> Owners<'a> {
-    pub(crate) fn of(signal: Signal, batch: &'a RecordBatch) -> Self {
-        let named = signal != Signal::Metrics;
-        let columns = named.then(|| (texts(batch, "profile"), texts(batch, "account_id")));
-        Self { signal, rows: batch.num_rows(), columns }
-    }
-
-    fn names(&self, row: usize) -> (Option<&'a str>, Option<&'a str>) {
-        self.columns.map_or((None, None), |(profile, account)| (text(profile, row), text(account, row)))
-    }
-
-    /// Neighbouring rows of one owner, together.
-    pub(crate) fn runs(&self) -> Vec<(LedgerKey, Range<usize>)> {
-        let mut runs: Vec<(LedgerKey, Range<usize>)> = Vec::new();
-        let mut owner = (None, None);
-        for row in 0..self.rows {
-            let names = self.names(row);
-            match runs.last_mut() {
-                Some((_, run)) if names == owner => run.end = row + 1,
-                _ => runs.push((LedgerKey::new(self.signal, names.0, names.1), row..row + 1)),
-            }
-            owner = names;
-        }
-        runs
-    }
 }

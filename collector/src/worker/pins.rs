@@ -127,6 +127,7 @@ impl PinBook {
             now_unix_nanos: now_unix_nanos(),
             watermark_unix_nanos: watermark.unwrap_or_else(|| self.store.watermark_unix_nanos()),
             ranges: self.store.ranges(),
+            boots: self.store.boots(),
             sampling,
         };
         let mut pins = self.pins.lock();

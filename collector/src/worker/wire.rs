@@ -3,7 +3,7 @@
 
 use lariat_schema::coverage::Sampling;
 use lariat_schema::ids::StoreId;
-use lariat_schema::node_api::{NodeIdentity, TableRange};
+use lariat_schema::node_api::{Boot, NodeIdentity, TableRange};
 use lariat_schema::tables::Table;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -42,6 +42,9 @@ pub struct PinReply {
     pub watermark_unix_nanos: i64,
     /// What each table of the store holds.
     pub ranges: Vec<TableRange>,
+    /// The lives of the store's node so far, oldest first; empty where the store does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<Boot>,
     /// What sampling did to the pinned rows; of files as a whole.
     pub sampling: Sampling,
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -95,6 +95,7 @@ pub(crate) struct Conduct {
     accepted: AtomicBool,
     started: AtomicUsize,
     finished: AtomicUsize,
+    received_bytes: AtomicU64,
     failure: Mutex<Option<Arc<DataFusionError>>>,
 }
 
@@ -113,6 +114,11 @@ impl Conduct {
     pub(crate) fn finished(&self) -> bool {
         let started = self.started.load(Ordering::Acquire);
         started > 0 && self.finished.load(Ordering::Acquire) >= started
+    }
+
+    /// Bytes of the rows that came from it, as they lie in memory.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
     fn failed(&self, error: DataFusionError) -> DataFusionError {
@@ -194,12 +200,16 @@ impl WorkerChannel for Watched {
 impl Watched {
     fn watch(&self, stream: BoxStream<'static, Result<RecordBatch>>) -> BoxStream<'static, Result<RecordBatch>> {
         let (conduct, at_end) = (Arc::clone(&self.conduct), Arc::clone(&self.conduct));
+        let counting = Arc::clone(&self.conduct);
         let end = futures::stream::once(async move {
             at_end.finished.fetch_add(1, Ordering::AcqRel);
             None
         });
         stream
             .map_err(move |error| conduct.failed(error))
+            .inspect_ok(move |batch| {
+                counting.received_bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+            })
             .map(Some)
             .chain(end)
             .filter_map(futures::future::ready)

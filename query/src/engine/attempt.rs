@@ -1,5 +1,6 @@
 //! One try at an answer over the nodes that are pinned: plan, execute, collect, and say who failed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,28 +17,34 @@ use datafusion::sql::parser::DFParser;
 use datafusion_distributed::display_plan_ascii;
 use futures::StreamExt;
 use lariat_schema::ids::StoreId;
+use lariat_schema::tables::Table;
 
 use super::faults::{self, Fault};
+use super::functions::Functions;
 use super::round::{Pinned, Round};
 use super::statement::Parsed;
 use super::system_tables;
 use crate::ask::AskError;
+use crate::coverage::recent::Recent;
 use crate::distribute::channels::{Channels, Conduct, QueryChannels};
 use crate::distribute::{Routes, session};
 use crate::scan::window::{Asked, asked};
 use crate::scan::{FleetTable, PinnedStore};
-use crate::topology::Topology;
+use crate::topology::{Topology, now_unix_nanos};
 
 /// Most rows of an answer that is complete before its first byte.
 const MAX_ANSWER_ROWS: usize = 1_000_000;
 /// Most bytes of such an answer in memory.
 pub(crate) const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
-/// Rows, and the time that the plan asked about.
+/// Rows, and what is told beside them.
 pub(crate) struct Outcome {
     pub(crate) schema: SchemaRef,
     pub(crate) batches: Vec<RecordBatch>,
-    pub(crate) asked: Asked,
+    /// The tables that the plan reads, and the time that it asks about.
+    pub(crate) asked: Vec<(Table, Asked)>,
+    /// Bytes of rows that came from nodes.
+    pub(crate) bytes_received: u64,
 }
 
 /// Why a try gave no rows.
@@ -54,12 +61,16 @@ impl From<DataFusionError> for Failed {
     }
 }
 
+/// A plan, the tables that it reads and the time that it asks about.
+type Planned = (Arc<dyn ExecutionPlan>, Vec<(Table, Asked)>);
+
 /// One try.
 pub(crate) struct Attempt<'a> {
     runtime: &'a Arc<RuntimeEnv>,
     topology: &'a Topology,
     parsed: &'a Parsed,
     round: &'a Round,
+    recent: &'a Arc<Recent>,
     channels: QueryChannels,
 }
 
@@ -70,9 +81,10 @@ impl<'a> Attempt<'a> {
         topology: &'a Topology,
         parsed: &'a Parsed,
         round: &'a Round,
+        recent: &'a Arc<Recent>,
     ) -> Self {
         let urls = round.pinned().iter().map(|pinned| pinned.base.clone());
-        Self { runtime, topology, parsed, round, channels: QueryChannels::new(channels.clone(), urls) }
+        Self { runtime, topology, parsed, round, recent, channels: QueryChannels::new(channels.clone(), urls) }
     }
 
     /// Runs; after `patience`, unless that is over, nodes that hold the answer up are given up. The caller ends
@@ -83,7 +95,7 @@ impl<'a> Attempt<'a> {
         let schema = plan.schema();
         if self.parsed.explain {
             let batches = vec![explained(plan.as_ref())?];
-            return Ok(Outcome { schema: batches[0].schema(), batches, asked });
+            return Ok(Outcome { schema: batches[0].schema(), batches, asked, bytes_received: 0 });
         }
         let stream = execute_stream(plan, context.task_ctx())?;
         let collecting = collect(stream);
@@ -100,7 +112,10 @@ impl<'a> Attempt<'a> {
             }
         };
         match collected {
-            Ok(batches) => Ok(Outcome { schema, batches, asked }),
+            Ok(batches) => {
+                let bytes_received = self.conducts().map(|(_, conduct)| conduct.received_bytes()).sum();
+                Ok(Outcome { schema, batches, asked, bytes_received })
+            }
             Err(Collecting::TooLarge(error)) => Err(Failed::Question(error)),
             Err(Collecting::Failed(error)) => Err(self.failed(error)),
         }
@@ -112,8 +127,8 @@ impl<'a> Attempt<'a> {
         session(Arc::clone(self.runtime), Arc::new(routes), self.channels.clone())
     }
 
-    async fn plan(&self, context: &SessionContext) -> Result<(Arc<dyn ExecutionPlan>, Asked), Failed> {
-        self.register(context).await?;
+    async fn plan(&self, context: &SessionContext) -> Result<Planned, Failed> {
+        let functions = self.register(context).await?;
         let state = context.state();
         let plan = state.statement_to_plan(self.parsed.statement.clone()).await;
         let plan = plan.map_err(|error| Failed::Question(faults::with_names(error, self.parsed)))?;
@@ -123,12 +138,13 @@ impl<'a> Attempt<'a> {
             .with_allow_statements(false)
             .verify_plan(&plan)?;
         let plan = state.optimize(&plan)?;
-        let asked = asked(&plan);
+        let mut asked = asked(&plan);
+        asked.extend(functions.take_asked());
         let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
         Ok((physical, asked))
     }
 
-    async fn register(&self, context: &SessionContext) -> Result<()> {
+    async fn register(&self, context: &SessionContext) -> Result<Functions> {
         let stores: Arc<[PinnedStore]> = self.round.pinned().iter().map(store).collect();
         for table in &self.parsed.tables {
             let provider = FleetTable { table: *table, query_id: self.round.query_id, stores: Arc::clone(&stores) };
@@ -146,7 +162,10 @@ impl<'a> Attempt<'a> {
         ] {
             context.register_table(name, Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))?;
         }
-        Ok(())
+        let nodes = self.round.facts(&known, &HashMap::new());
+        let functions = Functions::new(nodes, known.expected_nodes, now_unix_nanos(), Arc::clone(self.recent));
+        functions.register(context);
+        Ok(functions)
     }
 
     fn conducts(&self) -> impl Iterator<Item = (StoreId, &Arc<Conduct>)> {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use lariat_collector::worker::wire::{PinReply, PinRequest, ReleaseReply, ReleaseRequest};
-use lariat_schema::coverage::{Coverage, NodeState};
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::NodeInfo;
 use lariat_schema::tables::Table;
@@ -14,11 +13,14 @@ use url::Url;
 use uuid::Uuid;
 
 use super::statement::Parsed;
-use crate::coverage::{NodeFacts, Part, coverage};
+use crate::coverage::slices::Told;
+use crate::coverage::{Input, NodeFacts, Part};
 use crate::membership::Member;
 use crate::scan::window::Asked;
 use crate::topology::client::ClientError;
-use crate::topology::{Known, Topology, View};
+use crate::topology::directory::facts;
+use crate::topology::state::Event;
+use crate::topology::{ClockOffset, Known, Met, Topology, View, now_unix_nanos};
 
 /// Longest wait for a pin; a shorter deadline shortens it.
 const PIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,16 +58,17 @@ impl Round {
         let asked = known.into_iter().filter(|node| node.progress.worth_asking()).map(|node| {
             let request = &request;
             async move {
-                let since = Instant::now();
+                let (since, asked) = (Instant::now(), now_unix_nanos());
                 let reply = topology.client.pin(&node.base, request, timeout).await;
-                (node, reply, since.elapsed().as_secs_f64() * 1e3)
+                (node, reply, (asked, now_unix_nanos()), since.elapsed().as_secs_f64() * 1e3)
             }
         });
         let mut round = Self { query_id, pinned: Vec::new(), left_out: HashMap::new(), errors: HashMap::new() };
-        for (node, reply, elapsed_ms) in join_all(asked).await {
+        for (node, reply, (asked, answered), elapsed_ms) in join_all(asked).await {
             match reply {
                 Ok(reply) => {
-                    topology.report(&node.address, Ok(Some(info(&reply, &node))));
+                    let clock = ClockOffset::measured(reply.now_unix_nanos, asked, answered);
+                    topology.report(&node.address, Event::Queried, Ok(met(&reply, &node, clock)));
                     // One store under two addresses is still one store.
                     if round.pinned.iter().all(|pinned| pinned.reply.store_id != reply.store_id) {
                         round.pinned.push(Pinned { base: node.base, reply, elapsed_ms });
@@ -74,7 +77,7 @@ impl Round {
                 Err(error) => {
                     // A caller in a hurry says nothing about a node that was given no time.
                     if timeout >= PIN_TIMEOUT || !matches!(error, ClientError::Silent(_)) {
-                        topology.report(&node.address, Err(&error));
+                        topology.report(&node.address, Event::Queried, Err(&error));
                     }
                     round.errors.insert(node.address, error.to_string());
                 }
@@ -128,88 +131,64 @@ impl Round {
         }
     }
 
-    /// The window of the answer: what was asked for; where that is open, from the oldest row of the tables to now.
-    pub(crate) fn window(
-        &self,
-        given: Option<TimeRange>,
-        asked: Asked,
-        tables: &[Table],
-        now: i64,
-    ) -> Option<TimeRange> {
-        if given.is_some() {
-            return given;
+    /// What coverage is judged over: each table that the plan reads, in the time that it asks about. Where that is open, it
+    /// is from the table's oldest row that is retained to now.
+    pub(crate) fn inputs(&self, given: Option<TimeRange>, asked: &[(Table, Asked)], now: i64) -> Vec<Input> {
+        if asked.is_empty() {
+            return vec![Input { table: None, window: given }];
         }
-        let ranges = self.pinned.iter().flat_map(|pinned| &pinned.reply.ranges);
-        let oldest =
-            ranges.filter(|range| tables.contains(&range.table)).filter_map(|range| range.from_unix_nanos).min();
-        let from = asked.from_unix_nanos.or(oldest)?;
-        Some(TimeRange::new(from, asked.to_unix_nanos.unwrap_or(now)))
-    }
-
-    /// Coverage of this query's answer.
-    pub(crate) fn coverage(
-        &self,
-        view: &View,
-        window: Option<TimeRange>,
-        now: i64,
-        readings: &HashMap<StoreId, ReleaseReply>,
-    ) -> Coverage {
-        let mut facts: Vec<_> = view.members.iter().map(|member| self.of_member(view, member, readings)).collect();
-        let unknown =
-            |node: &&Known| node.info.is_none() && view.members.iter().all(|member| member.address != node.address);
-        facts.extend(view.known.iter().filter(unknown).map(|node| self.of_stranger(node)));
-        coverage(self.query_id.to_string(), window, now, &facts, view.expected_nodes)
-    }
-
-    fn of_member(&self, view: &View, member: &Member, readings: &HashMap<StoreId, ReleaseReply>) -> NodeFacts {
-        let lives_at = |node: &&Known| {
-            node.info.as_ref().is_some_and(|info| info.store_id == member.store_id)
-                || (node.info.is_none() && node.address == member.address)
+        let window = |table: Table, asked: Asked| {
+            let from = asked.from_unix_nanos.or_else(|| self.oldest(table))?;
+            Some(TimeRange::new(from, asked.to_unix_nanos.unwrap_or(now)))
         };
-        let known = view.known.iter().filter(lives_at).max_by_key(|node| node.progress.worth_asking());
-        let pinned = self.pinned.iter().find(|pinned| pinned.reply.store_id == member.store_id);
-        let part = pinned.map(|pinned| {
-            let reading = readings.get(&member.store_id).copied().unwrap_or_default();
-            Part {
-                watermark_unix_nanos: pinned.reply.watermark_unix_nanos,
-                rows: reading.rows,
-                elapsed_ms: pinned.elapsed_ms.max(reading.elapsed_ms),
-            }
-        });
-        let error = part.is_none().then(|| {
-            let left_out = self.left_out.get(&member.store_id).map(|(_, error)| error.clone());
-            let of_pin = || known.and_then(|node| self.errors.get(&node.address).or(node.error.as_ref())).cloned();
-            left_out.or_else(of_pin).unwrap_or_else(|| "not reachable".to_owned())
-        });
-        NodeFacts {
-            node_id: member.node_id.to_string(),
-            region: Some(member.region.to_string()),
-            state: known.map_or(NodeState::Disconnected, |node| node.progress.state),
-            since_unix_nanos: Some(member.since_unix_nanos),
-            clock_offset_nanos: known.map_or(0, |node| node.clock_offset_nanos),
-            answered: part,
-            error,
-        }
+        let of = |(table, asked): &(Table, Asked)| Input {
+            table: Some(*table),
+            window: given.or_else(|| window(*table, *asked)),
+        };
+        asked.iter().map(of).collect()
     }
 
-    /// An address that never told who is there.
-    fn of_stranger(&self, node: &Known) -> NodeFacts {
-        let error = self.errors.get(&node.address).or(node.error.as_ref()).cloned();
-        NodeFacts {
-            node_id: node.address.clone(),
-            region: None,
-            state: NodeState::NeverSeen,
-            since_unix_nanos: None,
-            clock_offset_nanos: 0,
-            answered: None,
-            error: Some(error.unwrap_or_else(|| "it never told who it is".to_owned())),
+    fn oldest(&self, table: Table) -> Option<i64> {
+        let ranges = self.pinned.iter().flat_map(|pinned| &pinned.reply.ranges);
+        ranges.filter(|range| range.table == table).filter_map(|range| range.from_unix_nanos).min()
+    }
+
+    /// What coverage needs to know of every node.
+    pub(crate) fn facts(&self, view: &View, readings: &HashMap<StoreId, ReleaseReply>) -> Vec<NodeFacts> {
+        let mut facts = facts(
+            view,
+            |member, _| self.part(member.store_id, readings),
+            |node| self.errors.get(&node.address).or(node.error.as_ref()).cloned(),
+        );
+        for (store, (_, error)) in &self.left_out {
+            let named = |member: &&Member| member.store_id == *store;
+            let Some(member) = view.members.iter().find(named) else { continue };
+            let of = |facts: &&mut NodeFacts| facts.answered.is_none() && facts.node_id == member.node_id.as_str();
+            if let Some(facts) = facts.iter_mut().find(of) {
+                facts.error = Some(error.clone());
+            }
         }
+        facts
+    }
+
+    fn part(&self, store: StoreId, readings: &HashMap<StoreId, ReleaseReply>) -> Option<Part> {
+        let pinned = self.pinned.iter().find(|pinned| pinned.reply.store_id == store)?;
+        let reading = readings.get(&store).copied().unwrap_or_default();
+        let reply = &pinned.reply;
+        let told = Told {
+            watermark_unix_nanos: reply.watermark_unix_nanos,
+            now_unix_nanos: reply.now_unix_nanos,
+            has_proxy: reply.has_proxy,
+            boots: reply.boots.clone(),
+        };
+        let elapsed_ms = pinned.elapsed_ms.max(reading.elapsed_ms);
+        Some(Part { told, ranges: reply.ranges.clone(), rows: reading.rows, elapsed_ms })
     }
 }
 
-/// What a pin says about the node, as a health round would.
-fn info(reply: &PinReply, node: &Known) -> NodeInfo {
-    NodeInfo {
+/// What a pin says about the node, as a look would.
+fn met(reply: &PinReply, node: &Known, clock: ClockOffset) -> Met {
+    let info = NodeInfo {
         identity: reply.identity.clone(),
         store_id: reply.store_id,
         version: reply.version.clone(),
@@ -219,5 +198,7 @@ fn info(reply: &PinReply, node: &Known) -> NodeInfo {
         has_proxy: reply.has_proxy,
         ranges: reply.ranges.clone(),
         forward: node.info.as_ref().and_then(|info| info.forward.clone()),
-    }
+        boots: reply.boots.clone(),
+    };
+    Met { info, clock }
 }

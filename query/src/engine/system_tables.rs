@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use datafusion::error::Result;
 
+use crate::membership::{Member, Tenure};
 use crate::topology::View;
 
 /// Name of the table of nodes.
@@ -19,7 +20,7 @@ pub(crate) fn nodes(view: &View) -> Result<RecordBatch> {
     };
     let watermarks = view.known.iter().map(|node| node.info.as_ref().map(|info| info.watermark_unix_nanos));
     #[allow(clippy::cast_precision_loss, reason = "an offset in milliseconds is shown, not computed with")]
-    let offsets = view.known.iter().map(|node| node.info.as_ref().map(|_| node.clock_offset_nanos as f64 / 1e6));
+    let offsets = view.known.iter().map(|node| node.info.as_ref().map(|_| node.clock.nanos as f64 / 1e6));
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("node_id", text(&|node| node.info.as_ref().map(|info| info.identity.node_id.to_string())), true),
         ("region", text(&|node| node.info.as_ref().map(|info| info.identity.region.to_string())), true),
@@ -34,18 +35,24 @@ pub(crate) fn nodes(view: &View) -> Result<RecordBatch> {
     ])?)
 }
 
-/// A row per member.
+/// A row per member and tenure.
 pub(crate) fn membership(view: &View) -> Result<RecordBatch> {
-    let text = |of: &dyn Fn(&crate::membership::Member) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(view.members.iter().map(of)))
+    let rows: Vec<(&Member, &Tenure)> =
+        view.members.iter().flat_map(|member| member.tenures.iter().map(move |tenure| (member, tenure))).collect();
+    let text = |of: &dyn Fn(&Member) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|(member, _)| of(member))))
     };
+    let ends = || rows.iter().map(|(_, tenure)| tenure.end);
+    let ended_by: ArrayRef = Arc::new(ends().map(|end| end.map(|end| end.by.as_str())).collect::<StringArray>());
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("store_id", text(&|member| member.store_id.to_string()), true),
         ("node_id", text(&|member| member.node_id.to_string()), true),
         ("region", text(&|member| member.region.to_string()), true),
         ("address", text(&|member| member.address.clone()), true),
-        ("since", moments(view.members.iter().map(|member| Some(member.since_unix_nanos))), true),
-        ("last_seen", moments(view.members.iter().map(|member| Some(member.last_seen_unix_nanos))), true),
+        ("since", moments(rows.iter().map(|(_, tenure)| Some(tenure.from_unix_nanos))), true),
+        ("last_seen", moments(rows.iter().map(|(member, _)| Some(member.last_seen_unix_nanos))), true),
+        ("until", moments(ends().map(|end| end.map(|end| end.at_unix_nanos))), true),
+        ("ended_by", ended_by, true),
     ])?)
 }
 

@@ -14,6 +14,7 @@ use crate::ask::local::LocalEngine;
 use crate::server::{self, Query};
 use fleet::{Fleet, spans};
 
+mod coverage;
 mod fleet;
 mod formats;
 

@@ -164,6 +164,11 @@ impl Parameters {
         self.step_nanos.unwrap_or_else(|| round_up_to_slice(self.window.nanos() / DEFAULT_STEPS))
     }
 
+    /// The step as it was asked for, if it was.
+    pub(crate) fn given_step_nanos(&self) -> Option<i64> {
+        self.step_nanos
+    }
+
     /// The value of one of the report's own parameters; the last one given wins.
     pub(crate) fn own(&self, name: &str) -> Option<&str> {
         self.own.iter().rev().find(|(of, _)| *of == name).map(|(_, value)| value.as_str())
@@ -206,22 +211,29 @@ pub(crate) fn rfc3339(unix_nanos: i64) -> String {
 }
 
 fn parse_moment(name: &str, value: &str, now_unix_nanos: i64) -> Result<i64, BadParameter> {
+    moment_of(value, now_unix_nanos).ok_or_else(|| BadParameter::Value {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        expected: "RFC 3339, Unix seconds, or a time ago as -15m",
+    })
+}
+
+/// A moment: RFC 3339, a date, Unix seconds, a time ago, or `now`.
+pub(crate) fn moment_of(value: &str, now_unix_nanos: i64) -> Option<i64> {
     let relative = || {
         let ago = parse_duration_nanos(value.strip_prefix('-')?)?;
         Some(now_unix_nanos.saturating_sub(ago))
     };
     let seconds = || value.parse::<f64>().ok().and_then(seconds_to_nanos);
     let calendar = || {
-        let moment = OffsetDateTime::parse(value, &Rfc3339).ok()?;
+        let date = value.len() == "2026-11-20".len();
+        let value = if date { format!("{value}T00:00:00Z") } else { value.to_owned() };
+        let moment = OffsetDateTime::parse(&value, &Rfc3339).ok()?;
         i64::try_from(moment.unix_timestamp_nanos()).ok()
     };
     let now = (value == "now").then_some(now_unix_nanos);
     // A negative number without a unit is seconds before 1970; with a unit it is relative.
-    now.or_else(relative).or_else(seconds).or_else(calendar).ok_or_else(|| BadParameter::Value {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        expected: "RFC 3339, Unix seconds, or a time ago as -15m",
-    })
+    now.or_else(relative).or_else(seconds).or_else(calendar)
 }
 
 fn seconds_to_nanos(seconds: f64) -> Option<i64> {

@@ -1,10 +1,13 @@
-//! The time that a query asks about, read off the conditions on `time` that its plan has pushed to its scans. A table
-//! without such a condition asks for everything that is retained, and so does a plan with one such table.
+//! The time that a query asks about, table by table, read off the conditions on `time` that its plan has pushed to its
+//! scans. A table without such a condition asks for everything that is retained.
+
+use std::collections::BTreeMap;
 
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use lariat_schema::tables::Table;
 
 /// Bounds of the window as far as the question sets them; `None` is open. Half-open, Unix nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,19 +16,22 @@ pub(crate) struct Asked {
     pub(crate) to_unix_nanos: Option<i64>,
 }
 
-/// What an optimised plan asks about: the hull of what its scans ask about.
-pub(crate) fn asked(plan: &LogicalPlan) -> Asked {
-    let mut hull: Option<Asked> = None;
+/// What an optimised plan asks about: each table of the fleet, with the hull of what its scans ask about.
+pub(crate) fn asked(plan: &LogicalPlan) -> Vec<(Table, Asked)> {
+    let mut tables: BTreeMap<Table, Asked> = BTreeMap::new();
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && scan.source.schema().column_with_name("time").is_some()
+            && let Ok(table) = scan.table_name.table().parse::<Table>()
         {
             let of_scan = bounds(&scan.filters);
-            hull = Some(hull.map_or(of_scan, |so_far| both(so_far, of_scan)));
+            tables.entry(table).and_modify(|so_far| *so_far = both(*so_far, of_scan)).or_insert(of_scan);
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    walked.ok().and(hull).unwrap_or_default()
+    if walked.is_err() {
+        tables.values_mut().for_each(|asked| *asked = Asked::default());
+    }
+    tables.into_iter().collect()
 }
 
 fn both(a: Asked, b: Asked) -> Asked {

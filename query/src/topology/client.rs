@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lariat_collector::worker::wire::{PIN_PATH, PinReply, PinRequest, RELEASE_PATH, ReleaseReply, ReleaseRequest};
-use lariat_schema::node_api::NodeInfo;
+use lariat_schema::node_api::{LastWord, NodeInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::Secret;
-use super::state::Seen;
+use super::state::Health;
 
 /// Longest answer that is read, in bytes: what a node says of itself is a few kilobytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -51,12 +52,12 @@ pub(crate) enum ClientError {
 
 impl ClientError {
     /// What it says about the node's state.
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn health(&self) -> Health {
         match self {
-            Self::Refused => Seen::Refused,
+            Self::Refused => Health::Refused,
             // A node that refuses work is alive.
-            Self::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => Seen::Answered,
-            Self::Broken(_) | Self::Silent(_) | Self::Status { .. } | Self::Unreadable(_) => Seen::Silent,
+            Self::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => Health::Answered,
+            Self::Broken(_) | Self::Silent(_) | Self::Status { .. } | Self::Unreadable(_) => Health::Silent,
         }
     }
 }
@@ -102,6 +103,22 @@ impl NodeClient {
         self.call(Method::POST, base, RELEASE_PATH, json(release)?, timeout).await
     }
 
+    /// Waits for the node's last word, for as long as it lives: its farewell, or none if the connection broke first.
+    ///
+    /// # Errors
+    /// When no connection came about, or the node does not speak of its end.
+    pub(crate) async fn farewell(&self, base: &Url, timeout: Duration) -> Result<Option<LastWord>, ClientError> {
+        let opening = self.send(Method::GET, base, "/v1/farewell", Bytes::new());
+        let response = tokio::time::timeout(timeout, opening).await.map_err(|_| ClientError::Silent(timeout))??;
+        if !response.status().is_success() {
+            return Err(ClientError::Status { status: response.status(), message: String::new() });
+        }
+        let Ok(whole) = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await else { return Ok(None) };
+        let bytes = whole.to_bytes();
+        let words = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<LastWord>(line).ok());
+        Ok(words.last().filter(|word| word.farewell_unix_nanos.is_some()))
+    }
+
     async fn call<A: DeserializeOwned>(
         &self,
         method: Method,
@@ -115,7 +132,13 @@ impl NodeClient {
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Unreadable(error.to_string()))
     }
 
-    async fn exchange(&self, method: Method, base: &Url, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        base: &Url,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let mut url = base.clone();
         url.set_path(path);
         let mut request = Request::builder()
@@ -127,7 +150,11 @@ impl NodeClient {
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value.clone());
         }
-        let response = self.http.request(request).await.map_err(|error| connection_error(&error))?;
+        self.http.request(request).await.map_err(|error| connection_error(&error))
+    }
+
+    async fn exchange(&self, method: Method, base: &Url, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let response = self.send(method, base, path, body).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let bytes = body.map_err(|error| ClientError::Broken(error.to_string()))?.to_bytes();

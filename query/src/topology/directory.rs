@@ -5,9 +5,11 @@ use std::sync::Arc;
 use lariat_schema::coverage::{Coverage, NodeState};
 use tokio::sync::watch;
 
-use super::{Known, Topology, now_unix_nanos};
-use crate::coverage::{NodeFacts, Part, coverage};
+use super::{Known, Topology, View, now_unix_nanos};
+use crate::coverage::slices::Told;
+use crate::coverage::{Input, NodeFacts, Part, coverage};
 use crate::feed::{NodeAddress, NodeDirectory};
+use crate::membership::Member;
 
 impl NodeDirectory for Topology {
     fn nodes(&self) -> Vec<NodeAddress> {
@@ -26,34 +28,9 @@ impl NodeDirectory for Topology {
 
     fn coverage(&self) -> Coverage {
         let view = self.view();
-        let is_member = |node: &&Known| node.info.is_some();
-        let mut facts: Vec<NodeFacts> = Vec::new();
-        for member in &view.members {
-            let of_member = |node: &&Known| node.info.as_ref().is_some_and(|info| info.store_id == member.store_id);
-            let known = view.known.iter().filter(of_member).max_by_key(|node| node.progress.worth_asking());
-            facts.push(NodeFacts {
-                node_id: member.node_id.to_string(),
-                region: Some(member.region.to_string()),
-                state: known.map_or(NodeState::Disconnected, |node| node.progress.state),
-                since_unix_nanos: Some(member.since_unix_nanos),
-                clock_offset_nanos: known.map_or(0, |node| node.clock_offset_nanos),
-                answered: known.and_then(heard),
-                error: known.and_then(|node| node.error.clone()),
-            });
-        }
-        let remembered = |node: &&Known| view.members.iter().any(|member| member.address == node.address);
-        for node in view.known.iter().filter(|node| !is_member(node) && !remembered(node)) {
-            facts.push(NodeFacts {
-                node_id: node.address.clone(),
-                region: None,
-                state: NodeState::NeverSeen,
-                since_unix_nanos: None,
-                clock_offset_nanos: 0,
-                answered: None,
-                error: node.error.clone(),
-            });
-        }
-        coverage("live".to_owned(), None, now_unix_nanos(), &facts, view.expected_nodes)
+        let facts = facts(&view, |_, known| known.and_then(heard), |node| node.error.clone());
+        let now_only = Input { table: None, window: None };
+        coverage("live", now_only, now_unix_nanos(), &facts, view.expected_nodes)
     }
 
     fn token(&self) -> Option<Arc<str>> {
@@ -68,5 +45,45 @@ impl NodeDirectory for Topology {
 /// A ready node's events are in the feed.
 fn heard(node: &Known) -> Option<Part> {
     let info = node.info.as_ref().filter(|_| node.progress.state == NodeState::Ready)?;
-    Some(Part { watermark_unix_nanos: info.watermark_unix_nanos, rows: 0, elapsed_ms: 0.0 })
+    let told = Told { watermark_unix_nanos: info.watermark_unix_nanos, ..Told::default() };
+    Some(Part { told, ..Part::default() })
+}
+
+/// What coverage needs to know of every node: members, and addresses that never told who is there.
+pub(crate) fn facts(
+    view: &View,
+    part: impl Fn(&Member, Option<&Known>) -> Option<Part>,
+    error: impl Fn(&Known) -> Option<String>,
+) -> Vec<NodeFacts> {
+    let of_member = |member: &Member| {
+        let known = view.home(member.store_id, &member.address);
+        let answered = part(member, known);
+        let left = member.ended().map(|end| (end, end.by.as_str()));
+        let error = match (&answered, left) {
+            (Some(_), _) => None,
+            (None, Some((_, by))) => Some(format!("it is no longer expected: {by}")),
+            (None, None) => known.and_then(&error).or_else(|| Some("not reachable".to_owned())),
+        };
+        NodeFacts {
+            node_id: member.node_id.to_string(),
+            region: Some(member.region.to_string()),
+            state: known.map_or(NodeState::Disconnected, |node| node.progress.state),
+            expected: Some(member.expected()),
+            left_unix_nanos: left.map(|(end, _)| end.at_unix_nanos),
+            clock_offset_nanos: known.map_or(0, |node| node.clock.certain_nanos()),
+            answered,
+            error,
+        }
+    };
+    let of_stranger = |node: &Known| NodeFacts {
+        node_id: node.address.clone(),
+        region: None,
+        state: NodeState::NeverSeen,
+        expected: None,
+        left_unix_nanos: None,
+        clock_offset_nanos: 0,
+        answered: None,
+        error: error(node).or_else(|| Some("it never told who it is".to_owned())),
+    };
+    view.members.iter().map(of_member).chain(view.strangers().map(of_stranger)).collect()
 }

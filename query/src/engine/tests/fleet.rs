@@ -17,9 +17,10 @@ use axum::response::Response;
 use axum::routing::get;
 use lariat_collector::store::{ReadStore, SealedFile, Snapshot};
 use lariat_schema::ids::{BootId, StoreId};
-use lariat_schema::node_api::{NodeIdentity, NodeInfo, TableRange};
+use lariat_schema::node_api::{Boot, NodeIdentity, NodeInfo, TableRange};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
+use parking_lot::Mutex;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -73,6 +74,7 @@ struct SmallStore {
     id: StoreId,
     file: Arc<SealedFile>,
     hot: Vec<RecordBatch>,
+    boots: Mutex<Vec<Boot>>,
 }
 
 impl ReadStore for SmallStore {
@@ -88,6 +90,10 @@ impl ReadStore for SmallStore {
             batches: if holds { self.hot.clone() } else { Vec::new() },
             watermark_unix_nanos: now_unix_nanos(),
         }
+    }
+
+    fn boots(&self) -> Vec<Boot> {
+        self.boots.lock().clone()
     }
 
     fn watermark_unix_nanos(&self) -> i64 {
@@ -123,10 +129,15 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) async fn start(count: u32) -> Self {
+        Self::start_with(count, 100, 0).await
+    }
+
+    /// Nodes with so many rows each, and so many times as many again, which share the memory of the first.
+    pub(super) async fn start_with(count: u32, rows: usize, again: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes = Vec::new();
         for number in 0..count {
-            nodes.push(Node::start(number, dir.path()).await);
+            nodes.push(Node::start(number, dir.path(), rows, again).await);
         }
         Self { nodes, hung: Vec::new(), _dir: dir }
     }
@@ -167,6 +178,11 @@ impl Fleet {
         self.nodes[number].stalled.store(true, Ordering::Release);
     }
 
+    /// From now on a node tells these lives.
+    pub(super) fn set_boots(&self, number: usize, boots: Vec<Boot>) {
+        *self.nodes[number].store.boots.lock() = boots;
+    }
+
     pub(super) fn corrupt(&self, number: usize) {
         let file = &self.nodes[number].store.file;
         let size = usize::try_from(file.bytes).unwrap();
@@ -181,18 +197,21 @@ pub(super) fn settings(nodes: Vec<String>, token: Option<&str>, data_dir: Option
 }
 
 impl Node {
-    async fn start(number: u32, dir: &Path) -> Self {
-        let rows = spans(number, 100);
+    async fn start(number: u32, dir: &Path, count: usize, again: usize) -> Self {
+        let rows = spans(number, count);
         let path = dir.join(format!("{number}.parquet"));
         let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), rows.schema(), None).unwrap();
-        writer.write(&rows.slice(0, 50)).unwrap();
+        let half = count / 2;
+        writer.write(&rows.slice(0, half)).unwrap();
         writer.close().unwrap();
         let bytes = std::fs::metadata(&path).unwrap().len();
         let now = now_unix_nanos();
         let times = TimeRange::new(now - 600_000_000_000, now);
         let id = StoreId(uuid::Uuid::new_v4());
-        let file = Arc::new(SealedFile { path, bytes, rows: 50, times, only_in_bucket: false, weights: None });
-        let store = Arc::new(SmallStore { id, file, hot: vec![rows.slice(50, 25), rows.slice(75, 25)] });
+        let file = Arc::new(SealedFile { path, bytes, rows: half as u64, times, only_in_bucket: false, weights: None });
+        let mut hot = vec![rows.slice(half, half / 2), rows.slice(half + half / 2, count - half - half / 2)];
+        hot.extend(std::iter::repeat_n(rows, again));
+        let store = Arc::new(SmallStore { id, file, hot, boots: Mutex::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -247,5 +266,6 @@ fn info(identity: &NodeIdentity, store: &SmallStore) -> NodeInfo {
         has_proxy: false,
         ranges: store.ranges(),
         forward: None,
+        boots: store.boots(),
     }
 }
