@@ -47,4 +47,4 @@ mod fixtures;
 
 pub use decode::{BadMapping, Mapping};
 pub use keep::{Policies, SamplingPolicy};
-pub use pipeline::{Addresses, Collector, Config, Settings, StartError, start};
+pub use pipeline::{Addresses, Collector, Config, Settings, StartError, Starting, start};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +116,15 @@ impl Drop for Uploads {
 ///
 /// # Errors
 /// When the directory or an address cannot be used; the text says which and what to do.
-pub async fn start(settings: Settings) -> Result<Collector, StartError> {
+pub fn start(settings: Settings) -> Starting {
+    Box::pin(open_and_listen(settings))
+}
+
+/// A collector that is being started. The box keeps what receives in this crate: the body of an `async fn` is compiled by
+/// whoever awaits it, and the crate of the command line, which does, is not optimised.
+pub type Starting = Pin<Box<dyn Future<Output = Result<Collector, StartError>> + Send>>;
+
+async fn open_and_listen(settings: Settings) -> Result<Collector, StartError> {
     let Settings { config, data_dir, identity, token, policies, has_proxy } = settings;
     let mapping = config.mapping.as_deref().map(Mapping::read).transpose()?.map(Arc::new);
     let window = Window {
