@@ -152,8 +152,13 @@ async fn a_read_only_data_directory_is_named_at_the_start() {
         Command::new(&by[0]).args(&by[1..]).args(["mount", "-o", "remount,ro"]).arg(&disk.mounted).status().unwrap();
     assert!(remounted.success());
     let data = disk.mounted.join("data").display().to_string();
-    let mut collector =
-        disk.start(&["collector", "--data-dir", &data], &[("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0")]);
+    let profiles = dir.path().join("profiles");
+    std::fs::create_dir_all(&profiles).unwrap();
+    std::fs::write(profiles.join("public.yml"), super::real_node::PROFILE_WITHOUT_PROVIDERS_CALLED).unwrap();
+    let mut collector = disk.start(
+        &["collector", "--data-dir", &data, "--profiles", &profiles.display().to_string()],
+        &[("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0")],
+    );
     let status = collector.wait().await;
     assert_eq!(status.code(), Some(1));
     let text = collector.text();

@@ -156,9 +156,12 @@ struct Sender {
 
 impl Sender {
     async fn run(self, stop: CancellationToken) {
+        if self.settings.calls_per_second <= 0.0 {
+            return;
+        }
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        let rate = self.settings.calls_per_second.max(0.001);
+        let rate = self.settings.calls_per_second;
         let started = Instant::now();
         let mut calls = 0;
         loop {
