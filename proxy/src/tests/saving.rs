@@ -223,6 +223,8 @@ async fn a_reorganisation_of_final_blocks_that_lowers_no_height_empties_the_cach
     let before = ask(&fleet, 1, "eth_getBlockByNumber", &params).await.json()["result"]["hash"].clone();
     assert_eq!(ask(&fleet, 2, "eth_getBlockByNumber", &params).await.json()["result"]["hash"], before);
     assert_eq!(provider.received_of("eth_getBlockByNumber"), 1, "it is final");
+    // What was is announced before what is now: heights may have been asked for earlier than that.
+    eventually("the old blocks", || (provider.announced() == chain.height()).then_some(())).await;
     // A fork of young blocks first, which changes nothing.
     chain.reorganise(1_100);
     chain.reorganise(1_030);

@@ -128,6 +128,8 @@ pub(crate) struct State {
     ordinal: AtomicU64,
     window: Mutex<Window>,
     account: Mutex<Account>,
+    /// The newest block that a subscriber was told of.
+    announced: AtomicU64,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -210,6 +212,7 @@ impl Provider {
             ordinal: AtomicU64::new(0),
             window: Mutex::default(),
             account: Mutex::default(),
+            announced: AtomicU64::new(0),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });
@@ -259,6 +262,12 @@ impl ProviderHandle {
     #[must_use]
     pub fn height(&self) -> u64 {
         self.state.height()
+    }
+
+    /// The newest block that it told any subscriber of; 0 where it told of none. What it tells next comes after that.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.state.announced.load(Ordering::Acquire)
     }
 
     /// What it counted since its start.

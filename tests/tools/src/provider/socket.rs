@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -212,6 +213,7 @@ async fn follow(
         if notify(outbox, subscription, &make(state, next)).await.is_break() {
             return;
         }
+        state.announced.fetch_max(next, Ordering::AcqRel);
         next += 1;
     }
 }
