@@ -89,7 +89,8 @@ impl CallMetrics {
 
     /// The series in Prometheus' text format.
     pub(crate) fn expose(&self, text: &mut String) {
-        let counters: [(&str, &str, fn(&Counts) -> f64); 3] = [
+        type Of = fn(&Counts) -> f64;
+        let counters: [(&str, &str, Of); 3] = [
             ("calls_total", "Calls routed, before sampling", |counts| counts.calls as f64),
             ("call_attempts_total", "Attempts of these calls", |counts| counts.attempts as f64),
             ("call_duration_seconds_total", "Time that these calls took", |counts| counts.duration_ns as f64 / 1e9),

@@ -135,7 +135,7 @@ async fn files_reach_a_real_s3_server_over_a_bad_line_once_each_and_are_read_bac
         (in_bucket(&said) >= spans(&query).await).then_some(said)
     })
     .await;
-    let named: BTreeSet<String> = tables(&said).flat_map(|table| files(table).map(|file| path_of(file))).collect();
+    let named: BTreeSet<String> = tables(&said).flat_map(|table| files(table).map(path_of)).collect();
     let there: Vec<String> = s3.keys().await.into_iter().filter(|key| key.ends_with(".parquet")).collect();
     let missing: Vec<_> = named.iter().filter(|path| !there.contains(&format!("telemetry/{path}"))).collect();
     assert!(missing.is_empty() && !named.is_empty(), "named and not there: {missing:?}");

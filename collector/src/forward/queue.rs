@@ -238,9 +238,7 @@ impl Queue {
 
     /// The next request, which stays until it is told as [`Self::delivered`].
     pub(super) fn take(&mut self) -> Option<Taken> {
-        if self.lock.is_none() {
-            return None;
-        }
+        self.lock.as_ref()?;
         loop {
             let read = self.read;
             let folder = self.folder.clone();

@@ -231,13 +231,13 @@ impl Pinned {
     }
 }
 
-/// The files of readers, by table, and those that the manifest names and that are not there or have another length.
+/// The files of readers, by table.
+type Readable = BTreeMap<Table, Vec<Pinned>>;
+
+/// The files of readers, and those that the manifest names and that are not there or have another length.
 /// Content is not looked at: a start must not take longer the more there is; checksums are compared afterwards.
-pub(crate) fn open_files(
-    parquet: &Path,
-    manifest: &Manifest,
-) -> (BTreeMap<Table, Vec<Pinned>>, Vec<(FileEntry, Fault)>) {
-    let mut files: BTreeMap<Table, Vec<Pinned>> = BTreeMap::new();
+pub(crate) fn open_files(parquet: &Path, manifest: &Manifest) -> (Readable, Vec<(FileEntry, Fault)>) {
+    let mut files = Readable::new();
     let mut faulty = Vec::new();
     for entry in &manifest.files {
         match if entry.is_local() { length(&parquet.join(&entry.path), entry) } else { Ok(()) } {

@@ -115,8 +115,9 @@ impl NodeClient {
         }
         let Ok(whole) = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await else { return Ok(None) };
         let bytes = whole.to_bytes();
-        let words = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<LastWord>(line).ok());
-        Ok(words.last().filter(|word| word.farewell_unix_nanos.is_some()))
+        let mut words =
+            bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<LastWord>(line).ok());
+        Ok(words.next_back().filter(|word| word.farewell_unix_nanos.is_some()))
     }
 
     async fn call<A: DeserializeOwned>(

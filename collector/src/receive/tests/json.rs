@@ -34,9 +34,11 @@ async fn ids_are_hexadecimal_in_any_case_and_64_bit_integers_are_texts_or_number
     let as_numbers = span_with(json!({"traceId": "5b8efff798038103d269b633813fc60c",
         "startTimeUnixNano": 1_544_712_660_000_000_000_u64, "endTimeUnixNano": 1_544_712_661_000_000_000_u64}));
     let as_numbers = accepted("/v1/traces", &traces(as_numbers)).await;
-    let (texts, numbers) = (as_texts.requests.lock(), as_numbers.requests.lock());
-    assert_eq!(texts[0].keys, numbers[0].keys);
-    assert_eq!(texts[0].contents, numbers[0].contents);
+    {
+        let (texts, numbers) = (as_texts.requests.lock(), as_numbers.requests.lock());
+        assert_eq!(texts[0].keys, numbers[0].keys);
+        assert_eq!(texts[0].contents, numbers[0].contents);
+    }
     let points = |point: Value| {
         json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m",
             "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [point]}}]}]}]})
