@@ -299,8 +299,7 @@ async fn a_node_that_was_paused_and_then_killed_says_afterwards_when_it_was_down
     for _ in 0..3 {
         call(&format!("{proxy}/rpc/ethereum"), CALL).await;
     }
-    let sums = "SELECT coalesce(sum(covered), 0) AS covered, coalesce(sum(down), 0) AS down, \
-                coalesce(sum(unknown), 0) AS unknown, coalesce(sum(lost), 0) AS lost \
+    let sums = "SELECT sum(covered) AS covered, sum(down) AS down, sum(unknown) AS unknown, sum(lost) AS lost \
                 FROM coverage('-5m', 'now', '10s')";
     let look = async || {
         let answer = query.sql(sums).await;
