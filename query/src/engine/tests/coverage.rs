@@ -59,6 +59,8 @@ async fn coverage_over_time_tells_when_a_node_was_down_and_what_is_not_known() {
 async fn the_coverage_of_an_answer_can_be_asked_for_afterwards_and_nonsense_is_refused() {
     let mut fleet = Fleet::start(2).await;
     let query = fleet.query().await;
+    // Who was never met has no name yet.
+    assert_eq!(ask(&query, "SELECT count(*) FROM spans").await.coverage.answered, 2);
     let killed = fleet.kill(1);
     let first = ask(&query, "SELECT count(*) FROM spans").await.coverage;
     let sql = format!("SELECT node_id, why, error FROM coverage_of('{}') WHERE NOT answered", first.query_id);
