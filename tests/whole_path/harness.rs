@@ -39,7 +39,33 @@ impl Lariat {
         Self::start_under(&[], arguments, variables)
     }
 
-    /// The same by way of another program, which runs what it is given.
+    /// A node of one profile, with its data in a folder.
+    pub(crate) fn node(dir: &Path, profile: &str) -> Self {
+        let (data, profiles) = (dir.join("data"), dir.join("profiles"));
+        std::fs::create_dir_all(&profiles).unwrap();
+        std::fs::write(profiles.join("public.yml"), profile).unwrap();
+        Self::start_with(
+            &["node", "--data-dir", &data.display().to_string(), "--profiles", &profiles.display().to_string()],
+            &[
+                ("LARIAT_PROXY__LISTEN", "127.0.0.1:0"),
+                ("LARIAT_COLLECTOR__OTLP_GRPC", "127.0.0.1:0"),
+                ("LARIAT_COLLECTOR__OTLP_HTTP", "127.0.0.1:0"),
+                ("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0"),
+            ],
+        )
+    }
+
+    /// A query service over that node, once it has met it.
+    pub(crate) async fn query_over(dir: &Path, node: &Self, variables: &[(&str, &str)]) -> Self {
+        let nodes = format!("[\"{}\"]", node.url("node_api").await.trim_start_matches("http://"));
+        let mut all = vec![("LARIAT_QUERY__HTTP", "127.0.0.1:0"), ("LARIAT_CLUSTER__NODES", nodes.as_str())];
+        all.extend(variables);
+        let query = Self::start_with(&["query", "--data-dir", &dir.join("query").display().to_string()], &all);
+        query.ready("query").await;
+        query
+    }
+
+    /// The same as [`Self::start_with`] by way of another program, which runs what it is given.
     pub(crate) fn start_under(by: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(by, arguments, variables).spawn().expect("the binary was built with this test");
         let output = Arc::new(Mutex::new(Output::default()));

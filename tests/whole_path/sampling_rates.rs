@@ -39,27 +39,10 @@ async fn kept(query: &Lariat) -> Vec<(f64, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reloaded_sampling_rate_shows_in_the_rows_and_weights_that_are_stored_from_then_on() {
     let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    std::fs::create_dir_all(path("profiles")).unwrap();
+    let node = Lariat::node(dir.path(), &profile(1.0));
+    let query = Lariat::query_over(dir.path(), &node, &[]).await;
+    let proxy = node.url("proxy").await;
     let file = dir.path().join("profiles/public.yml");
-    std::fs::write(&file, profile(1.0)).unwrap();
-    let (data, profiles, query_data) = (path("data"), path("profiles"), path("query"));
-    let node = Lariat::start_with(
-        &["node", "--data-dir", &data, "--profiles", &profiles],
-        &[
-            ("LARIAT_PROXY__LISTEN", "127.0.0.1:0"),
-            ("LARIAT_COLLECTOR__OTLP_GRPC", "127.0.0.1:0"),
-            ("LARIAT_COLLECTOR__OTLP_HTTP", "127.0.0.1:0"),
-            ("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0"),
-        ],
-    );
-    let (proxy, node_api) = (node.url("proxy").await, node.url("node_api").await);
-    let nodes = format!("[\"{}\"]", node_api.trim_start_matches("http://"));
-    let query = Lariat::start_with(
-        &["query", "--data-dir", &query_data],
-        &[("LARIAT_QUERY__HTTP", "127.0.0.1:0"), ("LARIAT_CLUSTER__NODES", &nodes)],
-    );
-    query.ready("query").await;
     calls(&proxy, &query).await;
     assert_eq!(kept(&query).await, [(1.0, CALLS as u64)]);
 

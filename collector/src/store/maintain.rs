@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lariat_schema::coverage::Why;
 use lariat_schema::layout::PARQUET_DIR;
@@ -22,6 +22,7 @@ use super::manifest::{FileEntry, Manifest, NotSaved, Pinned, verify};
 use super::retain::{Retention, expired, relieve};
 use super::steps::Step;
 use super::write::SealError;
+use crate::log::clock::Reading;
 
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -46,9 +47,16 @@ pub(crate) struct StoreSettings {
     pub(crate) steps: super::steps::Steps,
 }
 
+/// True if the wall's clock moved between the two by more, or less, than the time that elapsed.
+fn has_jumped(began: Reading, now: Reading) -> bool {
+    let wall = i128::from(now.unix_nanos) - i128::from(began.unix_nanos);
+    let elapsed = i128::from(now.elapsed_nanos) - i128::from(began.elapsed_nanos);
+    (wall - elapsed).unsigned_abs() > CLOCK_JUMP.as_nanos()
+}
+
 /// Works until told to stop.
 pub(crate) fn keep_maintaining(core: &Core, stop: &Receiver<()>) {
-    let (began, wall) = (Instant::now(), core.now());
+    let began = (core.clock)();
     let mut pause = core.settings.every;
     loop {
         match stop.recv_timeout(pause) {
@@ -56,8 +64,7 @@ pub(crate) fn keep_maintaining(core: &Core, stop: &Receiver<()>) {
             Err(RecvTimeoutError::Timeout) => {}
         }
         pause = core.settings.every;
-        let steady = i128::from(core.now().saturating_sub(wall)) - began.elapsed().as_nanos().cast_signed();
-        let jumped = steady.unsigned_abs() > CLOCK_JUMP.as_nanos();
+        let jumped = has_jumped(began, (core.clock)());
         core.counters.clock_jumped.store(u64::from(jumped), Ordering::Relaxed);
         let cleared = if jumped { Ok(()) } else { core.expire() };
         for (what, done) in [
@@ -323,4 +330,22 @@ fn bytes_beside_files(root: &Path) -> u64 {
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_elapses_is_no_jump_and_a_clock_that_is_set_by_hours_is_one_either_way() {
+        const HOUR: i64 = 3_600 * 1_000_000_000;
+        let began = Reading { unix_nanos: 500_000 * HOUR, elapsed_nanos: 3 };
+        let later = |wall, elapsed| Reading {
+            unix_nanos: began.unix_nanos + wall,
+            elapsed_nanos: began.elapsed_nanos + elapsed,
+        };
+        assert!(!has_jumped(began, later(10_000 * HOUR, 10_000 * HOUR)));
+        assert!(!has_jumped(began, later(2 * HOUR, HOUR)) && !has_jumped(began, later(0, HOUR)));
+        assert!(has_jumped(began, later(2 * HOUR + 1, HOUR)) && has_jumped(began, later(-1, HOUR)));
+    }
 }
