@@ -12,6 +12,9 @@ use serde_json::Value;
 
 /// Longest time that a condition may take to hold.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time that a process may take until it listens: a debug build that starts a whole fleet beside other tests' fleets
+/// has little of a processor, and how soon it is there is a benchmark's question.
+const STARTING: Duration = Duration::from_secs(120);
 /// Time between two looks at a condition.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
@@ -26,6 +29,8 @@ struct Output {
     listening: BTreeMap<String, Vec<String>>,
     stdout: String,
     stderr: String,
+    /// Streams that the process has closed; after both, nothing more comes.
+    closed: u8,
 }
 
 impl Lariat {
@@ -80,6 +85,7 @@ impl Lariat {
                 output.stdout.push_str(&line);
                 output.stdout.push('\n');
             }
+            for_stdout.lock().unwrap().closed += 1;
         });
         let for_stderr = Arc::clone(&output);
         std::thread::spawn(move || {
@@ -88,6 +94,7 @@ impl Lariat {
                 output.stderr.push_str(&line);
                 output.stderr.push('\n');
             }
+            for_stderr.lock().unwrap().closed += 1;
         });
         Self { child, output }
     }
@@ -109,10 +116,19 @@ impl Lariat {
 
     /// URL of the n-th listener of a name, once it is there.
     pub(crate) async fn nth_url(&self, name: &str, number: usize) -> String {
-        eventually(&format!("listener {name} number {number} of\n{}", self.text()), async || {
-            self.output.lock().unwrap().listening.get(name).and_then(|urls| urls.get(number)).cloned()
-        })
-        .await
+        let started = Instant::now();
+        loop {
+            {
+                let output = self.output.lock().unwrap();
+                if let Some(url) = output.listening.get(name).and_then(|urls| urls.get(number)) {
+                    return url.clone();
+                }
+                let text = format!("{}{}", output.stdout, output.stderr);
+                assert!(output.closed < 2, "the process ended before it listened as {name} ({number}):\n{text}");
+                assert!(started.elapsed() < STARTING, "waited {STARTING:?} for listener {name} ({number}) of\n{text}");
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// Waits until `/ready` of a listener answers 200.
