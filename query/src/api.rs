@@ -10,6 +10,7 @@ use crate::ask::AskError;
 
 pub mod coverage;
 pub mod nodes;
+pub(crate) mod openapi;
 pub(crate) mod retire;
 pub mod sql;
 

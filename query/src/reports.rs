@@ -88,7 +88,7 @@ pub(crate) fn now_unix_nanos() -> i64 {
 }
 
 /// What each report can be filtered by.
-fn accepts(report: Report) -> Accepts {
+pub(crate) fn accepts(report: Report) -> Accepts {
     const CALLS: &[&str] = &[
         "profile",
         "chain",

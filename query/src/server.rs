@@ -169,6 +169,7 @@ fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, stop: CancellationToken, e
         .route("/metrics", get(metrics))
         .with_state(Arc::clone(&topology))
         .merge(api::retire::router(topology))
+        .merge(api::openapi::router())
         .merge(api::sql::router(Arc::clone(&ask)))
         .merge(api::nodes::router(Arc::clone(&ask)))
         .merge(api::coverage::router(Arc::clone(&ask)))

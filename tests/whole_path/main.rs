@@ -17,6 +17,7 @@ mod fleet;
 mod full_disk;
 mod harness;
 mod one_call;
+mod openapi;
 mod own_spans;
 mod real_node;
 mod reports;

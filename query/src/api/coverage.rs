@@ -17,7 +17,7 @@ use crate::reports::sql_text;
 use crate::topology::now_unix_nanos;
 
 /// What it takes beside the parameters of every report.
-const ACCEPTS: Accepts = Accepts { filters: &["node_id", "region"], own: &["step", "table"] };
+pub(crate) const ACCEPTS: Accepts = Accepts { filters: &["node_id", "region"], own: &["step", "table"] };
 
 /// The route.
 pub fn router(ask: Arc<dyn Ask>) -> Router {

@@ -20,7 +20,7 @@ pub fn router(ask: Arc<dyn Ask>) -> Router {
 }
 
 /// What the report takes beside the parameters of every report.
-const ACCEPTS: Accepts = Accepts { filters: &["node_id", "region", "state"], own: &[] };
+pub(crate) const ACCEPTS: Accepts = Accepts { filters: &["node_id", "region", "state"], own: &[] };
 
 async fn nodes(State(ask): State<Arc<dyn Ask>>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let parameters = Parameters::parse(&query.unwrap_or_default(), ACCEPTS, now_unix_nanos())

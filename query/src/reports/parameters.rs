@@ -74,7 +74,8 @@ pub(crate) enum BadParameter {
     },
 }
 
-const GENERAL: &[&str] = &["from", "to", "limit", "min_coverage", "deadline"];
+/// What every report takes.
+pub(crate) const GENERAL: &[&str] = &["from", "to", "limit", "min_coverage", "deadline"];
 
 impl Parameters {
     /// Takes a query string apart; `now_unix_nanos` is what relative times are relative to.
