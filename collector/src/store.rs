@@ -19,6 +19,8 @@ mod merge;
 mod retain;
 pub(crate) mod upload;
 
+pub mod history;
+
 pub use bucket::{BucketConfig, BucketError};
 pub use directory::DirectoryError;
 pub use manifest::ManifestError;
