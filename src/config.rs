@@ -187,11 +187,16 @@ fn refused(config: &Config) -> Vec<Wrong> {
         wrong.push(open("proxy", "listen", config.proxy.listen));
     }
     if let Some(Err(error)) = config.collector.mapping.as_deref().map(lariat_collector::Mapping::read) {
-        wrong.push(Wrong { path: "collector.mapping".to_owned(), problem: error.to_string() });
+        let faults = error.told_apart().into_iter();
+        wrong.extend(faults.map(|problem| Wrong { path: "collector.mapping".to_owned(), problem }));
     }
     if let Err(error) = config.proxy.check_files() {
         let problem = format!("{}: {}", error.file.display(), error.problem);
         wrong.push(Wrong { path: "proxy.ca_file".to_owned(), problem });
+    }
+    if let Some(Err(error)) = config.collector.forward.as_ref().map(lariat_collector::ForwardConfig::check_files) {
+        let problem = format!("{}: {}", error.file.display(), error.problem);
+        wrong.push(Wrong { path: "collector.forward.ca_file".to_owned(), problem });
     }
     if !config.query.http.ip().is_loopback() && !config.query.allow_open_access {
         wrong.push(open("query", "http", config.query.http));
@@ -232,11 +237,12 @@ mod tests {
     fn a_wrong_mapping_file_is_told_with_its_key_and_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map.yaml");
-        std::fs::write(&path, "rules:\n  - name: a\n    when: {}\n    as: hop\n    set: {}\n").unwrap();
+        std::fs::write(&path, "rules:\n  - name: a\n    when: { knd: 1 }\n    as: hop\n    set: {}\n").unwrap();
         let config = from_tree(serde_json::json!({"collector": {"mapping": path}})).unwrap();
         let wrong = refused(&config);
-        assert_eq!((wrong.len(), wrong[0].path.as_str()), (1, "collector.mapping"));
-        assert!(wrong[0].problem.contains("map.yaml:4: "), "{}", wrong[0].problem);
+        assert_eq!((wrong.len(), wrong[0].path.as_str()), (2, "collector.mapping"));
+        assert!(wrong[0].problem.contains("map.yaml:3: ") && wrong[0].problem.contains("knd"), "{}", wrong[0].problem);
+        assert!(wrong[1].problem.contains("map.yaml:4: "), "{}", wrong[1].problem);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use lariat_schema::time_range::NANOS_PER_SECOND;
 use lariat_schema::{attributes, events};
 use serde::{Deserialize, Serialize};
 
-use crate::columns::{column, count, moments, text, texts};
+use crate::columns::{column, moments, text, texts};
 use crate::live::attribute;
-use crate::node_status::Sequences;
+use crate::sequences::Sequences;
 
 /// Heartbeats that are no further apart are one stretch: three of them, so that one that was lost is no absence.
 pub(crate) const HEARTBEAT_GAP_NANOS: i64 = 15 * NANOS_PER_SECOND;
@@ -71,7 +71,7 @@ impl Attendance {
             let Some(Ok(boot_id)) = text(boots, row).map(str::parse::<BootId>) else { continue };
             let at = times.value(row);
             let life = self.life(boot_id, at);
-            insert(&mut life.statuses, Run::sign(at, 0), STATUS_GAP_NANOS, &|_, _| 0);
+            insert(&mut life.statuses, Run::sign(at, 0), STATUS_GAP_NANOS, &|_, _| Some(0));
             if farewells.is_valid(row) && farewells.value(row) {
                 life.farewell_unix_nanos = Some(at);
             }
@@ -123,6 +123,13 @@ impl Attendance {
         &mut self.0[place]
     }
 
+    /// Up to which number the decisions of a boot had come at a moment, at least; `None` of a boot that is not this node's.
+    pub(crate) fn numbered(&self, boot_id: &str, at_unix_nanos: i64) -> Option<i64> {
+        let life = self.0.iter().find(|life| life.boot_id.to_string() == boot_id)?;
+        let before = life.heartbeats.iter().filter(|run| run.from <= at_unix_nanos);
+        Some(before.map(|run| run.first_seq).max().unwrap_or(0))
+    }
+
     /// What it adds up to, with what is missing of the decisions as they are received by now.
     pub(crate) fn boots(&self, sequences: &Sequences) -> Vec<Boot> {
         self.0.iter().map(|life| life.told(sequences)).collect()
@@ -141,10 +148,8 @@ impl Life {
     }
 
     fn told(&self, sequences: &Sequences) -> Boot {
-        let known = !sequences.stretches(&self.boot_id.to_string()).is_empty();
-        let missing = |run: &Run, after| {
-            if known { sequences.missing(&self.boot_id, after, run.first_seq) } else { run.missing_before }
-        };
+        let missing =
+            |run: &Run, after| sequences.missing(&self.boot_id, after, run.first_seq).unwrap_or(run.missing_before);
         Boot {
             boot_id: self.boot_id,
             started_unix_nanos: self.started_unix_nanos,
@@ -157,17 +162,19 @@ impl Life {
     }
 }
 
-/// Puts a sign where it belongs and joins what has become one.
-fn insert(runs: &mut Vec<Run>, sign: Run, gap_nanos: i64, missing: &dyn Fn(i64, i64) -> u64) {
+/// Puts a sign where it belongs and joins what has become one. What `missing` does not know any longer stays as it was.
+fn insert(runs: &mut Vec<Run>, mut sign: Run, gap_nanos: i64, missing: &dyn Fn(i64, i64) -> Option<u64>) {
     let place = runs.partition_point(|run| run.from <= sign.from);
     if place > 0 && sign.to <= runs[place - 1].to {
         return;
     }
+    let before = if place > 0 { runs[place - 1].last_seq } else { 0 };
+    sign.missing_before = u64::try_from(sign.first_seq.saturating_sub(before)).unwrap_or(0);
     runs.insert(place, sign);
     let mut joined: Vec<Run> = Vec::with_capacity(runs.len());
     for mut run in runs.drain(..) {
         let after = joined.last().map_or(0, |open| open.last_seq);
-        run.missing_before = missing(after, run.first_seq);
+        run.missing_before = missing(after, run.first_seq).unwrap_or(run.missing_before);
         match joined.last_mut() {
             Some(open) if run.from.saturating_sub(open.to) <= gap_nanos && run.missing_before == 0 => {
                 open.to = run.to;
@@ -196,21 +203,6 @@ fn heard(runs: &[Run], gap_nanos: i64, missing: impl Fn(&Run, i64) -> u64) -> Ve
     told
 }
 
-impl Sequences {
-    /// How many of the decisions after `after` up to `up_to` of a boot were not received.
-    pub(crate) fn missing(&self, boot_id: &BootId, after: i64, up_to: i64) -> u64 {
-        if up_to <= after {
-            return 0;
-        }
-        let received: i64 = self
-            .stretches(&boot_id.to_string())
-            .iter()
-            .map(|(first, last)| last.min(&up_to).saturating_sub(*first.max(&(after + 1))).saturating_add(1).max(0))
-            .sum();
-        count(usize::try_from(up_to.saturating_sub(after).saturating_sub(received)).unwrap_or(0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -220,7 +212,7 @@ mod tests {
     const GAP: i64 = 15;
 
     fn runs(signs: &[(i64, i64)], received: &dyn Fn(i64) -> bool) -> Vec<Run> {
-        let missing = |after: i64, up_to: i64| (after + 1..=up_to).filter(|seq| !received(*seq)).count() as u64;
+        let missing = |after: i64, up_to: i64| Some((after + 1..=up_to).filter(|seq| !received(*seq)).count() as u64);
         let mut runs = Vec::new();
         for (at, seq) in signs {
             insert(&mut runs, Run::sign(*at, *seq), GAP, &missing);

@@ -7,7 +7,7 @@
 //!
 //! A bad record costs itself, never its neighbours. Bytes that are no OTLP cost the whole request.
 
-pub use mapping::{BadMapping, Mapping};
+pub use mapping::{BadMapping, Mapping, MappingFault};
 
 use arrow::array::RecordBatch;
 use lariat_schema::vocabulary::Signal;

@@ -25,12 +25,15 @@ use tokio_util::sync::CancellationToken;
 
 mod config;
 mod counters;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod outcome;
 mod queue;
 mod segment;
 mod sender;
 mod target;
 mod transcode;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ mod tests;
 pub use config::{Compression, Config, Endpoint, Headers, Protocol};
 pub(crate) use counters::Counters;
 pub(crate) use segment::{Coding, Request};
+pub use trust::CaFileError;
 
 use crate::columns::count;
 use queue::Queue;
@@ -75,6 +79,9 @@ pub enum ForwardError {
     /// The other side can never be reached as configured.
     #[error("`collector.forward.endpoint`: {0}")]
     Target(String),
+    /// The authorities of the other side cannot be read.
+    #[error("`collector.forward.ca_file` {0}")]
+    CaFile(#[from] CaFileError),
 }
 
 struct Waiting {
@@ -141,7 +148,10 @@ impl Forward {
         let failed = |source| ForwardError::Queue { path: path.clone(), source };
         let queue = opened.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)?;
         let signals = Arc::new(config.signals.clone());
-        let target = Target::new(config).map_err(|error: TargetError| ForwardError::Target(error.to_string()))?;
+        let target = Target::new(config).map_err(|error| match error {
+            TargetError::CaFile(error) => ForwardError::CaFile(error),
+            error => ForwardError::Target(error.to_string()),
+        })?;
         let counters = Arc::new(Counters::default());
         sender::publish(&queue, &counters);
         let queue = Arc::new(Mutex::new(queue));

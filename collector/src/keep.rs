@@ -24,20 +24,27 @@ use pending::{Pending, Waiting};
 use spans::{Mark, SpanKey, Spans};
 use threshold::{Incoming, Threshold, Upstream, random_bits};
 
+use crate::columns::count;
 use crate::hashed::HashedMap;
 
 /// How long a span waits for its root.
 pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
 /// Spans that may wait: beyond it the oldest are decided alone.
 pub(crate) const MAX_WAITING: usize = 50_000;
-/// Verdicts remembered for descendants that come late: beyond it the oldest are forgotten. Four for each of the 50,000
-/// decisions of the window, some 20 MB.
-const MAX_VERDICTS: usize = 200_000;
+/// Verdicts remembered of units that were drawn at their profile's rate: beyond it the oldest are forgotten. That changes
+/// none of them, since a descendant that comes later is drawn at the same rate by the same random bits; it waits in
+/// vain for its root, is told as an orphan, and an error among such is kept whole.
+const MAX_DRAWN_VERDICTS: usize = if cfg!(test) { 10_000 } else { 120_000 };
+/// The same of units that were kept whole, whose late descendants would be drawn instead: five spans for each of the
+/// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 20 MB.
+const MAX_WHOLE_VERDICTS: usize = 60_000;
 
 /// What a unit's spans share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Verdict {
     mark: Option<Mark>,
+    /// Kept for what it is and not by a draw.
+    whole: bool,
 }
 
 /// A change of the ledger caused by deciding: of neighbouring rows of one owner together.
@@ -105,11 +112,19 @@ pub(crate) struct Keeper {
     policies: Policies,
     window_nanos: i64,
     verdicts: HashedMap<(i64, Verdict)>,
-    verdict_order: VecDeque<(i64, SpanKey)>,
+    drawn_order: Order,
+    whole_order: Order,
     pending: Pending,
     second: i64,
     kept_whole: HashMap<String, u64>,
     unknown_weights: u64,
+    incomplete: u64,
+}
+
+/// Verdicts of one kind in the order in which they fell, and how many were forgotten before their window ended.
+#[derive(Debug, Default)]
+struct Order {
+    fell: VecDeque<(i64, SpanKey)>,
     forgotten_early: u64,
 }
 
@@ -120,12 +135,13 @@ impl Keeper {
             policies: Policies::default(),
             window_nanos,
             verdicts: HashedMap::default(),
-            verdict_order: VecDeque::new(),
+            drawn_order: Order::default(),
+            whole_order: Order::default(),
             pending: Pending::default(),
             second: i64::MIN,
             kept_whole: HashMap::new(),
             unknown_weights: 0,
-            forgotten_early: 0,
+            incomplete: 0,
         }
     }
 
@@ -143,9 +159,15 @@ impl Keeper {
         self.unknown_weights
     }
 
-    /// Verdicts forgotten before their window ended, since the start: descendants that come now are decided alone.
-    pub(crate) fn forgotten_early(&self) -> u64 {
-        self.forgotten_early
+    /// Verdicts forgotten before their window ended, since the start: of units kept whole, whose late descendants are
+    /// decided otherwise, and of drawn ones, whose are not.
+    pub(crate) fn forgotten_early(&self) -> (u64, u64) {
+        (self.whole_order.forgotten_early, self.drawn_order.forgotten_early)
+    }
+
+    /// Decisions kept without all of their attempts, since the start.
+    pub(crate) fn incomplete(&self) -> u64 {
+        self.incomplete
     }
 
     /// Spans that wait for their root.
@@ -216,7 +238,10 @@ impl Keeper {
         let marks: Vec<Option<Mark>> =
             verdicts.iter().map(|verdict| verdict.and_then(|verdict| verdict.mark)).collect();
         if arrival.wanted && marks.iter().any(Option::is_some) {
-            outcome.kept.push((arrival.lsn, spans::marked(arrival.batch, &marks)?));
+            let missing = self.missing_attempts(spans, &marks);
+            self.incomplete +=
+                count(missing.iter().filter(|missing| missing.is_some_and(|missing| missing > 0)).count());
+            outcome.kept.push((arrival.lsn, spans::marked(arrival.batch, &marks, &missing)?));
         }
         let mut waiting = Vec::new();
         for (row, verdict) in verdicts.iter().enumerate() {
@@ -225,13 +250,32 @@ impl Keeper {
             }
             if verdict.is_none() {
                 let parent = spans.parent(row).unwrap_or_default();
-                waiting.push(Waiting { row, key: spans.key(row), parent });
+                waiting.push(Waiting { row, key: spans.key(row), parent, is_attempt: spans.is_attempt(row) });
             }
         }
         if !waiting.is_empty() {
             self.pending.add(arrival, waiting);
         }
         Ok(())
+    }
+
+    /// Of each kept decision that tells how many attempts it made, how many of them are neither beside it nor waited for
+    /// it. A decision does not wait for its attempts: nearly all come with it, and it would be late for the sake of others.
+    fn missing_attempts(&self, spans: &Spans<'_>, marks: &[Option<Mark>]) -> Vec<Option<i32>> {
+        let made: Vec<Option<i32>> = (0..marks.len()).map(|row| marks[row].and_then(|_| spans.attempts(row))).collect();
+        if made.iter().flatten().all(|made| *made <= 0) {
+            return made;
+        }
+        let mut beside: HashedMap<i32> = HashedMap::default();
+        for parent in (0..marks.len()).filter(|row| spans.is_attempt(*row)).filter_map(|row| spans.parent(row)) {
+            *beside.entry(parent).or_insert(0) += 1;
+        }
+        let missing = |(row, made): (usize, Option<i32>)| {
+            let key = spans.key(row);
+            let came = beside.get(&key).copied().unwrap_or(0).saturating_add(self.pending.attempts_of(key));
+            made.map(|made| made.saturating_sub(came).max(0))
+        };
+        made.into_iter().enumerate().map(missing).collect()
     }
 
     /// Decides waiting rows whose parents are decided now, and theirs in turn.
@@ -262,7 +306,8 @@ impl Keeper {
                 outcome.count(lsn, &spans, *row, Some(*verdict)).waiting -= 1;
             }
             if marks.iter().any(Option::is_some) {
-                outcome.kept.push((lsn, spans::marked(&batch, &marks)?));
+                // No decision waits for anything.
+                outcome.kept.push((lsn, spans::marked(&batch, &marks, &[])?));
             }
             self.pending.done(lsn, rows.iter().map(|(row, _)| *row));
         }
@@ -310,14 +355,15 @@ impl Keeper {
 
     fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>) -> Verdict {
         let policy = self.policies.of(spans.profile(row));
-        let (ours, reason) = match spans.remarkable(row, policy.slow_ms) {
+        let (whole, reason) = match spans.remarkable(row, policy.slow_ms) {
             Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.at.steady_nanos()) => {
-                (Threshold::ALL, reason)
+                (true, reason)
             }
-            Some(_) => (Threshold::of(policy.rate), KeepReason::Budget),
-            None => (Threshold::of(policy.rate), KeepReason::Rate),
+            Some(_) => (false, KeepReason::Budget),
+            None => (false, KeepReason::Rate),
         };
-        self.draw(spans, row, arrival.trusted, ours, reason)
+        let ours = if whole { Threshold::ALL } else { Threshold::of(policy.rate) };
+        Verdict { mark: self.draw(spans, row, arrival.trusted, ours, reason), whole }
     }
 
     /// A span whose root never came: an error is kept whole within the budget, anything else at the rate.
@@ -325,27 +371,33 @@ impl Keeper {
         let policy = self.policies.of(spans.profile(row));
         let whole = spans.is_error(row) && self.within_budget(spans.profile(row), &policy, steady_nanos);
         let ours = if whole { Threshold::ALL } else { Threshold::of(policy.rate) };
-        self.draw(spans, row, trusted, ours, KeepReason::Orphan)
+        Verdict { mark: self.draw(spans, row, trusted, ours, KeepReason::Orphan), whole }
     }
 
     /// Draws by our threshold, after what a trusted sender drew by its own.
-    fn draw(&mut self, spans: &Spans<'_>, row: usize, trusted: bool, ours: Threshold, reason: KeepReason) -> Verdict {
+    fn draw(
+        &mut self,
+        spans: &Spans<'_>,
+        row: usize,
+        trusted: bool,
+        ours: Threshold,
+        reason: KeepReason,
+    ) -> Option<Mark> {
         let incoming =
             if trusted { Incoming::parse(spans.trace_state(row).unwrap_or("")) } else { Incoming::default() };
         let random = incoming.random.unwrap_or_else(|| random_bits(spans.trace_id(row)));
         if !ours.keeps(random) {
-            return Verdict { mark: None };
+            return None;
         }
         let upstream_reason = if reason == KeepReason::Orphan { reason } else { KeepReason::Upstream };
-        let mark = match incoming.upstream(random) {
+        Some(match incoming.upstream(random) {
             Upstream::Known(upstream) if upstream > ours => Mark { reason: upstream_reason, threshold: Some(upstream) },
             Upstream::Known(_) => Mark { reason, threshold: Some(ours) },
             Upstream::Unknown => {
                 self.unknown_weights += 1;
                 Mark { reason: upstream_reason, threshold: None }
             }
-        };
-        Verdict { mark: Some(mark) }
+        })
     }
 
     /// Takes one place of the profile's budget for the second, if there is one. A second that has passed by the time
@@ -368,19 +420,24 @@ impl Keeper {
 
     fn remember(&mut self, key: SpanKey, commit: i64, verdict: Verdict) {
         self.verdicts.insert(key, (commit, verdict));
-        self.verdict_order.push_back((commit, key));
+        let order = if verdict.whole { &mut self.whole_order } else { &mut self.drawn_order };
+        order.fell.push_back((commit, key));
     }
 
     fn forget(&mut self, now: i64) {
-        while let Some((commit, key)) = self.verdict_order.front().copied() {
-            if now.saturating_sub(commit) <= self.window_nanos && self.verdict_order.len() <= MAX_VERDICTS {
-                break;
-            }
-            self.verdict_order.pop_front();
-            self.forgotten_early += u64::from(now.saturating_sub(commit) <= self.window_nanos);
-            // A newer verdict of the same span has an entry of its own further back.
-            if self.verdicts.get(&key).is_some_and(|(known, _)| *known == commit) {
-                self.verdicts.remove(&key);
+        let orders = [(&mut self.whole_order, MAX_WHOLE_VERDICTS), (&mut self.drawn_order, MAX_DRAWN_VERDICTS)];
+        for (order, most) in orders {
+            while let Some((commit, key)) = order.fell.front().copied() {
+                let young = now.saturating_sub(commit) <= self.window_nanos;
+                if young && order.fell.len() <= most {
+                    break;
+                }
+                order.fell.pop_front();
+                order.forgotten_early += u64::from(young);
+                // A newer verdict of the same span has an entry of its own further back.
+                if self.verdicts.get(&key).is_some_and(|(known, _)| *known == commit) {
+                    self.verdicts.remove(&key);
+                }
             }
         }
     }

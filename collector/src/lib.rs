@@ -34,17 +34,25 @@ mod live;
 
 mod node_status;
 
+mod sequences;
+
 mod attendance;
 
 mod node_api;
 
+#[cfg(feature = "worker")]
 pub mod worker;
 
 pub mod pipeline;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod fixtures;
 
-pub use decode::{BadMapping, Mapping};
+pub use decode::{BadMapping, Mapping, MappingFault};
+pub use forward::Config as ForwardConfig;
 pub use keep::{Policies, SamplingPolicy};
 pub use pipeline::{Addresses, Collector, Config, Settings, StartError, Starting, start};

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +23,8 @@ use lariat_schema::node_api::{LastWord, NodeInfo};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 mod exposition;
 mod serve;
@@ -30,7 +33,6 @@ pub(crate) use serve::Server;
 
 use crate::forward;
 use crate::live::{RECENT, gap};
-use crate::receive;
 use crate::store::ReadStore;
 use crate::store::core::Core;
 
@@ -56,7 +58,6 @@ impl Token {
 #[derive(Clone)]
 pub(crate) struct Figures {
     pub(crate) core: Arc<Core>,
-    pub(crate) received: Arc<receive::Counters>,
     pub(crate) forwarded: Option<Arc<forward::Counters>>,
 }
 
@@ -69,11 +70,27 @@ struct Node {
     closing: CancellationToken,
 }
 
+/// Whether the node takes new work, as health checks are told.
+#[derive(Clone)]
+pub(crate) struct Readiness {
+    draining: Arc<AtomicBool>,
+    grpc: HealthReporter,
+}
+
+impl Readiness {
+    /// From now on whoever asks is told to go elsewhere; what comes all the same is still answered.
+    pub(crate) async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.grpc.set_service_status("", ServingStatus::NotServing).await;
+    }
+}
+
 /// The node API of one collector, before it listens.
 pub(crate) struct NodeApi {
     router: Router,
     closing: CancellationToken,
     token: Token,
+    readiness: Readiness,
 }
 
 /// Why the node API cannot listen.
@@ -110,10 +127,18 @@ impl NodeApi {
             .route("/metrics", get(metrics))
             .with_state(node);
         let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        let open = Router::new().route("/health", get(ok)).route("/ready", get(ok));
+        reporter.set_service_status("", ServingStatus::Serving).await;
+        let readiness = Readiness { draining: Arc::default(), grpc: reporter };
+        let open = Router::new()
+            .route("/health", get(ok))
+            .route("/ready", get(ready).with_state(Arc::clone(&readiness.draining)));
         let grpc = tonic::service::Routes::new(health).into_axum_router().reset_fallback();
-        Self { router: open.merge(closed).merge(grpc), closing, token }
+        Self { router: open.merge(closed).merge(grpc), closing, token, readiness }
+    }
+
+    /// What health checks are told.
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Adds routes, such as the worker's.
@@ -150,9 +175,17 @@ async fn authorize(State(token): State<Token>, request: Request, next: Next) -> 
         .into_response()
 }
 
-/// The listener is bound after the log was replayed: who is answered at all finds the node ready.
 async fn ok() -> &'static str {
     "ok\n"
+}
+
+/// The listener is bound after the log was replayed: who is answered at all finds the node ready, unless it is ending.
+async fn ready(State(draining): State<Arc<AtomicBool>>) -> (StatusCode, &'static str) {
+    if draining.load(Ordering::Acquire) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
 }
 
 async fn info(State(node): State<Node>) -> axum::Json<NodeInfo> {
@@ -222,9 +255,9 @@ fn line(event: &LiveEvent) -> String {
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
-    let Figures { core, received, forwarded } = &node.figures;
+    let Figures { core, forwarded } = &node.figures;
     let mut text = exposition::of(core);
-    received.expose(&mut text);
+    core.counters.received.expose(&mut text);
     // Written after the state is free again.
     let calls = core.state.lock().call_metrics();
     calls.expose(&mut text);

@@ -1,78 +1,25 @@
 //! What a node tells of itself as rows of `node_status`: every 10 s, at its start and at a clean end, through the log like
 //! any record, so that a crash does not lose the statement that the node was there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::error::ArrowError;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{NodeIdentity, TableRange};
-use lariat_schema::tables::{Table, gone_fields, ledger_fields, range_fields, sequence_fields};
-use serde::{Deserialize, Serialize};
+use lariat_schema::tables::{
+    Table, gone_fields, ledger_fields, missing_fields, range_fields, refusal_fields, sequence_fields,
+};
 
-use crate::columns::{ids, long, longs, signed, text, texts};
+use crate::columns::signed;
 use crate::ledger::{Counts, Line};
+use crate::receive::Refusals;
 use crate::rollup::rows::{in_order, lists, moments};
+use crate::sequences::{Lost, Sequences};
 
 /// Seconds between two rows.
 pub(crate) const INTERVAL_SECONDS: u64 = 10;
-/// Boots whose sequences are told; older ones are in older rows.
-const MAX_BOOTS: usize = 16;
-/// Stretches told per boot; more are holes upon holes, and the oldest are left out.
-const MAX_STRETCHES: usize = 256;
-
-/// Received stretches of `decision_seq` by boot, both ends included. Adding one twice changes nothing, so that a
-/// replay of the log does no harm.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Sequences(Vec<(String, Vec<(i64, i64)>)>);
-
-impl Sequences {
-    /// Takes in the numbers of the decisions among these spans.
-    pub(crate) fn take(&mut self, spans: &RecordBatch) {
-        let (boots, numbers) = (texts(spans, "boot_id"), longs(spans, "decision_seq"));
-        let requests = ids(spans, "request_id");
-        let mut found: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-        for row in 0..spans.num_rows() {
-            if let (Some(boot), Some(number), true) = (text(boots, row), long(numbers, row), requests.is_valid(row)) {
-                found.entry(boot).or_default().push(number);
-            }
-        }
-        for (boot, numbers) in found {
-            let at = self.0.iter().position(|(known, _)| known == boot).unwrap_or_else(|| {
-                self.0.push((boot.to_owned(), Vec::new()));
-                self.0.len() - 1
-            });
-            if let Some((_, stretches)) = self.0.get_mut(at) {
-                stretches.extend(numbers.into_iter().map(|number| (number, number)));
-                join(stretches);
-            }
-        }
-        let surplus = self.0.len().saturating_sub(MAX_BOOTS);
-        self.0.drain(..surplus);
-    }
-
-    /// The received stretches of a boot, in order.
-    pub(crate) fn stretches(&self, boot_id: &str) -> &[(i64, i64)] {
-        self.0.iter().find(|(known, _)| known == boot_id).map_or(&[], |(_, stretches)| stretches)
-    }
-}
-
-fn join(stretches: &mut Vec<(i64, i64)>) {
-    stretches.sort_unstable();
-    let mut joined: Vec<(i64, i64)> = Vec::with_capacity(stretches.len());
-    for (first, last) in stretches.drain(..) {
-        match joined.last_mut() {
-            Some(open) if first <= open.1.saturating_add(1) => open.1 = open.1.max(last),
-            _ => joined.push((first, last)),
-        }
-    }
-    let surplus = joined.len().saturating_sub(MAX_STRETCHES);
-    joined.drain(..surplus);
-    *stretches = joined;
-}
-
 /// What a row says.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts<'a> {
@@ -86,6 +33,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) ranges: &'a [TableRange],
     pub(crate) quarantined: u64,
     pub(crate) sequences: &'a Sequences,
+    pub(crate) lost: &'a [Lost],
+    /// What the receivers refused since the start, for whatever reason.
+    pub(crate) refusals: &'a [Refusals],
     /// True in the last row of a clean end.
     pub(crate) farewell: bool,
 }
@@ -110,6 +60,8 @@ pub(crate) fn row(facts: &Facts<'_>) -> Result<RecordBatch, ArrowError> {
         ("sequences", sequences(facts.sequences)?),
         ("gone", gone(facts.ranges)?),
         ("quarantined", number(facts.quarantined)),
+        ("missing", missing(facts.lost)?),
+        ("refusals", refusals(facts.refusals)?),
         ("farewell", Arc::new(BooleanArray::from(vec![facts.farewell]))),
     ]);
     in_order(Table::NodeStatus, columns)
@@ -163,26 +115,28 @@ fn gone(ranges: &[TableRange]) -> Result<ArrayRef, ArrowError> {
 }
 
 fn sequences(sequences: &Sequences) -> Result<ArrayRef, ArrowError> {
-    let all = || sequences.0.iter().flat_map(|(boot, stretches)| stretches.iter().map(move |stretch| (boot, stretch)));
+    let all = || sequences.stretches();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(all().map(|(boot, _)| Some(boot.as_str())).collect::<StringArray>()),
-        Arc::new(all().map(|(_, stretch)| stretch.0).collect::<Int64Array>()),
-        Arc::new(all().map(|(_, stretch)| stretch.1).collect::<Int64Array>()),
+        Arc::new(all().map(|(boot, ..)| Some(boot)).collect::<StringArray>()),
+        Arc::new(all().map(|(_, first, _)| first).collect::<Int64Array>()),
+        Arc::new(all().map(|(_, _, last)| last).collect::<Int64Array>()),
     ];
     lists(sequence_fields(), columns, vec![all().count()])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn missing(lost: &[Lost]) -> Result<ArrayRef, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(lost.iter().map(|lost| Some(lost.boot_id.as_str())).collect::<StringArray>()),
+        Arc::new(lost.iter().map(|lost| lost.decisions).collect::<Int64Array>()),
+    ];
+    lists(missing_fields(), columns, vec![lost.len()])
+}
 
-    #[test]
-    fn stretches_join_across_arrivals_and_a_hole_stays() {
-        let mut stretches = vec![(5, 5), (1, 2), (3, 3), (9, 9), (3, 3)];
-        join(&mut stretches);
-        assert_eq!(stretches, [(1, 3), (5, 5), (9, 9)]);
-        stretches.push((4, 4));
-        join(&mut stretches);
-        assert_eq!(stretches, [(1, 5), (9, 9)]);
-    }
+fn refusals(refusals: &[Refusals]) -> Result<ArrayRef, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(refusals.iter().map(|refused| Some(refused.reason.as_str())).collect::<StringArray>()),
+        Arc::new(refusals.iter().map(|refused| signed(refused.requests)).collect::<Int64Array>()),
+        Arc::new(refusals.iter().map(|refused| signed(refused.bytes)).collect::<Int64Array>()),
+    ];
+    lists(refusal_fields(), columns, vec![refusals.len()])
 }

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lariat_schema::node_api::NodeIdentity;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod config;
@@ -21,12 +24,17 @@ use crate::ingest::{Ingest, OpenError};
 use crate::keep::Policies;
 use crate::log::segment::create_on_disk;
 pub use crate::node_api::NodeApiError;
-use crate::node_api::{Figures, NodeApi, Server};
+use crate::node_api::{Figures, NodeApi, Readiness, Server};
 use crate::receive::{self, Beside, Receiver};
 use crate::store::core::{Core, system_clock};
 use crate::store::upload::keep_uploading;
+use crate::store::write::SealError;
 use crate::store::{BucketError, ReadStore};
+#[cfg(feature = "worker")]
 use crate::worker::{self, WorkerError};
+
+/// Part of a clean end that is kept for telling those who listen.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Everything that a collector is started with.
 pub struct Settings {
@@ -66,6 +74,7 @@ pub enum StartError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// The worker that queries read through cannot be made.
+    #[cfg(feature = "worker")]
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The process is ending.
@@ -90,25 +99,60 @@ pub struct Collector {
     forward: Option<Forward>,
     receiver: Receiver,
     node_api: Server,
-    uploads: Uploads,
+    readiness: Readiness,
+    uploads: Option<Uploads>,
+    mapping: Option<PathBuf>,
 }
 
-/// What brings files into the bucket. Dropped, it ends.
-struct Uploads(CancellationToken);
+/// What brings files into the bucket. Dropped, it ends at once.
+struct Uploads {
+    core: Arc<Core>,
+    ending: CancellationToken,
+    task: JoinHandle<()>,
+}
 
 impl Uploads {
-    fn start(core: &Arc<Core>) -> Self {
-        let stop = CancellationToken::new();
-        if let Some(bucket) = &core.settings.bucket {
-            tokio::spawn(keep_uploading(Arc::clone(core), Arc::new(bucket.clone()), stop.clone()));
+    fn start(core: &Arc<Core>) -> Option<Self> {
+        let bucket = Arc::new(core.settings.bucket.clone()?);
+        let ending = CancellationToken::new();
+        let task = tokio::spawn(keep_uploading(Arc::clone(core), bucket, ending.clone()));
+        Some(Self { core: Arc::clone(core), ending, task })
+    }
+
+    /// Brings what is sealed into the bucket, merged as far as there is time; what is left waits for the next start.
+    async fn finish(mut self, ends: Instant) {
+        if left(ends).is_zero() {
+            return;
         }
-        Self(stop)
+        let core = Arc::clone(&self.core);
+        core.closing.store(false, Ordering::Release);
+        let mut merging = tokio::task::spawn_blocking(move || core.finish_files());
+        // Half of the time: a file that is not merged is not uploaded, and a merged one neither if no time is left.
+        let merged = match tokio::time::timeout(left(ends) / 2, &mut merging).await {
+            Ok(merged) => merged,
+            Err(_) => {
+                self.core.closing.store(true, Ordering::Release);
+                merging.await
+            }
+        };
+        self.core.closing.store(true, Ordering::Release);
+        match merged {
+            Ok(Ok(()) | Err(SealError::Closing)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "cannot merge the last files for the bucket"),
+            Err(error) => tracing::error!(%error, "merging the last files for the bucket ended early"),
+        }
+        self.ending.cancel();
+        if tokio::time::timeout_at(ends, &mut self.task).await.is_err() {
+            tracing::warn!(
+                "the last files were still on their way to the bucket at the deadline: the next start goes on"
+            );
+        }
     }
 }
 
 impl Drop for Uploads {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.task.abort();
     }
 }
 
@@ -147,9 +191,9 @@ async fn open_and_listen(settings: Settings) -> Result<Collector, StartError> {
         None => None,
     };
     match listen(&config, mapping, &spine, forward.as_ref(), has_proxy, token).await {
-        Ok((node_api, receiver)) => {
+        Ok((node_api, readiness, receiver)) => {
             let uploads = Uploads::start(&spine.core);
-            Ok(Collector { spine, forward, receiver, node_api, uploads })
+            Ok(Collector { spine, forward, receiver, node_api, readiness, uploads, mapping: config.mapping })
         }
         Err(error) => {
             if let Some(forward) = forward {
@@ -167,20 +211,21 @@ async fn listen(
     forward: Option<&Forward>,
     has_proxy: bool,
     token: Option<Arc<str>>,
-) -> Result<(Server, Receiver), StartError> {
-    let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
-    let queries = worker::routes(store, spine.core.identity.clone(), has_proxy, token.clone())?;
-    let beside = Beside { token, counters: Arc::default(), forwarder: forward.map(Forward::forwarder) };
-    let figures = Figures {
-        core: Arc::clone(&spine.core),
-        received: Arc::clone(&beside.counters),
-        forwarded: forward.map(Forward::counters),
-    };
-    let api = NodeApi::new(figures, has_proxy, beside.token.clone()).await.with_routes(queries);
+) -> Result<(Server, Readiness, Receiver), StartError> {
+    let counters = Arc::clone(&spine.core.counters.received);
+    let beside = Beside { token, counters, forwarder: forward.map(Forward::forwarder) };
+    let figures = Figures { core: Arc::clone(&spine.core), forwarded: forward.map(Forward::counters) };
+    let api = NodeApi::new(figures, has_proxy, beside.token.clone()).await;
+    #[cfg(feature = "worker")]
+    let api = api.with_routes({
+        let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
+        worker::routes(store, spine.core.identity.clone(), has_proxy, beside.token.clone())?
+    });
+    let readiness = api.readiness();
     let node_api = api.listen(config.node_api).await?;
     let ingest = Arc::clone(spine) as Arc<dyn Ingest>;
     match receive::start_beside(config.receive(mapping), ingest, beside).await {
-        Ok(receiver) => Ok((node_api, receiver)),
+        Ok(receiver) => Ok((node_api, readiness, receiver)),
         Err(error) => {
             node_api.kill();
             Err(error.into())
@@ -232,27 +277,68 @@ impl Collector {
         self.receiver.counters()
     }
 
-    /// Stops receiving, commits what was taken in, seals what is hot and sends on what waits for that, and ends; what does
-    /// not fit into `deadline` stays in the log and in the queue.
+    /// Reads the mapping file again and puts it in force from the next request on; false if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no mapping: the old one stays in force.
+    pub async fn reload_mapping(&self) -> Result<bool, BadMapping> {
+        let Some(path) = self.mapping.clone() else { return Ok(false) };
+        let source = path.clone();
+        let read = tokio::task::spawn_blocking(move || Mapping::read(&path)).await;
+        let mapping =
+            read.unwrap_or_else(|error| Err(BadMapping::Read { path: source, source: std::io::Error::other(error) }))?;
+        self.receiver.set_mapping(Arc::new(mapping));
+        Ok(true)
+    }
+
+    /// Says that it is ending, stops receiving, commits what was taken in, seals what is hot, brings that into the bucket and
+    /// sends on what waits for that, and ends; what does not fit into `deadline` stays in the log, on the disk and in the
+    /// queue.
     pub async fn shutdown(self, deadline: Duration) {
-        let Self { spine, forward, receiver, node_api, uploads } = self;
-        drop(uploads);
-        let ends = tokio::time::Instant::now() + deadline;
+        let Self { spine, forward, receiver, node_api, readiness, uploads, .. } = self;
+        let ends = Instant::now() + deadline;
+        readiness.drain().await;
         // Half of the time at most: what was acknowledged must still reach the disk in order.
         if !receiver.shutdown(deadline / 2).await {
             tracing::warn!("senders were cut off with requests under way: they will send them again");
         }
-        let closing = tokio::task::spawn_blocking(move || spine.close());
+        let store = Arc::clone(&spine);
+        let mut sealing = tokio::task::spawn_blocking(move || store.seal_and_stop());
         let sending_on = async {
             if let Some(forward) = forward {
                 forward.shutdown(left(ends)).await;
             }
         };
-        match tokio::join!(tokio::time::timeout_at(ends, closing), sending_on).0 {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "cannot seal at the end: the rows stay in the log"),
-            Ok(Err(error)) => tracing::error!(%error, "the store did not close"),
-            Err(_) => tracing::warn!("the store was still sealing at the deadline: the rest stays in the log"),
+        let stored = async {
+            match tokio::time::timeout_at(ends, &mut sealing).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => tracing::error!(%error, "cannot seal at the end: the rows stay in the log"),
+                Ok(Err(error)) => tracing::error!(%error, "the store did not close"),
+                Err(_) => {
+                    tracing::warn!("the store was still sealing at the deadline: the rest stays in the log");
+                    return false;
+                }
+            }
+            if let Some(uploads) = uploads {
+                // Whoever queries the node must still hear its farewell.
+                uploads.finish(ends - (deadline / 10).min(FAREWELL)).await;
+            }
+            true
+        };
+        let (stored, ()) = tokio::join!(stored, sending_on);
+        // The directory is ours as long as something is written there.
+        let release = async move {
+            if !stored {
+                let _ = sealing.await;
+            }
+            tokio::task::spawn_blocking(move || spine.release()).await
+        };
+        if stored {
+            if let Err(error) = release.await {
+                tracing::error!(%error, "the data directory was not released");
+            }
+        } else {
+            tokio::spawn(release);
         }
         node_api.shutdown(left(ends)).await;
     }
@@ -269,8 +355,8 @@ impl Collector {
     }
 }
 
-fn left(ends: tokio::time::Instant) -> Duration {
-    ends.saturating_duration_since(tokio::time::Instant::now())
+fn left(ends: Instant) -> Duration {
+    ends.saturating_duration_since(Instant::now())
 }
 
 #[cfg(test)]

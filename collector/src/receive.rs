@@ -22,6 +22,8 @@ use crate::ingest::Ingest;
 mod body;
 mod budget;
 mod counters;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod grpc;
 mod http;
 mod intake;
@@ -32,7 +34,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Counters, Counts};
+pub use counters::{Counters, Counts, Refusals};
 use intake::Intake;
 use listen::{Ending, Protocol, Shared};
 #[cfg(test)]
@@ -150,7 +152,8 @@ pub(crate) async fn start_beside(
     }
     let (grpc, grpc_address) = bind("OTLP over gRPC", "otlp_grpc", otlp_grpc).await?;
     let (http, http_address) = bind("OTLP over HTTP", "otlp_http", otlp_http).await?;
-    let intake = Arc::new(Intake::new(ingest, beside, max_request_bytes, in_flight_bytes).with_mapping(mapping));
+    let intake = Arc::new(Intake::new(ingest, beside, max_request_bytes, in_flight_bytes));
+    intake.set_mapping(mapping);
     let ending = Ending::default();
     let connections = Arc::new(Semaphore::new(max_connections));
     let shared = Shared { intake: Arc::clone(&intake), connections, ending: ending.clone() };
@@ -196,6 +199,11 @@ impl Receiver {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.intake.counters)
+    }
+
+    /// Reads spans of other proxies by another mapping, from the next request on.
+    pub(crate) fn set_mapping(&self, mapping: Arc<Mapping>) {
+        self.intake.set_mapping(Some(mapping));
     }
 
     /// Bytes that requests in flight hold at the moment.

@@ -13,6 +13,8 @@ pub(crate) mod write;
 
 pub(crate) mod bucket;
 mod compact;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gone;
 pub(crate) mod maintain;
 mod merge;

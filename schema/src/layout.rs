@@ -19,6 +19,9 @@ pub const LISTENING_FILE: &str = "listening.json";
 /// Key of the schema's version in a file's metadata.
 pub const SCHEMA_VERSION_KEY: &str = "lariat.schema_version";
 
+/// The hour whose folder holds the files of odd times: their rows lie in very many hours, and only their rows tell which.
+pub const ODD_TIMES_UNIX_NANOS: i64 = 0;
+
 /// Path of a sealed file below [`PARQUET_DIR`], by the hour that `time_unix_nanos` lies in.
 #[must_use]
 pub fn file_path(table: Table, store: StoreId, time_unix_nanos: i64, sequence: u64) -> String {

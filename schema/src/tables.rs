@@ -194,6 +194,18 @@ pub fn sequence_fields() -> Vec<Field> {
     vec![required("boot_id", DataType::Utf8), required("first", DataType::Int64), required("last", DataType::Int64)]
 }
 
+/// Fields of an element of `node_status.missing`: decisions that a boot numbered and that never came.
+#[must_use]
+pub fn missing_fields() -> Vec<Field> {
+    vec![required("boot_id", DataType::Utf8), required("decisions", DataType::Int64)]
+}
+
+/// Fields of an element of `node_status.refusals`, one per reason.
+#[must_use]
+pub fn refusal_fields() -> Vec<Field> {
+    vec![required("reason", DataType::Utf8), required("requests", DataType::Int64), required("bytes", DataType::Int64)]
+}
+
 fn required(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, false)
 }
@@ -239,6 +251,8 @@ fn spans() -> Vec<Field> {
         optional("resource_attributes", attribute_map()),
         optional("events", list_of(span_event_fields())),
         optional("links", list_of(span_link_fields())),
+        // Null in files that are older than this column.
+        optional("missing_attempts", DataType::Int32),
     ]);
     fields
 }
@@ -428,6 +442,9 @@ fn node_status() -> Vec<Field> {
         optional("quarantined", DataType::Int64),
         // Null in files that are older than this column.
         optional("farewell", DataType::Boolean),
+        // The same of these.
+        optional("missing", list_of(missing_fields())),
+        optional("refusals", list_of(refusal_fields())),
     ]
 }
 

@@ -21,7 +21,7 @@ pub const ALL: &[View] = &[
               client_transport, origin, answered_by, result, error_category, status_code, attempts, failovers, cache, \
               duration_ns, selection_ns, provider_ns, overhead_ns, bytes_in, bytes_out, head_lag_blocks, billable_units, \
               params_digest, response_digest, policy_hash, fail_open, adjusted_count, keep_reason, eligible, excluded, \
-              observed_time, service_name, jsonrpc_id, parent_span_id, trace_state, attributes, links \
+              observed_time, service_name, jsonrpc_id, parent_span_id, trace_state, attributes, links, missing_attempts \
               FROM spans WHERE span_kind = 'server' AND request_id IS NOT NULL",
     },
     View {
@@ -76,11 +76,18 @@ pub const ALL: &[View] = &[
     },
     View {
         name: "ledger",
-        doc: "The account of every record received, per node, signal, profile and account.",
+        doc: "The account of every record received, per node, signal, profile and account; and, in rows of their own, what \
+              was lost before the collector: decisions that a boot numbered and that never came.",
         sql: "SELECT time, node_id, region, boot_id, store_id, l['signal'] AS signal, l['profile'] AS profile, \
               l['account_id'] AS account_id, l['received'] AS received, l['stored'] AS stored, \
               l['sampled_out'] AS sampled_out, l['deduplicated'] AS deduplicated, l['rejected'] AS rejected, \
-              l['dropped'] AS dropped, l['in_flight'] AS in_flight \
-              FROM (SELECT time, node_id, region, boot_id, store_id, unnest(ledger) AS l FROM node_status)",
+              l['dropped'] AS dropped, l['in_flight'] AS in_flight, CAST(0 AS BIGINT) AS lost \
+              FROM (SELECT time, node_id, region, boot_id, store_id, unnest(ledger) AS l FROM node_status) \
+              UNION ALL \
+              SELECT time, node_id, region, m['boot_id'] AS boot_id, store_id, 'traces' AS signal, '-' AS profile, \
+              '-' AS account_id, CAST(0 AS BIGINT) AS received, CAST(0 AS BIGINT) AS stored, \
+              CAST(0 AS BIGINT) AS sampled_out, CAST(0 AS BIGINT) AS deduplicated, CAST(0 AS BIGINT) AS rejected, \
+              CAST(0 AS BIGINT) AS dropped, CAST(0 AS BIGINT) AS in_flight, m['decisions'] AS lost \
+              FROM (SELECT time, node_id, region, store_id, unnest(missing) AS m FROM node_status)",
     },
 ];

@@ -303,6 +303,30 @@ closed_enum! {
 }
 
 closed_enum! {
+    /// Why a receiver did not take a request in.
+    pub enum RefusalReason ("reason of a refusal") {
+        /// Its bytes are no OTLP.
+        Malformed = "malformed",
+        /// It is larger than one request may be, as sent or after decompression.
+        TooLarge = "too_large",
+        /// Its path, method, content type or compression is none of OTLP's.
+        Form = "form",
+        /// Its sender did not say who it is.
+        Unauthenticated = "unauthenticated",
+        /// Too much is waiting.
+        Overloaded = "overloaded",
+        /// The disk did not take it, or has no room.
+        NotDurable = "not_durable",
+        /// The collector is ending.
+        ShuttingDown = "shutting_down",
+        /// It did not arrive whole.
+        Interrupted = "interrupted",
+        /// The collector's own fault.
+        Failed = "failed",
+    }
+}
+
+closed_enum! {
     /// Two families of rollups, kept apart so that no bound on one can blur the other.
     pub enum RollupFamily ("rollup family") {
         /// What operators watch: provider, method, strategy; no account.

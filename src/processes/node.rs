@@ -136,8 +136,15 @@ impl Node {
         Ok(Self { proxy, collector, profiles_dir: settings.profiles_dir, exporter, following })
     }
 
-    /// Reads the profiles again, as SIGHUP asks; what came of it is in the log.
+    /// Reads the profiles and the mapping file again, as SIGHUP asks; what came of it is in the log.
     pub(crate) async fn reload(&self) {
+        if let Some(collector) = &self.collector {
+            match collector.reload_mapping().await {
+                Ok(true) => tracing::info!("the mapping file is in force as it is now"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the old mapping stays"),
+            }
+        }
         tracing::info!(profiles_dir = %self.profiles_dir.display(), "reading the profiles again");
         match (&self.proxy, &self.collector) {
             (Some(proxy), _) => match proxy.reload().await {

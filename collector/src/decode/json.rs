@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
@@ -23,6 +23,9 @@ use super::Sink;
 use super::logs::Logs;
 use super::metrics::Metrics;
 use super::spans::Spans;
+use doubles::Doubles;
+
+mod doubles;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,7 +60,7 @@ pub(super) fn spans(body: &[u8], sink: &mut Spans<'_>) -> Result<(), String> {
 
 /// Gives every metric of the body to the sink.
 pub(super) fn metrics(body: &[u8], sink: &mut Metrics) -> Result<(), String> {
-    let request: MetricsRequest = read(body)?;
+    let request = read_metrics(body)?;
     let mut encoded = Vec::new();
     for resource in &request.resource_metrics {
         begin(sink, resource.resource.as_ref());
@@ -89,7 +92,7 @@ pub(crate) fn protobuf_of(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String
             ExportTraceServiceRequest { resource_spans }.encode_to_vec()
         }
         Signal::Metrics => {
-            let MetricsRequest { resource_metrics } = read(body)?;
+            let MetricsRequest { resource_metrics } = read_metrics(body)?;
             ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
         }
         Signal::Logs => {
@@ -128,13 +131,53 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("it is no JSON object".to_owned());
     }
-    serde_json::from_slice(body).or_else(|error| {
+    whole(body).or_else(|error| {
         let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return Err(error.to_string()) };
         if !remove_unread(&mut value, false) {
             return Err(error.to_string());
         }
-        serde_json::from_value(value).map_err(|_| error.to_string())
+        T::deserialize(Doubles::of(value)).map_err(|_| error.to_string())
     })
+}
+
+/// The members of a metric of which one holds its points.
+const DATA: [&str; 5] = ["gauge", "sum", "histogram", "exponentialHistogram", "summary"];
+
+/// The same of a request of metrics, whose generated type takes data that it cannot read for none, so that nobody would
+/// hear of the points: it is read the slower way, and refused if that helps nothing.
+fn read_metrics(body: &[u8]) -> Result<MetricsRequest, String> {
+    let request: MetricsRequest = read(body)?;
+    if metrics_of(&request).all(|metric| metric.data.is_some()) {
+        return Ok(request);
+    }
+    let mut value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    remove_unread(&mut value, false);
+    let request = MetricsRequest::deserialize(Doubles::of(&value)).map_err(|error| error.to_string())?;
+    let below = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let written = below(&value, "resourceMetrics")
+        .iter()
+        .flat_map(|resource| below(resource, "scopeMetrics"))
+        .flat_map(|scope| below(&scope, "metrics"))
+        .collect::<Vec<_>>();
+    let unread = |(metric, written): &(&Metric, &Value)| {
+        metric.data.is_none() && DATA.iter().any(|member| written.get(member).is_some())
+    };
+    let unread = metrics_of(&request).zip(&written).find(unread).map(|(metric, _)| metric.name.clone());
+    match unread {
+        Some(name) => Err(format!("the data of the metric {name:?} cannot be read")),
+        None => Ok(request),
+    }
+}
+
+fn metrics_of(request: &MetricsRequest) -> impl Iterator<Item = &Metric> {
+    request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics)
+}
+
+fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    let value = T::deserialize(Doubles::of(&mut parser))?;
+    parser.end()?;
+    Ok(value)
 }
 
 /// The members of an `AnyValue`.

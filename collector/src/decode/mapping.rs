@@ -14,6 +14,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::view::{Attribute, SpanView, Value};
+pub use faults::MappingFault;
+
+mod faults;
 
 /// Rules of a mapping at most: each is asked for every span that is none of ours.
 const MAX_RULES: usize = 64;
@@ -38,15 +41,28 @@ pub enum BadMapping {
         source: std::io::Error,
     },
     /// It is no mapping.
-    #[error("{path}:{line}: {reason}")]
+    #[error("{}", told(path, faults))]
     Content {
         /// The file.
         path: PathBuf,
-        /// Line of the fault, from 1; 0 if it is of the file as a whole.
-        line: u64,
-        /// What is wrong.
-        reason: String,
+        /// All that is wrong in it, by line.
+        faults: Vec<MappingFault>,
     },
+}
+
+fn told(path: &Path, faults: &[MappingFault]) -> String {
+    faults.iter().map(|fault| fault.told(path)).collect::<Vec<_>>().join("; ")
+}
+
+impl BadMapping {
+    /// Each fault as a text of its own, which names file and line.
+    #[must_use]
+    pub fn told_apart(&self) -> Vec<String> {
+        match self {
+            Self::Read { .. } => vec![self.to_string()],
+            Self::Content { path, faults } => faults.iter().map(|fault| fault.told(path)).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -182,13 +198,17 @@ impl Mapping {
     pub fn read(path: &Path) -> Result<Self, BadMapping> {
         let text =
             std::fs::read_to_string(path).map_err(|source| BadMapping::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|(line, reason)| BadMapping::Content { path: path.to_owned(), line, reason })
+        Self::parse(&text).map_err(|faults| BadMapping::Content { path: path.to_owned(), faults })
     }
 
-    fn parse(text: &str) -> Result<Self, (u64, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<MappingFault>> {
         serde_saphyr::from_str(text).map_err(|error| {
+            let all = faults::all(text);
+            if !all.is_empty() {
+                return all;
+            }
             let line = error.location().map_or(0, |location| location.line());
-            (line, error.to_string().lines().next().unwrap_or_default().to_owned())
+            vec![MappingFault { line, reason: error.to_string().lines().next().unwrap_or_default().to_owned() }]
         })
     }
 

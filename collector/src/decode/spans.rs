@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, Int64Array};
+use arrow::datatypes::DataType;
 use lariat_schema::tables::{Table, span_event_fields, span_link_fields};
 use lariat_schema::vocabulary::KeepReason;
 use lariat_schema::{attributes, events};
@@ -100,6 +101,8 @@ impl<'a> Spans<'a> {
         columns.insert("attributes", self.attributes.finish());
         columns.insert("events", self.events.finish());
         columns.insert("links", self.links.finish());
+        // Known once the unit is decided.
+        columns.insert("missing_attempts", nulls.of(&DataType::Int32, rows));
         self.rows.finish(columns, KeepReason::Undecided, self.malformed_selections)
     }
 

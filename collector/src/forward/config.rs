@@ -2,6 +2,7 @@
 //! as `Sensitive`, and no error of this module repeats one.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -42,6 +43,9 @@ pub struct Config {
     /// Headers of each request; their values are secrets.
     #[serde(default)]
     pub headers: Headers,
+    /// Authorities beside the public ones that may vouch for an `https` endpoint; a file of PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// How bodies are compressed; those that came so are sent as they came.
     #[serde(default)]
     pub compression: Compression,
@@ -79,6 +83,16 @@ pub enum Compression {
     Zstd,
     /// For one machine.
     None,
+}
+
+impl Config {
+    /// Whether the files that it names can be used.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check_files(&self) -> Result<(), super::CaFileError> {
+        self.ca_file.as_deref().map_or(Ok(()), |file| super::trust::authorities(file).map(|_| ()))
+    }
 }
 
 fn every_signal() -> BTreeSet<Signal> {

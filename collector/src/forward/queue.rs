@@ -22,6 +22,9 @@ const SEGMENTS: u64 = 8;
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// File that names the first request that was not delivered.
 const CURSOR_FILE: &str = "cursor";
+/// File that names requests which were under way when their segment was dropped: a process that is killed before the
+/// other side has answered has lost them, and the next one counts them.
+const UNDER_WAY_FILE: &str = "under_way";
 /// File that one process holds locked.
 const LOCK_FILE: &str = "lock";
 /// What ends in this is a segment.
@@ -75,6 +78,10 @@ pub(super) struct Queue {
     active: Option<Arc<File>>,
     next_number: u64,
     read: Position,
+    /// Ends of requests that were handed out and not delivered, oldest first: as many as are sent at once.
+    under_way: VecDeque<Position>,
+    /// Some of them are noted, since their segment is gone.
+    noted: bool,
     cursor: File,
     losses: Losses,
     lock: Option<File>,
@@ -101,10 +108,13 @@ impl Queue {
             active: None,
             next_number: delivered.segment,
             read: delivered,
+            under_way: VecDeque::new(),
+            noted: false,
             cursor,
             losses: Losses::default(),
             lock: Some(lock),
         };
+        queue.losses.overflow += queue.lost_under_way(delivered);
         queue.find_segments(delivered)?;
         Ok(queue)
     }
@@ -141,6 +151,36 @@ impl Queue {
         }
         self.next_number = self.next_number.max(numbers.last().copied().unwrap_or(0)) + 1;
         Ok(())
+    }
+
+    /// How many requests a former process had under way that nobody can send any more.
+    fn lost_under_way(&self, delivered: Position) -> u64 {
+        let path = self.folder.join(UNDER_WAY_FILE);
+        let Ok(bytes) = std::fs::read(&path) else { return 0 };
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(%error, file = %path.display(), "cannot delete what was counted: it is counted again");
+        }
+        let lost =
+            bytes.as_chunks::<POSITION_BYTES>().0.iter().filter_map(Position::read).filter(|end| *end > delivered);
+        count(lost.count())
+    }
+
+    /// Notes what is under way of a segment that goes. Not synced: after a power cut nobody knows.
+    fn note_under_way(&mut self, segment: u64) {
+        let of_it: Vec<u8> =
+            self.under_way.iter().filter(|end| end.segment == segment).flat_map(|end| end.bytes()).collect();
+        if of_it.is_empty() {
+            return;
+        }
+        self.noted = true;
+        let noted = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.folder.join(UNDER_WAY_FILE))
+            .and_then(|mut file| file.write_all(&of_it));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "cannot note which dropped requests are under way");
+        }
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -219,7 +259,9 @@ impl Queue {
     fn make_room(&mut self, bytes: u64) {
         while self.bytes() + bytes + count(MAGIC.len()) > self.limit_bytes {
             let Some(oldest) = self.segments.front() else { return };
+            let number = oldest.number;
             self.losses.overflow += oldest.unread;
+            self.note_under_way(number);
             if self.segments.len() == 1 {
                 self.active = None;
             }
@@ -251,6 +293,7 @@ impl Queue {
                     segment.unread -= 1;
                     let end = Position { segment: segment.number, offset };
                     self.read = end;
+                    self.under_way.push_back(end);
                     return Some(Taken { request, end });
                 }
                 damaged => {
@@ -276,13 +319,13 @@ impl Queue {
         if self.lock.is_none() {
             return;
         }
-        let mut bytes = [0; 20];
-        bytes[..8].copy_from_slice(&end.segment.to_le_bytes());
-        bytes[8..16].copy_from_slice(&end.offset.to_le_bytes());
-        let checksum = crc32fast::hash(&bytes[..16]);
-        bytes[16..].copy_from_slice(&checksum.to_le_bytes());
+        self.under_way.retain(|under_way| *under_way > end);
+        let oldest = self.segments.front().map_or(u64::MAX, |segment| segment.number);
+        if self.noted && self.under_way.iter().all(|under_way| under_way.segment >= oldest) {
+            self.noted = std::fs::remove_file(self.folder.join(UNDER_WAY_FILE)).is_err();
+        }
         // Not synced: an older place after a power cut sends again what was delivered, and loses nothing.
-        if let Err(error) = self.cursor.write_all_at(&bytes, 0) {
+        if let Err(error) = self.cursor.write_all_at(&end.bytes(), 0) {
             tracing::warn!(%error, "cannot note what was sent on: it is sent again after a restart");
         }
         while let Some(oldest) = self.segments.front() {
@@ -326,14 +369,30 @@ fn next(segment: &mut Segment, folder: &Path, at: u64) -> io::Result<Option<(Req
     Ok(found)
 }
 
-fn read_cursor(file: &File) -> Position {
-    let mut bytes = [0; 20];
-    if file.read_exact_at(&mut bytes, 0).is_err() {
-        return Position::default();
+/// Bytes of a place as it is written: two numbers and their checksum.
+const POSITION_BYTES: usize = 20;
+
+impl Position {
+    fn bytes(self) -> [u8; POSITION_BYTES] {
+        let mut bytes = [0; POSITION_BYTES];
+        bytes[..8].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..16]);
+        bytes[16..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
     }
-    let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
-    let whole = crc32fast::hash(&bytes[..16]).to_le_bytes() == bytes[16..];
-    if whole { Position { segment: number(0), offset: number(8) } } else { Position::default() }
+
+    fn read(bytes: &[u8; POSITION_BYTES]) -> Option<Self> {
+        let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
+        let whole = crc32fast::hash(&bytes[..16]).to_le_bytes() == bytes[16..];
+        whole.then(|| Self { segment: number(0), offset: number(8) })
+    }
+}
+
+fn read_cursor(file: &File) -> Position {
+    let mut bytes = [0; POSITION_BYTES];
+    let read = file.read_exact_at(&mut bytes, 0).ok();
+    read.and_then(|()| Position::read(&bytes)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub(crate) enum TargetError {
     Tls(#[from] rustls::Error),
     #[error(transparent)]
     Uri(#[from] http::Error),
+    #[error(transparent)]
+    CaFile(#[from] super::trust::CaFileError),
 }
 
 impl Target {
@@ -51,9 +53,8 @@ impl Target {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(config.timeout));
         tcp.enforce_http(false);
-        let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http();
+        let trusted = super::trust::settings(config.ca_file.as_deref())?;
+        let tls = HttpsConnectorBuilder::new().with_tls_config(trusted).https_or_http();
         let grpc = config.protocol == Protocol::Grpc;
         let tls =
             if grpc { tls.enable_http2().wrap_connector(tcp) } else { tls.enable_all_versions().wrap_connector(tcp) };

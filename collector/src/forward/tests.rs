@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 use crate::fixtures::{identity, kept, rows, visible};
 use crate::{Collector, Config, Policies, Settings, start};
 
+mod encrypted;
+
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const LONG: Duration = Duration::from_secs(60);
 

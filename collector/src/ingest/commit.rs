@@ -303,6 +303,8 @@ impl Committer {
                 ranges: &state.ranges(),
                 quarantined: counters.quarantined.load(Ordering::Relaxed),
                 sequences: state.sequences(),
+                lost: &state.lost(),
+                refusals: &counters.received.refusals(),
                 farewell,
             })
         };
@@ -401,7 +403,7 @@ pub(crate) fn table_of(signal: Signal) -> Table {
     }
 }
 
-fn received(signal: Signal, batch: &RecordBatch, fresh: Option<&BooleanArray>) -> Vec<Received> {
+pub(crate) fn received(signal: Signal, batch: &RecordBatch, fresh: Option<&BooleanArray>) -> Vec<Received> {
     let mut owners: BTreeMap<LedgerKey, (u64, u64)> = BTreeMap::new();
     for (owner, run) in Owners::of(signal, batch).runs() {
         let counts = owners.entry(owner).or_default();

@@ -159,14 +159,25 @@ impl Spine {
         self.policies.store(Arc::new(policies));
     }
 
-    /// Commits what waits, seals everything, and ends. Waits for the disk: not for async threads.
-    pub(crate) fn close(&self) -> Result<(), SealError> {
+    /// Commits what waits and seals everything; nothing is written any more. Waits for the disk: not for async threads.
+    pub(crate) fn seal_and_stop(&self) -> Result<(), SealError> {
         // Fails only if the thread is gone already.
         let _ = self.sender.send(Message::Stop);
         self.join();
-        let sealed = self.core.seal(true);
+        self.core.seal(true)
+    }
+
+    /// Gives the directory up. Waits for the disk as well.
+    pub(crate) fn release(&self) {
         self.core.sweep();
         self.core.directory.release();
+    }
+
+    /// Ends cleanly.
+    #[cfg(test)]
+    pub(crate) fn close(&self) -> Result<(), SealError> {
+        let sealed = self.seal_and_stop();
+        self.release();
         sealed
     }
 

@@ -18,8 +18,10 @@ use crate::store::ReadStore as _;
 
 mod clocks;
 mod disk;
+mod losses;
 mod model;
 mod span_metrics;
+mod weather;
 
 fn total(spine: &Spine) -> Counts {
     let mut total = Counts::default();

@@ -16,6 +16,7 @@ pub(crate) struct Waiting {
     pub(crate) row: usize,
     pub(crate) key: SpanKey,
     pub(crate) parent: SpanKey,
+    pub(crate) is_attempt: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +62,15 @@ impl Pending {
         let waiting = waiting.into_iter().map(|one| (one.row, one)).collect();
         let (at, trusted, wanted) = (arrival.at, arrival.trusted, arrival.wanted);
         self.entries.insert(lsn, Entry { at, trusted, batch: arrival.batch.clone(), wanted, waiting });
+    }
+
+    /// How many attempts wait for a decision.
+    pub(crate) fn attempts_of(&self, decision: SpanKey) -> i32 {
+        let waiting = self.by_parent.get(&decision).into_iter().flatten();
+        let attempts = waiting.filter(|(lsn, row)| {
+            self.entries.get(lsn).and_then(|entry| entry.waiting.get(row)).is_some_and(|waiting| waiting.is_attempt)
+        });
+        i32::try_from(attempts.count()).unwrap_or(i32::MAX)
     }
 
     /// Takes the rows that wait for `parent` out of the index; [`Self::done`] lets go of them.

@@ -29,6 +29,7 @@ pub(crate) struct Spans<'a> {
     duration_ns: &'a Int64Array,
     attempts: &'a Int32Array,
     failovers: &'a Int32Array,
+    ordinal: &'a Int32Array,
 }
 
 /// Whose record a row is.
@@ -55,6 +56,7 @@ impl<'a> Spans<'a> {
             duration_ns: longs(batch, "duration_ns"),
             attempts: ints(batch, "attempts"),
             failovers: ints(batch, "failovers"),
+            ordinal: ints(batch, "ordinal"),
         }
     }
 
@@ -68,6 +70,16 @@ impl<'a> Spans<'a> {
         let entry = matches!(self.span_kind.value(row), "server" | "consumer");
         (self.parent_span_id.is_valid(row) && !entry)
             .then(|| span_key(self.trace_id.value(row), self.parent_span_id.value(row)))
+    }
+
+    /// Whether the row is an attempt of a decision, as the view `attempts` has it.
+    pub(crate) fn is_attempt(&self, row: usize) -> bool {
+        self.ordinal.is_valid(row) && self.span_kind.value(row) == "client"
+    }
+
+    /// How many attempts a decision says that it made.
+    pub(crate) fn attempts(&self, row: usize) -> Option<i32> {
+        int(self.attempts, row).filter(|_| self.request_id.is_valid(row) && self.span_kind.value(row) == "server")
     }
 
     pub(crate) fn trace_id(&self, row: usize) -> &'a [u8] {
@@ -126,15 +138,24 @@ pub(crate) struct Mark {
     pub(crate) threshold: Option<Threshold>,
 }
 
-/// The rows that have a mark, with what the marks say in their columns.
-pub(crate) fn marked(batch: &RecordBatch, marks: &[Option<Mark>]) -> Result<RecordBatch, ArrowError> {
+/// The rows that have a mark, with what the marks say in their columns, and of decisions how many attempts have not come.
+pub(crate) fn marked(
+    batch: &RecordBatch,
+    marks: &[Option<Mark>],
+    missing_attempts: &[Option<i32>],
+) -> Result<RecordBatch, ArrowError> {
     let mask: BooleanArray = marks.iter().map(|mark| Some(mark.is_some())).collect();
     let kept = filtered(batch, &mask)?;
+    let missing = || missing_attempts.iter().zip(marks).filter(|(_, mark)| mark.is_some()).map(|(missing, _)| *missing);
+    let missing = missing().any(|missing| missing.is_some()).then(|| missing().collect::<Int32Array>());
     let marks: Vec<Mark> = marks.iter().flatten().copied().collect();
     let weights: Float64Array = marks.iter().map(|mark| mark.threshold.map(Threshold::adjusted_count)).collect();
     let reasons = StringArray::from_iter_values(marks.iter().map(|mark| mark.reason.as_str()));
     let mut columns: Vec<(&str, ArrayRef)> =
         vec![("adjusted_count", Arc::new(weights)), ("keep_reason", Arc::new(reasons))];
+    if let Some(missing) = missing {
+        columns.push(("missing_attempts", Arc::new(missing)));
+    }
     if marks.iter().any(|mark| mark.threshold.is_some_and(|threshold| threshold != Threshold::ALL)) {
         columns.push(("trace_state", states(texts(&kept, "trace_state"), &marks)));
     }

@@ -119,6 +119,34 @@ fn children_before_and_after_their_root_follow_it() {
     assert_eq!((store.reasons().len(), store.sampled_out), (4, 2));
 }
 
+fn missing(store: &Store) -> Vec<Option<i32>> {
+    store.kept.iter().flat_map(|batch| crate::columns::ints(batch, "missing_attempts").iter()).collect()
+}
+
+#[test]
+fn a_kept_decision_says_how_many_of_its_attempts_are_missing() {
+    let mut store = Store::new(SamplingPolicy::with_rate(1.0));
+    let attempt = |trace, id| span(trace, id, Some(1), json!({"span_kind": "client", "ordinal": id - 1}));
+    // Beside it and waiting for it, whole.
+    store.send(&[attempt(1, 2)]);
+    store.send(&[attempt(1, 3), decision(1, json!({"attempts": 2}))]);
+    assert_eq!(missing(&store), [None, Some(0), None]);
+    store.kept.clear();
+    // Two of three; a span below it that is no attempt is none.
+    let other = span(2, 9, Some(1), json!({}));
+    store.send(&[decision(2, json!({"attempts": 3})), attempt(2, 2), other]);
+    assert_eq!(missing(&store), [Some(2), None, None]);
+    store.kept.clear();
+    // Without any attempt, without saying how many, and no decision at all.
+    store.send(&[
+        decision(3, json!({"attempts": 0})),
+        decision(4, json!({"attempts": null})),
+        span(5, 1, None, json!({})),
+    ]);
+    assert_eq!(missing(&store), [Some(0), None, None]);
+    assert_eq!(store.keeper.incomplete(), 1);
+}
+
 #[test]
 fn a_child_whose_root_never_comes_is_decided_alone_after_thirty_seconds() {
     let mut store = Store::new(SamplingPolicy::with_rate(1.0));
@@ -197,4 +225,41 @@ fn calls_of_one_batch_share_a_trace_and_each_decides_for_its_own_attempts() {
         span(1, 12, Some(1), json!({"span_kind": "client"})),
     ]);
     assert_eq!((store.reasons(), store.sampled_out), (vec!["error".to_owned(); 2], 2));
+}
+
+#[test]
+fn a_flood_of_drawn_units_takes_no_verdict_of_what_was_kept_whole_and_its_own_late_spans_are_drawn_alike() {
+    let mut store = Store::new(SamplingPolicy { rate: 0.5, slow_ms: 1_000, kept_whole_per_second: 100 });
+    let failed = trace(1);
+    store.send(&[decision(failed, json!({"result": "error"}))]);
+    let early: Vec<u128> = (2..42).map(trace).collect();
+    let fates: Vec<bool> = early
+        .iter()
+        .map(|id| {
+            let before = store.reasons().len();
+            store.send(&[decision(*id, json!({}))]);
+            store.reasons().len() > before
+        })
+        .collect();
+    assert!(fates.contains(&true) && fates.contains(&false));
+    store.kept.clear();
+    // More than are remembered; the keeper sees one span each.
+    for flood in 0..MAX_DRAWN_VERDICTS / 1_000 + 2 {
+        let rows: Vec<Value> = (0..1_000)
+            .map(|n| decision(trace(u128::try_from(1_000 + flood * 1_000 + n).unwrap()), json!({})))
+            .collect();
+        store.send(&rows);
+        store.kept.clear();
+    }
+    let (whole, drawn) = store.keeper.forgotten_early();
+    assert!(whole == 0 && drawn > 40, "{whole} and {drawn}");
+    store.send(&[span(failed, 2, Some(1), json!({"profile": "public"}))]);
+    assert_eq!(store.reasons(), ["error"]);
+    store.kept.clear();
+    let late: Vec<Value> = early.iter().map(|id| span(*id, 2, Some(1), json!({"profile": "public"}))).collect();
+    store.send(&late);
+    let outcome = store.keeper.expire(store.now + WAIT_NANOS).unwrap();
+    store.absorb(outcome);
+    assert_eq!(store.reasons().len(), fates.iter().filter(|kept| **kept).count());
+    assert!((store.weight() - 2.0 * store.reasons().len() as f64).abs() < 1e-6);
 }

@@ -36,6 +36,7 @@ fn counted(counters: &Counters, text: &mut String) {
         ("log_torn_bytes_total", &counters.torn_bytes, "Bytes cut off the log at start"),
         ("seals_total", &counters.seals, "Seals"),
         ("seal_failures_total", &counters.seal_failures, "Seals that failed"),
+        ("odd_time_files_total", &counters.odd_files, "Sealed files whose rows lie in too many hours for a file each"),
         ("compactions_total", &counters.compactions, "Merges of sealed files"),
         ("compaction_failures_total", &counters.compaction_failures, "Merges that failed"),
         ("verified_files_total", &counters.verified_files, "Sealed files whose checksum was compared since the start"),
@@ -65,9 +66,9 @@ fn counted(counters: &Counters, text: &mut String) {
 }
 
 fn held(core: &Core, text: &mut String) {
-    let (figures, (span_series, span_unpaired), watermark) = {
+    let (figures, (span_series, span_unpaired), watermark, lost) = {
         let state = core.state.lock();
-        (state.figures(), state.span_metrics.figures(), state.watermark_unix_nanos)
+        (state.figures(), state.span_metrics.figures(), state.watermark_unix_nanos, state.lost())
     };
     let segments = core.closed.lock().len() + 1;
     gauge(text, "log_segments", "Segments of the log", &segments);
@@ -78,12 +79,17 @@ fn held(core: &Core, text: &mut String) {
     gauge(text, "span_metric_unpaired_total", "Ends of calls that found no room to wait for the other", &span_unpaired);
     gauge(text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
     gauge(text, "unknown_weights_total", "Units kept whose weight is not known", &figures.unknown_weights);
-    gauge(
-        text,
-        "verdicts_forgotten_early_total",
-        "Verdicts forgotten before their window ended",
-        &figures.verdicts_forgotten_early,
-    );
+    let (whole, drawn) = figures.verdicts_forgotten_early;
+    let name = "verdicts_forgotten_early_total";
+    gauge(text, name, "Verdicts of units kept whole that were forgotten before their window ended", &whole);
+    let name = "drawn_verdicts_forgotten_early_total";
+    gauge(text, name, "The same of units drawn at their rate, whose late spans are drawn alike", &drawn);
+    gauge(text, "incomplete_decisions_total", "Decisions kept without all of their attempts", &figures.incomplete);
+    let own = core.identity.boot_id.to_string();
+    let of_own = lost.iter().filter(|lost| lost.boot_id == own).map(|lost| lost.decisions).sum::<i64>();
+    let of_all = lost.iter().map(|lost| lost.decisions).sum::<i64>();
+    gauge(text, "decision_seq_missing", "Decisions that this boot numbered and that never came", &of_own);
+    gauge(text, "decision_seq_missing_known_boots", "The same of every boot that is remembered", &of_all);
     gauge(text, "sealed_files", "Sealed files", &figures.files);
     gauge(text, "watermark_unix_nanos", "Commit time up to which everything is visible", &watermark);
 }

@@ -14,6 +14,8 @@ use serde_json::json;
 use super::*;
 use crate::fixtures::identity;
 
+mod ending;
+
 async fn collector(root: &std::path::Path, token: Option<&str>) -> Collector {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config { otlp_grpc: free, otlp_http: free, node_api: free, ..Config::default() };

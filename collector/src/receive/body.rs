@@ -76,29 +76,17 @@ impl Reader {
         Ok(std::mem::take(&mut self.buffer).freeze())
     }
 
-    /// The one message of a unary gRPC request: whether it is compressed, and its bytes.
+    /// The one message of a unary gRPC request: whether it is compressed, and its bytes. Room for it is reserved as soon as the
+    /// sender says how long it is.
     pub(super) async fn message(&mut self, reservation: &mut Reservation) -> Result<(bool, Bytes), Refusal> {
-        const PREFIX: usize = 5;
-        let mut expected = None;
+        let mut message = Message::default();
         while let Some(chunk) = self.next().await? {
-            self.buffer.extend_from_slice(&chunk);
-            if expected.is_none() && self.buffer.len() >= PREFIX {
-                let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]);
-                expected = Some(self.declared(u64::from(length), reservation)?);
-            }
-            if expected.is_some_and(|expected| self.buffer.len() > PREFIX + expected) {
-                return Err(malformed("a unary call carries one message, and bytes follow the first"));
+            if let Some(declared) = message.push(&chunk, self.limit)? {
+                reservation.grow(declared)?;
+                message.buffer.reserve(declared);
             }
         }
-        if expected.is_none_or(|expected| self.buffer.len() < PREFIX + expected) {
-            return Err(malformed("the gRPC message is cut short"));
-        }
-        let compressed = match self.buffer[0] {
-            0 => false,
-            1 => true,
-            flag => return Err(malformed(&format!("{flag} is no flag of a gRPC message"))),
-        };
-        Ok((compressed, std::mem::take(&mut self.buffer).split_off(PREFIX).freeze()))
+        message.whole()
     }
 
     /// Reserves what the sender says will come.
@@ -122,6 +110,50 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+}
+
+/// A gRPC message as it comes in: a flag, its length, its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    buffer: BytesMut,
+    expected: Option<usize>,
+}
+
+impl Message {
+    const PREFIX: usize = 5;
+
+    /// Takes a piece of it; tells once how many bytes the sender says will come.
+    pub(super) fn push(&mut self, piece: &[u8], limit: usize) -> Result<Option<usize>, Refusal> {
+        self.buffer.extend_from_slice(piece);
+        let mut declared = None;
+        if self.expected.is_none()
+            && let [_, a, b, c, d, ..] = self.buffer[..]
+        {
+            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+            if length > limit {
+                return Err(Refusal::TooLarge { size: Size::OnTheWire, limit });
+            }
+            declared = Some(length);
+            self.expected = declared;
+        }
+        if self.expected.is_some_and(|expected| self.buffer.len() > Self::PREFIX + expected) {
+            return Err(malformed("a unary call carries one message, and bytes follow the first"));
+        }
+        Ok(declared)
+    }
+
+    /// Whether it is compressed, and its bytes.
+    pub(super) fn whole(mut self) -> Result<(bool, Bytes), Refusal> {
+        if self.expected.is_none_or(|expected| self.buffer.len() < Self::PREFIX + expected) {
+            return Err(malformed("the gRPC message is cut short"));
+        }
+        let compressed = match self.buffer[0] {
+            0 => false,
+            1 => true,
+            flag => return Err(malformed(&format!("{flag} is no flag of a gRPC message"))),
+        };
+        Ok((compressed, self.buffer.split_off(Self::PREFIX).freeze()))
     }
 }
 

@@ -3,19 +3,34 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lariat_schema::vocabulary::Signal;
+use lariat_schema::vocabulary::{RefusalReason, Signal};
 
 /// The receiver's counts since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
     requests: AtomicU64,
     bytes: AtomicU64,
-    refused_requests: AtomicU64,
-    refused_bytes: AtomicU64,
+    refused: [Refused; RefusalReason::ALL.len()],
     refused_connections: AtomicU64,
     rejected: [AtomicU64; 3],
-    malformed: AtomicU64,
     malformed_selections: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Requests that were not taken in for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusals {
+    /// Why.
+    pub reason: RefusalReason,
+    /// How many.
+    pub requests: u64,
+    /// Bytes read of them, as they came.
+    pub bytes: u64,
 }
 
 /// The counts at one moment.
@@ -44,20 +59,34 @@ pub struct Counts {
 }
 
 impl Counters {
+    /// What was refused, by reason; reasons that did not occur are left out.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusals> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of = |(reason, refused): (&RefusalReason, &Refused)| Refusals {
+            reason: *reason,
+            requests: read(&refused.requests),
+            bytes: read(&refused.bytes),
+        };
+        RefusalReason::ALL.iter().zip(&self.refused).map(of).filter(|refused| refused.requests > 0).collect()
+    }
+
     /// All counts as they are now.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let refusals = self.refusals();
+        let malformed = refusals.iter().find(|refused| refused.reason == RefusalReason::Malformed);
         Counts {
             requests: read(&self.requests),
             bytes: read(&self.bytes),
-            refused_requests: read(&self.refused_requests),
-            refused_bytes: read(&self.refused_bytes),
+            refused_requests: refusals.iter().map(|refused| refused.requests).sum(),
+            refused_bytes: refusals.iter().map(|refused| refused.bytes).sum(),
             refused_connections: read(&self.refused_connections),
             rejected_spans: read(&self.rejected[0]),
             rejected_points: read(&self.rejected[1]),
             rejected_log_records: read(&self.rejected[2]),
-            malformed: read(&self.malformed),
+            malformed: malformed.map_or(0, |refused| refused.requests),
             malformed_selections: read(&self.malformed_selections),
         }
     }
@@ -86,6 +115,11 @@ impl Counters {
                 "# HELP lariat_receive_{name} {help}\n# TYPE lariat_receive_{name} counter\nlariat_receive_{name} {value}"
             );
         }
+        let name = "lariat_receive_refusals_total";
+        let _ = writeln!(text, "# HELP {name} Requests not taken in, by reason\n# TYPE {name} counter");
+        for Refusals { reason, requests, .. } in self.refusals() {
+            let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {requests}");
+        }
     }
 
     pub(super) fn acknowledged(&self, bytes: usize) {
@@ -93,11 +127,10 @@ impl Counters {
         add(&self.bytes, bytes);
     }
 
-    pub(super) fn refused(&self, bytes: usize, malformed: bool) {
-        self.refused_requests.fetch_add(1, Ordering::Relaxed);
-        add(&self.refused_bytes, bytes);
-        if malformed {
-            self.malformed.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn refused(&self, bytes: usize, reason: RefusalReason) {
+        if let Some(refused) = self.refused.get(reason as usize) {
+            refused.requests.fetch_add(1, Ordering::Relaxed);
+            add(&refused.bytes, bytes);
         }
     }
 

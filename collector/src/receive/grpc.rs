@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use lariat_schema::vocabulary::Signal;
+use lariat_schema::vocabulary::{RefusalReason, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
@@ -37,7 +37,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("application/grpc") && !value.starts_with("application/grpc-web"));
     if !is_grpc || request.method() != Method::POST {
-        intake.counters.refused(0, false);
+        intake.counters.refused(0, RefusalReason::Form);
         let mut response = Response::new(ResponseBody::new(Full::from(
             "this port speaks OTLP over gRPC; OTLP over HTTP has a port of its own (4318 by default)\n",
         )));
@@ -45,7 +45,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         return response;
     }
     let Some(signal) = signal(request.uri().path()) else {
-        intake.counters.refused(0, false);
+        intake.counters.refused(0, RefusalReason::Form);
         let known = "the services here are opentelemetry.proto.collector.{trace,metrics,logs}.v1";
         return Status::new(Code::Unimplemented, known).into_http();
     };
@@ -54,7 +54,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
     match export(intake, signal, &parts.headers, peer, &mut reader).await {
         Ok(receipt) => acknowledge(signal, receipt),
         Err(refusal) => {
-            intake.counters.refused(reader.seen(), refusal.is_malformed());
+            intake.counters.refused(reader.seen(), refusal.reason());
             let mut response = refusal.to_status().into_http();
             if matches!(refusal, Refusal::Compression { .. }) {
                 response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static(ACCEPTED));

@@ -7,7 +7,7 @@ use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use lariat_schema::vocabulary::Signal;
+use lariat_schema::vocabulary::{RefusalReason, Signal};
 use prost::Message;
 use serde_json::json;
 use tonic::Code;
@@ -31,13 +31,13 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
         "/v1/metrics" => Signal::Metrics,
         "/v1/logs" => Signal::Logs,
         _ => {
-            intake.counters.refused(0, false);
+            intake.counters.refused(0, RefusalReason::Form);
             let hint = "OTLP over HTTP is posted to /v1/traces, /v1/metrics or /v1/logs";
             return no_request(StatusCode::NOT_FOUND, Code::Unimplemented, hint, request.headers());
         }
     };
     if request.method() != Method::POST {
-        intake.counters.refused(0, false);
+        intake.counters.refused(0, RefusalReason::Form);
         let hint = "OTLP is sent with POST";
         let mut response = no_request(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, hint, request.headers());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -54,7 +54,7 @@ pub(super) async fn serve(intake: &Intake, request: Request<Incoming>, peer: IpA
     match result {
         Ok(receipt) => answer(StatusCode::OK, answered_in, acknowledgement(signal, answered_in, receipt)),
         Err(refusal) => {
-            intake.counters.refused(reader.seen(), refusal.is_malformed());
+            intake.counters.refused(reader.seen(), refusal.reason());
             refuse(&refusal, answered_in)
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -40,7 +41,7 @@ pub(super) struct Intake {
     in_progress: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
     ingest: Arc<dyn Ingest>,
-    mapping: Option<Arc<Mapping>>,
+    mapping: ArcSwapOption<Mapping>,
     forwarder: Option<Forwarder>,
 }
 
@@ -77,14 +78,14 @@ impl Intake {
             in_progress: Arc::new(Semaphore::new(REQUESTS_IN_PROGRESS)),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             ingest,
-            mapping: None,
+            mapping: ArcSwapOption::empty(),
             forwarder,
         }
     }
 
-    /// The same, with spans of other proxies as the mapping says.
-    pub(super) fn with_mapping(self, mapping: Option<Arc<Mapping>>) -> Self {
-        Self { mapping, ..self }
+    /// Reads spans of other proxies as the mapping says, from the next request on.
+    pub(super) fn set_mapping(&self, mapping: Option<Arc<Mapping>>) {
+        self.mapping.store(mapping);
     }
 
     /// Bytes that requests hold at the moment.
@@ -147,10 +148,10 @@ impl Intake {
             Compression::Gzip | Compression::Zstd => sent.bytes.len() <= INLINE_COMPRESSED_BYTES,
         };
         if inline {
-            return read(sent, limit, self.mapping.as_deref());
+            return read(sent, limit, self.mapping.load().as_deref());
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| Refusal::ShuttingDown)?;
-        let mapping = self.mapping.clone();
+        let mapping = self.mapping.load_full();
         let decoding = tokio::task::spawn_blocking(move || {
             let decoding = read(sent, limit, mapping.as_deref());
             drop(permit);

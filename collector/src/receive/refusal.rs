@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use lariat_schema::vocabulary::RefusalReason;
 use prost::Message;
 use serde_json::json;
 use tonic::Code;
@@ -79,9 +80,19 @@ impl Refusal {
         OnWire { http, grpc, retry_after }
     }
 
-    /// Whether the bytes were at fault.
-    pub(super) fn is_malformed(&self) -> bool {
-        matches!(self, Self::Malformed { .. })
+    /// Under which reason it is counted.
+    pub(super) fn reason(&self) -> RefusalReason {
+        match self {
+            Self::Malformed { .. } => RefusalReason::Malformed,
+            Self::TooLarge { .. } => RefusalReason::TooLarge,
+            Self::MediaType { .. } | Self::Compression { .. } => RefusalReason::Form,
+            Self::Unauthenticated { .. } => RefusalReason::Unauthenticated,
+            Self::Overloaded { .. } => RefusalReason::Overloaded,
+            Self::NotDurable { .. } => RefusalReason::NotDurable,
+            Self::ShuttingDown => RefusalReason::ShuttingDown,
+            Self::Interrupted { .. } => RefusalReason::Interrupted,
+            Self::Failed => RefusalReason::Failed,
+        }
     }
 
     /// As a gRPC status, with the moment of return in its details.

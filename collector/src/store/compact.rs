@@ -15,7 +15,7 @@ use tracing::field::Empty;
 use super::core::Core;
 use super::manifest::{FileEntry, verify};
 use super::merge::{MERGE_INPUTS, merge};
-use super::write::{NANOS_PER_HOUR, SealError};
+use super::write::{NANOS_PER_HOUR, SealError, hour_of};
 
 /// Files of an hour, table and level that are merged into one of the next level.
 const FILES_PER_LEVEL: usize = 8;
@@ -38,12 +38,13 @@ pub(crate) struct Plan {
 /// The next merge, the oldest hour first. With a bucket, files become final when their oldest row was committed
 /// `upload_after_nanos` ago, and final files are left alone, since one may just be on its way there.
 pub(crate) fn plan(files: &[FileEntry], now_unix_nanos: i64, upload_after_nanos: Option<i64>) -> Option<Plan> {
-    let mut hours: BTreeMap<(i64, Table), Vec<&FileEntry>> = BTreeMap::new();
+    let mut hours: BTreeMap<(Option<i64>, Table), Vec<&FileEntry>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.is_local() && file.uploaded_unix_nanos.is_none()) {
-        hours.entry((file.times.from_unix_nanos.div_euclid(NANOS_PER_HOUR), file.table)).or_default().push(file);
+        hours.entry((hour_of(file.times), file.table)).or_default().push(file);
     }
     hours.into_iter().find_map(|((hour, table), files)| {
-        let ended = hour.saturating_add(1).saturating_mul(NANOS_PER_HOUR);
+        // Files of odd times are merged among themselves, as files of an hour that is long over.
+        let ended = hour.map_or(i64::MIN, |hour| hour.saturating_add(1).saturating_mul(NANOS_PER_HOUR));
         of_hour(table, ended, &files, now_unix_nanos, upload_after_nanos)
     })
 }
@@ -87,8 +88,18 @@ fn merged(table: Table, old: &[&FileEntry], is_final: bool) -> Plan {
 impl Core {
     /// Does the next merge; true if there was one.
     pub(crate) fn compact(&self) -> Result<bool, SealError> {
+        self.compact_older_than(self.settings.upload_after_nanos)
+    }
+
+    /// Makes all files final, so that the bucket can have them before the node ends. A merge that takes too long ends with
+    /// [`Core::closing`].
+    pub(crate) fn finish_files(&self) -> Result<(), SealError> {
+        while self.compact_older_than(Some(i64::MIN))? {}
+        Ok(())
+    }
+
+    fn compact_older_than(&self, upload_after: Option<i64>) -> Result<bool, SealError> {
         let _one = self.tending.lock();
-        let upload_after = self.settings.upload_after_nanos;
         let planned = plan(&self.manifest.lock().files, self.now(), upload_after);
         let Some(Plan { table, old, level, is_final }) = planned else { return Ok(false) };
         let span = tracing::info_span!("compact", table = %table, files = old.len(), into = Empty, is_final, otel.status_code = Empty);
@@ -192,6 +203,20 @@ mod tests {
         assert_eq!(plan(&finals, 90 * MINUTE, None).map(|plan| plan.old.len()), Some(2));
         assert_eq!(plan(&finals, 90 * MINUTE, Some(i64::MAX)).map(|plan| plan.old.len()), Some(1));
         assert_eq!(plan(&[finals[0].clone()], 900 * MINUTE, None), None);
+    }
+
+    #[test]
+    fn files_of_odd_times_are_merged_with_each_other_and_with_no_hour() {
+        let odd = |path: &str| {
+            let times = TimeRange::new(0, 300 * MINUTE);
+            let commits = TimeRange::new(5 * MINUTE, 6 * MINUTE);
+            FileEntry { times, commits, ..FileEntry::for_test(Table::Spans, path, 1 << 20) }
+        };
+        let files = [odd("a"), sealed(1, 0), odd("b")];
+        assert_eq!(plan(&files, 15 * MINUTE, None), None);
+        let chosen = plan(&files, 16 * MINUTE, None).unwrap();
+        assert_eq!(chosen.old.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(chosen.is_final);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::dedup::Window;
 use crate::live::Live;
 use crate::log::Closed;
 use crate::log::clock::Reading;
+use crate::receive;
 
 /// The clocks.
 pub(crate) type Clock = Arc<dyn Fn() -> Reading + Send + Sync>;
@@ -41,6 +42,8 @@ pub(crate) fn system_clock() -> Clock {
 /// What a store counts beside its ledger.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// What its receivers count, for the node's account of itself.
+    pub(crate) received: Arc<receive::Counters>,
     pub(crate) requests: AtomicU64,
     pub(crate) refused_requests: AtomicU64,
     pub(crate) refused_bytes: AtomicU64,
@@ -54,6 +57,7 @@ pub(crate) struct Counters {
     pub(crate) log_failures: AtomicU64,
     pub(crate) seals: AtomicU64,
     pub(crate) seal_failures: AtomicU64,
+    pub(crate) odd_files: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) compaction_failures: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,

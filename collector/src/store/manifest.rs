@@ -20,7 +20,7 @@ use super::gone::GoneBook;
 use super::{SealedFile, Weights};
 use crate::attendance::Attendance;
 use crate::ledger::Line;
-use crate::node_status::Sequences;
+use crate::sequences::Sequences;
 
 /// Its name below the data directory.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";

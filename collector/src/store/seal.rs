@@ -11,7 +11,8 @@ use super::core::Core;
 use super::manifest::{FileEntry, NotSaved, Pinned};
 use super::state::Taken;
 use super::steps::Step;
-use super::write::{SealError, Target};
+use super::write::{SealError, Target, hour_of};
+use crate::columns::count;
 use crate::log::delete_spent;
 
 /// Rows from which hot batches are sealed before their time.
@@ -91,10 +92,12 @@ impl Core {
         self.settings.steps.before(Step::Readers).map_err(|source| self.manifest_error(source))?;
         *manifest = next;
         let parquet = self.directory.parquet();
+        let odd = entries.iter().filter(|entry| hour_of(entry.times).is_none()).count();
+        self.counters.odd_files.fetch_add(count(odd), Ordering::Relaxed);
         let files: Vec<_> = entries.into_iter().map(|entry| Pinned::new(&parquet, entry)).collect();
-        let count = files.len();
+        let sealed = files.len();
         self.state.lock().end_seal(taken, files);
-        Ok(count)
+        Ok(sealed)
     }
 
     pub(crate) fn target(&self) -> Target {

@@ -25,8 +25,8 @@ use crate::columns::{bytes_of, count, signed};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce, Moment};
-use crate::node_status::Sequences;
 use crate::rollup::Rollup;
+use crate::sequences::{LOST_AFTER_NANOS, Lost, Sequences};
 use crate::span_metrics::SpanMetrics;
 
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ impl State {
             self.rollup.fold(batch, header.commit_unix_nanos);
         }
         self.span_metrics.fold(batch, header.commit_unix_nanos);
-        self.sequences.take(batch);
+        self.sequences.take(batch, header.moment().steady_nanos());
         let arrival = Arrival { lsn: header.lsn, at: header.moment(), trusted: header.trusted, batch, wanted };
         match self.keeper.take(arrival) {
             Ok(outcome) => self.absorb(outcome, shown),
@@ -426,6 +426,7 @@ impl State {
             waiting: self.keeper.waiting(),
             unknown_weights: self.keeper.unknown_weights(),
             verdicts_forgotten_early: self.keeper.forgotten_early(),
+            incomplete: self.keeper.incomplete(),
             files: self.files.values().map(Vec::len).sum(),
         }
     }
@@ -451,6 +452,12 @@ impl State {
         self.attendance.boots(&self.sequences)
     }
 
+    /// What was lost before the collector.
+    pub(crate) fn lost(&self) -> Vec<Lost> {
+        let at_unix_nanos = self.last_commit_unix_nanos.saturating_sub(LOST_AFTER_NANOS);
+        self.sequences.lost(self.moment().steady_nanos(), |boot_id| self.attendance.numbered(boot_id, at_unix_nanos))
+    }
+
     /// Received stretches of `decision_seq`.
     pub(crate) fn sequences(&self) -> &Sequences {
         &self.sequences
@@ -467,6 +474,8 @@ pub(crate) struct Figures {
     pub(crate) cells: usize,
     pub(crate) waiting: usize,
     pub(crate) unknown_weights: u64,
-    pub(crate) verdicts_forgotten_early: u64,
+    /// Of units kept whole, and of drawn ones.
+    pub(crate) verdicts_forgotten_early: (u64, u64),
+    pub(crate) incomplete: u64,
     pub(crate) files: usize,
 }

@@ -189,6 +189,37 @@ async fn rows_of_two_hours_lie_in_the_folders_of_their_hours() {
 }
 
 #[tokio::test]
+async fn a_seal_over_very_many_hours_makes_few_files_and_loses_no_row() {
+    const HOUR: i64 = 3_600 * SECOND;
+    let place = Place::new();
+    let spine = place.open();
+    for (request, base) in [(0_u128, START - 9_000 * HOUR), (1, START - 200 * HOUR)] {
+        let rows: Vec<_> = (0..200)
+            .map(|n| {
+                let trace = request * 1_000 + u128::try_from(n).unwrap() + 1;
+                // One hour has more rows than the others, which have one each.
+                decision(trace, json!({"time": if n % 2 == 0 { START } else { base + n * HOUR }}))
+            })
+            .collect();
+        spine.ingest(spans(&rows)).await.unwrap();
+        spine.core.seal(false).unwrap();
+    }
+    let files = spine.core.snapshot(Table::Spans).files;
+    assert_eq!(files.len(), 2 * 7);
+    let odd = |path: &std::path::Path| path.to_string_lossy().contains("/date=1970-01-01/hour=00/");
+    assert_eq!(files.iter().filter(|file| odd(&file.path)).count(), 2);
+    // The cells of those calls lie in as many hours.
+    assert_eq!(spine.core.counters.odd_files.load(Ordering::Relaxed), 4);
+    assert_eq!(kept(&*spine.core).len(), 400);
+    place.advance(700 * SECOND);
+    while spine.core.compact().unwrap() {}
+    spine.core.sweep();
+    let files = spine.core.snapshot(Table::Spans).files;
+    assert_eq!(files.iter().filter(|file| odd(&file.path)).count(), 1, "they are merged");
+    assert_eq!(kept(&*spine.core).len(), 400);
+}
+
+#[tokio::test]
 async fn the_log_shrinks_once_its_rows_are_sealed_and_its_keys_are_past_the_window() {
     let place = Place::new();
     let spine = place.open();

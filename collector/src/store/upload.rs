@@ -59,11 +59,11 @@ struct Progress {
     parts: Vec<String>,
 }
 
-/// Works until told to stop.
-pub(crate) async fn keep_uploading(core: Arc<Core>, bucket: Arc<Bucket>, stop: CancellationToken) {
+/// Works until `ending` says that no file will follow, and then until all are there or the bucket takes none.
+pub(crate) async fn keep_uploading(core: Arc<Core>, bucket: Arc<Bucket>, ending: CancellationToken) {
     let mut uploader = Uploader::new(core, bucket);
     let mut backoff = BACKOFF.0;
-    loop {
+    while !ending.is_cancelled() {
         let pause = match uploader.step().await {
             Ok(true) => Duration::ZERO,
             Ok(false) => {
@@ -79,9 +79,13 @@ pub(crate) async fn keep_uploading(core: Arc<Core>, bucket: Arc<Bucket>, stop: C
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = ending.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+    if let Err(error) = uploader.finish().await {
+        let files = uploader.waiting().len();
+        tracing::warn!(%error, files, "the last files are not in the bucket: the next start uploads them");
     }
 }
 
@@ -146,6 +150,13 @@ impl Uploader {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Uploads what is left, and tells how far the store goes now.
+    async fn finish(&mut self) -> Result<(), UploadError> {
+        self.said_at = None;
+        while self.step().await? {}
+        Ok(())
     }
 
     /// Files to be uploaded, the oldest first.

@@ -1,9 +1,13 @@
 //! Rows into sealed files: sorted, split by hour, with everything that lets a reader skip what it does not need.
 //!
+//! A seal whose rows lie in very many hours, as of a sender whose clock is nowhere, makes no file for each: the hours with
+//! the fewest rows share one, whose folder says that its name tells no time. Leaving such rows out was rejected, since
+//! they were acknowledged, and so was cutting their times, since they are what was sent.
+//!
 //! A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
 //! of what the disk made of them. It has its name only once it is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +18,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use lariat_schema::ids::StoreId;
-use lariat_schema::layout::file_path;
+use lariat_schema::layout::{ODD_TIMES_UNIX_NANOS, file_path};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
@@ -28,6 +32,9 @@ use crate::columns::{column, count, moments};
 use crate::log::segment::sync_folder;
 
 pub(crate) const NANOS_PER_HOUR: i64 = 3_600 * NANOS_PER_SECOND;
+/// Hours that have a file of their own in one seal of a table: two days, so that what a sender held back for that long
+/// lies where it belongs. Each costs a sync and a line of the manifest.
+const HOURS_PER_SEAL: usize = if cfg!(test) { 6 } else { 48 };
 /// Bytes of encoded pages that are handed to the system at once.
 const WRITE_BUFFER_BYTES: usize = 1 << 18;
 
@@ -56,7 +63,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Writes the rows as sorted files, one per hour of their time, each durable before this returns.
+    /// Writes the rows as sorted files, one per hour of their time and one for what is left over beyond
+    /// [`HOURS_PER_SEAL`], each durable before this returns.
     pub(crate) fn write(
         &self,
         table: Table,
@@ -65,12 +73,14 @@ impl Target {
     ) -> Result<Vec<FileEntry>, SealError> {
         let rows = |source| SealError::Rows { table, source };
         let all = concat_batches(&table.schema(), batches).map_err(rows)?;
-        let mut hours: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
         let order = sorted(table, &all).map_err(rows)?;
         let times = moments(&all, "time");
+        let hour_at = |row: u32| times.value(usize::try_from(row).unwrap_or_default()).div_euclid(NANOS_PER_HOUR);
+        let own = own_hours(order.iter().map(|row| hour_at(*row)));
         for row in order {
-            let at = usize::try_from(row).unwrap_or_default();
-            hours.entry(times.value(at).div_euclid(NANOS_PER_HOUR)).or_default().push(row);
+            let hour = hour_at(row);
+            hours.entry(own.contains(&hour).then_some(hour)).or_default().push(row);
         }
         let mut entries = Vec::with_capacity(hours.len());
         for rows_of_hour in hours.into_values() {
@@ -169,7 +179,8 @@ impl FileWriter<'_> {
         let sink = buffer.into_inner().map_err(|error| write(error.into_error()))?;
         sink.file.sync_all().map_err(write)?;
         let times = self.times.unwrap_or(TimeRange::new(0, 0));
-        let path = file_path(table, self.target.store_id, times.from_unix_nanos, self.sequence);
+        let filed = hour_of(times).map_or(ODD_TIMES_UNIX_NANOS, |_| times.from_unix_nanos);
+        let path = file_path(table, self.target.store_id, filed, self.sequence);
         name(&self.target.parquet, &temporary, &path, &self.target.steps).map_err(write)?;
         Ok(FileEntry {
             path,
@@ -227,6 +238,23 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// The hour that all of a file's rows lie in; `None` of a file of odd times.
+pub(crate) fn hour_of(times: TimeRange) -> Option<i64> {
+    let hour = times.from_unix_nanos.div_euclid(NANOS_PER_HOUR);
+    (times.to_unix_nanos.saturating_sub(1).div_euclid(NANOS_PER_HOUR) <= hour).then_some(hour)
+}
+
+/// The hours that have a file of their own: those with the most rows, the newest of equals.
+fn own_hours(hours: impl Iterator<Item = i64>) -> BTreeSet<i64> {
+    let mut rows: BTreeMap<i64, usize> = BTreeMap::new();
+    for hour in hours {
+        *rows.entry(hour).or_insert(0) += 1;
+    }
+    let mut order: Vec<(usize, i64)> = rows.into_iter().map(|(hour, rows)| (rows, hour)).collect();
+    order.sort_unstable_by(|left, right| right.cmp(left));
+    order.into_iter().take(HOURS_PER_SEAL).map(|(_, hour)| hour).collect()
 }
 
 /// Gives a durable file its name, durable with every folder above it.

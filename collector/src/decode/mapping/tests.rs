@@ -124,6 +124,47 @@ fn a_span_of_ours_and_one_that_no_rule_names_are_left_alone() {
 }
 
 #[test]
+fn every_fault_of_a_file_is_told_at_once_each_with_its_line() {
+    let text = "rulez: 3
+rules:
+  - name: a
+    when: { scope: x, colour: red, equals: { port: 80 } }
+    as: hop
+    set:
+      lariat.nothing: x
+      rpc.method: { attribut: y }
+      lariat.chain: 7
+  - when: all
+    as: attempt
+    sat: {}
+";
+    let faults = Mapping::parse(text).unwrap_err();
+    let found: Vec<_> = faults.iter().map(|fault| (fault.line, fault.reason.as_str())).collect();
+    for (line, part) in [
+        (1, "rulez"),
+        (4, "colour"),
+        (5, "hop"),
+        (7, "lariat.nothing"),
+        (8, "a map with `attribute`"),
+        (10, "missing field `name`"),
+        (10, "missing field `set`"),
+        (10, "`when` is a map"),
+        (12, "sat"),
+    ] {
+        assert!(
+            found.iter().any(|(at, told)| *at == line && told.contains(part)),
+            "{line}: {part} is not in {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 9, "{found:#?}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let told = Mapping::read(file.path()).unwrap_err().told_apart();
+    let named = |text: &String| text.starts_with(&format!("{}:", file.path().display()));
+    assert!(told.len() == 9 && told.iter().all(named), "{told:?}");
+}
+
+#[test]
 fn what_is_wrong_in_a_file_is_told_with_its_line() {
     for (text, line, reason) in [
         (
@@ -135,10 +176,12 @@ fn what_is_wrong_in_a_file_is_told_with_its_line() {
         ("rules:\n  - name: a\n    when: { scopes: x }\n    as: attempt\n    set: {}\n", 3, "scopes"),
         ("rule: []\n", 1, "rule"),
     ] {
-        let (found, told) = Mapping::parse(text).unwrap_err();
-        assert_eq!(found, line, "{told}");
-        assert!(told.contains(reason), "{told}");
+        let faults = Mapping::parse(text).unwrap_err();
+        assert_eq!((faults.len(), faults[0].line), (1, line), "{faults:?}");
+        assert!(faults[0].reason.contains(reason), "{faults:?}");
     }
+    let broken = Mapping::parse("rules: [\n").unwrap_err();
+    assert_eq!(broken.len(), 1, "{broken:?}");
     let missing = Mapping::read(Path::new("/nowhere/map.yaml")).unwrap_err().to_string();
     assert!(missing.contains("/nowhere/map.yaml"), "{missing}");
 }

@@ -9,7 +9,7 @@ use crate::fixtures::START;
 const YEAR: i64 = 365 * 86_400 * SECOND;
 
 /// Waits until the committing thread has looked at the clock `condition` asks for.
-fn eventually(spine: &Spine, what: &str, condition: impl Fn(&Spine) -> bool) {
+pub(super) fn eventually(spine: &Spine, what: &str, condition: impl Fn(&Spine) -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !condition(spine) {
         assert!(std::time::Instant::now() < deadline, "{what} never came");

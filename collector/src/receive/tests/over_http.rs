@@ -86,6 +86,14 @@ async fn bad_bytes_are_a_400_with_a_status_in_the_requests_encoding() {
     assert_eq!(ingest.rows(), 0);
     let counts = receiver.counters().counts();
     assert_eq!((counts.malformed, counts.refused_requests), (3, 3));
+    post(&receiver, "content-type: text/plain\r\n", b"x").await;
+    post(&receiver, JSON, &vec![b' '; 17 << 20]).await;
+    let refusals = receiver.counters().refusals();
+    let reasons: Vec<_> = refusals.iter().map(|refused| (refused.reason.as_str(), refused.requests)).collect();
+    assert_eq!(reasons, [("malformed", 3), ("too_large", 1), ("form", 1)]);
+    let mut text = String::new();
+    receiver.counters().expose(&mut text);
+    assert!(text.contains("lariat_receive_refusals_total{reason=\"too_large\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
