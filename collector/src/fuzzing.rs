@@ -157,7 +157,7 @@ pub fn mapping(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match Mapping::parse(text) {
         Ok(mapping) => {
-            let body = br#"{"resourceSpans":[{"scopeSpans":[{"scope":{"name":"a"},"spans":[{"traceId":"0192f0c48a5b7c3d9e1f0123456789ab","spanId":"0000000000000001","name":"a","kind":3,"attributes":[{"key":"a","value":{"stringValue":"x7"}},{"key":"b","value":{"intValue":"1"}}]}]}]}]}"#;
+            let body = br#"{"resourceSpans":[{"scopeSpans":[{"scope":{"name":"a"},"spans":[{"traceId":"0192f0c48a5b7c3d9e1f0123456789ab","spanId":"0000000000000001","name":"a","kind":3,"startTimeUnixNano":"1760000000000000000","attributes":[{"key":"a","value":{"stringValue":"x7"}},{"key":"b","value":{"intValue":"1"}}]}]}]}]}"#;
             let form = Form { signal: Signal::Traces, encoding: Encoding::Json, trusted: true };
             let rows = decode_mapped(body, form, NOW, Some(&mapping)).expect("a good span stays one");
             assert_eq!(rows.decoded.batch.num_rows(), 1);

@@ -1,0 +1,4 @@
+//! See `lariat_collector::fuzzing::grpc`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lariat_collector::fuzzing::grpc(bytes));
