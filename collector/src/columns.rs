@@ -3,12 +3,16 @@
 //! Every batch was checked against its table's schema when it came in ([`has_schema_of`]), so a wrong name or type here
 //! is a mistake of this crate and not of the sender: the access does not return an error that no caller could cure.
 
-use arrow::array::ArrayData;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
+
 use arrow::array::{
-    Array, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampNanosecondArray,
+    Array, ArrayData, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampNanosecondArray, new_null_array,
 };
-use arrow::compute::FilterBuilder;
+use arrow::compute::{FilterBuilder, concat};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use lariat_schema::tables::Table;
 
@@ -65,45 +69,114 @@ pub(crate) fn ids<'a>(batch: &'a RecordBatch, name: &str) -> &'a FixedSizeBinary
     column(batch, name)
 }
 
-/// The rows that the mask names. A column without any value is cut to the length instead of being copied.
+/// Columns without any value.
+///
+/// Of the seventy columns of a span most are such in most requests, and a column of nulls is as long as one of values.
+/// So there is one of each type for good, and a batch holds a piece of it; it counts nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Nulls(RefCell<HashMap<DataType, ArrayRef>>);
+
+/// Rows of a shared column of nulls: more than most requests have.
+const SHARED_NULL_ROWS: usize = 4_096;
+
+impl Nulls {
+    /// A column of so many nulls. What is longer than the shared one is made once for all columns of its type.
+    pub(crate) fn of(&self, data_type: &DataType, rows: usize) -> ArrayRef {
+        static SHARED: LazyLock<HashMap<DataType, ArrayRef>> = LazyLock::new(|| {
+            let schemas = Table::ALL.iter().map(|table| table.schema());
+            let types: HashSet<DataType> = schemas
+                .flat_map(|schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>())
+                .collect();
+            types.into_iter().map(|of| (of.clone(), new_null_array(&of, SHARED_NULL_ROWS))).collect()
+        });
+        if let Some(shared) = SHARED.get(data_type).filter(|shared| rows <= shared.len()) {
+            return shared.slice(0, rows);
+        }
+        let mut made = self.0.borrow_mut();
+        let column = made.entry(data_type.clone()).or_insert_with(|| new_null_array(data_type, rows));
+        if column.len() == rows { Arc::clone(column) } else { new_null_array(data_type, rows) }
+    }
+}
+
+/// True if no row has a value.
+fn is_absent(column: &dyn Array) -> bool {
+    column.null_count() == column.len()
+}
+
+/// The rows that the mask names.
 pub(crate) fn filtered(batch: &RecordBatch, mask: &BooleanArray) -> Result<RecordBatch, ArrowError> {
     let rows = mask.true_count();
     if rows == batch.num_rows() {
         return Ok(batch.clone());
     }
     let filter = FilterBuilder::new(mask).optimize().build();
+    let nulls = Nulls::default();
     let columns = batch
         .columns()
         .iter()
-        .map(
-            |column| {
-                if column.null_count() == column.len() { Ok(column.slice(0, rows)) } else { filter.filter(column) }
-            },
-        )
+        .map(|column| if is_absent(column) { Ok(nulls.of(column.data_type(), rows)) } else { filter.filter(column) })
         .collect::<Result<_, _>>()?;
     RecordBatch::try_new(batch.schema(), columns)
 }
 
-/// Bytes that a batch takes: a buffer that several columns share counts once.
+/// The rows of batches of one table as one batch.
+pub(crate) fn joined(batches: &[&RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let Some(first) = batches.first() else {
+        return Err(ArrowError::InvalidArgumentError("no batches to join".to_owned()));
+    };
+    let rows = batches.iter().map(|batch| batch.num_rows()).sum();
+    let nulls = Nulls::default();
+    let columns = (0..first.num_columns())
+        .map(|at| {
+            let columns: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(at).as_ref()).collect();
+            if columns.iter().all(|column| is_absent(*column)) {
+                Ok(nulls.of(first.column(at).data_type(), rows))
+            } else {
+                concat(&columns)
+            }
+        })
+        .collect::<Result<_, _>>()?;
+    RecordBatch::try_new(first.schema(), columns)
+}
+
+/// What an array takes beside its values: itself, its type and what its buffers are kept by.
+const ARRAY_BYTES: usize = 192;
+
+/// Bytes that a batch takes: a buffer that several columns share counts once, a column without values not at all.
 pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
     let mut buffers = Vec::new();
+    let mut arrays = 0;
     for column in batch.columns() {
-        collect(&column.to_data(), &mut buffers);
+        if is_absent(column) {
+            arrays += 1;
+        } else {
+            collect(&column.to_data(), &mut buffers, &mut arrays);
+        }
     }
     buffers.sort_unstable();
     buffers.dedup_by_key(|(address, _)| *address);
-    buffers.iter().map(|(_, bytes)| bytes).sum()
+    buffers.iter().map(|(_, bytes)| bytes).sum::<usize>() + arrays * ARRAY_BYTES
 }
 
-fn collect(data: &ArrayData, buffers: &mut Vec<(usize, usize)>) {
+fn collect(data: &ArrayData, buffers: &mut Vec<(usize, usize)>, arrays: &mut usize) {
+    *arrays += 1;
     let nulls = data.nulls().map(|nulls| nulls.inner().inner());
     for buffer in data.buffers().iter().chain(nulls) {
         buffers.push((buffer.data_ptr().as_ptr().addr(), buffer.capacity()));
     }
     for child in data.child_data() {
-        collect(child, buffers);
+        collect(child, buffers, arrays);
     }
 }
+
+/// Bytes of the values of a batch, however its buffers came to be: the same rows have the same everywhere.
+pub(crate) fn value_bytes_of(batch: &RecordBatch) -> usize {
+    let columns = batch.columns().iter().filter(|column| !is_absent(column));
+    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX / MAX_COLUMNS)).sum()
+}
+
+/// No table has more columns.
+const MAX_COLUMNS: usize = 1 << 10;
 
 /// A text of a row, if it is there.
 pub(crate) fn text(array: &StringArray, row: usize) -> Option<&str> {

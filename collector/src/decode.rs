@@ -127,6 +127,8 @@ trait Sink<'a> {
     fn resource(&mut self, resource: &Resource);
     /// The records from here on come from this scope of the resource.
     fn scope(&mut self, scope: &InstrumentationScope);
+    /// So many records of the scope come next.
+    fn expect(&mut self, _records: usize) {}
     /// One record, and its bytes as protobuf.
     fn record(&mut self, record: &Self::Record, encoded: &[u8]);
     /// A record that is refused unseen, for the memory it would take.

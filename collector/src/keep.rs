@@ -5,7 +5,7 @@
 //! Deciding each span by itself was rejected: a kept decision whose attempts are gone explains nothing. Rows that wait
 //! for their root stay readable with weight 1. Nothing here reads or writes a file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -38,6 +38,8 @@ const MAX_DRAWN_VERDICTS: usize = if cfg!(test) { 10_000 } else { 120_000 };
 /// The same of units that were kept whole, whose late descendants would be drawn instead: five spans for each of the
 /// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 20 MB.
 const MAX_WHOLE_VERDICTS: usize = 60_000;
+/// Bytes of the values of spans that wait, beyond which the same happens: some twenty thousand of ordinary size.
+pub(crate) const MAX_WAITING_BYTES: usize = 16 << 20;
 
 /// What a unit's spans share.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -175,6 +177,11 @@ impl Keeper {
         self.pending.len()
     }
 
+    /// Bytes that they hold.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.pending.bytes()
+    }
+
     /// The oldest entry that has undecided rows which stand in no file, with its commit.
     pub(crate) fn oldest_waiting(&self) -> Option<(u64, Moment)> {
         self.pending.oldest_wanted()
@@ -192,18 +199,27 @@ impl Keeper {
         let spans = Spans::of(arrival.batch);
         let rows = arrival.batch.num_rows();
         let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
+        let mut profile = None;
+        let mut policy = self.policies.of(profile);
         for (row, verdict) in verdicts.iter_mut().enumerate() {
             if spans.parent(row).is_none() {
-                let decided = self.decide_root(&spans, row, &arrival);
+                // Neighbours mostly are of one profile.
+                if spans.profile(row) != profile {
+                    profile = spans.profile(row);
+                    policy = self.policies.of(profile);
+                }
+                let decided = self.decide_root(&spans, row, &arrival, policy);
                 *verdict = Some(decided);
                 self.remember(spans.key(row), arrival.at.steady_nanos(), decided);
             }
         }
         self.follow_parents(&spans, &mut verdicts, arrival.at.steady_nanos());
-        let roots: Vec<SpanKey> = (0..rows).filter(|row| verdicts[*row].is_some()).map(|row| spans.key(row)).collect();
+        // What is decided here frees what waited for it before, and nothing of its own entry.
+        let waited = self.pending.len() > 0;
+        let decided = (0..rows).filter(|row| waited && verdicts[*row].is_some()).map(|row| spans.key(row)).collect();
         self.settle(arrival, &spans, &verdicts, &mut outcome)?;
-        self.cascade(roots, arrival.at.steady_nanos(), &mut outcome)?;
-        while self.pending.len() > MAX_WAITING {
+        self.cascade(decided, arrival.at.steady_nanos(), &mut outcome)?;
+        while self.pending.len() > MAX_WAITING || self.pending.bytes() > MAX_WAITING_BYTES {
             self.decide_oldest_alone(arrival.at.steady_nanos(), &mut outcome)?;
         }
         Ok(outcome)
@@ -250,11 +266,12 @@ impl Keeper {
             }
             if verdict.is_none() {
                 let parent = spans.parent(row).unwrap_or_default();
-                waiting.push(Waiting { row, key: spans.key(row), parent, is_attempt: spans.is_attempt(row) });
+                let (key, is_attempt) = (spans.key(row), spans.is_attempt(row));
+                waiting.push(Waiting { row, place: row, key, parent, is_attempt });
             }
         }
         if !waiting.is_empty() {
-            self.pending.add(arrival, waiting);
+            self.pending.add(arrival, waiting)?;
         }
         Ok(())
     }
@@ -286,30 +303,30 @@ impl Keeper {
             for (lsn, waiting) in self.pending.children_of(parent) {
                 self.remember(waiting.key, commit, verdict);
                 decided.push(waiting.key);
-                settled.push((lsn, waiting.row, verdict));
+                settled.push((lsn, waiting, verdict));
             }
         }
         self.release(&settled, outcome)
     }
 
-    fn release(&mut self, settled: &[(u64, usize, Verdict)], outcome: &mut Outcome) -> Result<(), ArrowError> {
-        let mut by_entry: std::collections::BTreeMap<u64, Vec<(usize, Verdict)>> = std::collections::BTreeMap::new();
-        for (lsn, row, verdict) in settled {
-            by_entry.entry(*lsn).or_default().push((*row, *verdict));
+    fn release(&mut self, settled: &[(u64, Waiting, Verdict)], outcome: &mut Outcome) -> Result<(), ArrowError> {
+        let mut by_entry: BTreeMap<u64, Vec<(Waiting, Verdict)>> = BTreeMap::new();
+        for (lsn, waiting, verdict) in settled {
+            by_entry.entry(*lsn).or_default().push((*waiting, *verdict));
         }
         for (lsn, rows) in by_entry {
             let Some((batch, wanted)) = self.pending.batch(lsn) else { continue };
             let spans = Spans::of(&batch);
             let mut marks = vec![None; batch.num_rows()];
-            for (row, verdict) in rows.iter().filter(|_| wanted) {
-                marks[*row] = verdict.mark;
-                outcome.count(lsn, &spans, *row, Some(*verdict)).waiting -= 1;
+            for (waiting, verdict) in rows.iter().filter(|_| wanted) {
+                marks[waiting.place] = verdict.mark;
+                outcome.count(lsn, &spans, waiting.place, Some(*verdict)).waiting -= 1;
             }
             if marks.iter().any(Option::is_some) {
                 // No decision waits for anything.
                 outcome.kept.push((lsn, spans::marked(&batch, &marks, &[])?));
             }
-            self.pending.done(lsn, rows.iter().map(|(row, _)| *row));
+            self.pending.done(lsn, rows.iter().map(|(waiting, _)| waiting.row))?;
         }
         Ok(())
     }
@@ -342,19 +359,17 @@ impl Keeper {
         let spans = Spans::of(&batch);
         let mut settled = Vec::new();
         for waiting in rows {
-            let verdict = self.decide_alone(&spans, waiting.row, trusted, commit);
+            let verdict = self.decide_alone(&spans, waiting.place, trusted, commit);
             self.remember(waiting.key, commit, verdict);
             self.pending.forget_child(waiting.parent, lsn, waiting.row);
-            settled.push((lsn, waiting.row, verdict, waiting.key));
+            settled.push((lsn, waiting, verdict));
         }
-        let decided = settled.iter().map(|(_, _, _, key)| *key).collect();
-        let settled: Vec<_> = settled.into_iter().map(|(lsn, row, verdict, _)| (lsn, row, verdict)).collect();
+        let decided = settled.iter().map(|(_, waiting, _)| waiting.key).collect();
         self.release(&settled, outcome)?;
         self.cascade(decided, commit, outcome)
     }
 
-    fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>) -> Verdict {
-        let policy = self.policies.of(spans.profile(row));
+    fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>, policy: SamplingPolicy) -> Verdict {
         let (whole, reason) = match spans.remarkable(row, policy.slow_ms) {
             Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.at.steady_nanos()) => {
                 (true, reason)

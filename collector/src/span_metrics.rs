@@ -84,6 +84,8 @@ pub(crate) struct SpanMetrics {
     spans: Vec<Spans>,
     /// Places in `spans` by a hash of whose they are.
     places: HashedMap<Vec<usize>>,
+    /// Place of the series that was counted last: neighbours mostly are of one.
+    last: usize,
     graph: Graph,
     max_series: usize,
     all_written_unix_nanos: i64,
@@ -94,6 +96,7 @@ impl Default for SpanMetrics {
         Self {
             spans: Vec::new(),
             places: HashedMap::default(),
+            last: 0,
             graph: Graph::default(),
             max_series: MAX_SERIES,
             all_written_unix_nanos: i64::MIN,
@@ -165,7 +168,10 @@ impl SpanMetrics {
         commit: i64,
     ) -> &mut Spans {
         let place = match self.find(service, name, kind, status) {
-            Some(place) => place,
+            Some(place) => {
+                self.last = place;
+                place
+            }
             None if self.spans.len() < self.max_series => self.add(service, name, kind, status, commit),
             None => match self.find(service, OVERFLOW, kind, status) {
                 Some(place) => place,
@@ -182,10 +188,16 @@ impl SpanMetrics {
     }
 
     fn find(&self, service: &str, name: &str, kind: &str, status: &str) -> Option<usize> {
-        self.places.get(&hash(service, name, kind, status))?.iter().copied().find(|place| {
-            let whose = &self.spans[*place].whose;
-            *whose.service == *service && *whose.name == *name && whose.kind == kind && whose.status == status
-        })
+        let is_it = |place: &usize| {
+            let whose = self.spans.get(*place).map(|spans| &spans.whose);
+            whose.is_some_and(|whose| {
+                *whose.name == *name && *whose.service == *service && whose.kind == kind && whose.status == status
+            })
+        };
+        if is_it(&self.last) {
+            return Some(self.last);
+        }
+        self.places.get(&hash(service, name, kind, status))?.iter().copied().find(is_it)
     }
 
     fn add(&mut self, service: &str, name: &str, kind: &'static str, status: &'static str, commit: i64) -> usize {

@@ -2,12 +2,14 @@
 
 pub(crate) mod core;
 pub(crate) mod directory;
+mod hot;
 pub(crate) mod manifest;
 pub(crate) mod owners;
 pub(crate) mod state;
 pub(crate) mod steps;
 
 mod encode;
+mod order;
 pub(crate) mod seal;
 pub(crate) mod write;
 

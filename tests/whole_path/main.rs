@@ -18,6 +18,7 @@ mod full_disk;
 mod harness;
 mod one_call;
 mod openapi;
+mod overload;
 mod own_spans;
 mod real_node;
 mod reports;

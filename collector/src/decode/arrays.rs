@@ -3,35 +3,68 @@
 //! A column is filled up with nulls only when a row has a value for it: of the seventy columns of a span most rows use
 //! a dozen. Arrow's builders were rejected for that, and for the room for a thousand rows that each of them begins with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BooleanBuilder, FixedSizeBinaryArray, NullBufferBuilder, PrimitiveArray, StringArray,
-    new_null_array,
 };
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::DataType;
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
-/// Which rows have a value.
+/// Bytes that room is made for in advance at most: the texts of a request are seldom more, and then grow as they come.
+const ROOM_BYTES: usize = 1 << 20;
+/// Part of what rows like the first take that is added, since they are not all alike.
+const ROOM_SHARE: usize = 8;
+
+/// Which rows have a value. As long as all have one there is nothing to write down.
 #[derive(Debug)]
 struct Presence {
-    nulls: NullBufferBuilder,
+    nulls: Option<NullBufferBuilder>,
     rows: usize,
 }
 
 impl Presence {
     fn new() -> Self {
-        Self { nulls: NullBufferBuilder::new(0), rows: 0 }
+        Self { nulls: None, rows: 0 }
     }
 
     /// Says that `row` has a value, and how many rows before it have none; none if it had one already.
+    #[inline]
     fn set(&mut self, row: usize) -> Option<usize> {
         let missing = row.checked_sub(self.rows)?;
-        self.nulls.append_n_nulls(missing);
-        self.nulls.append_non_null();
+        if missing > 0 {
+            self.skip(missing);
+        }
+        if let Some(nulls) = &mut self.nulls {
+            nulls.append_non_null();
+        }
         self.rows = row + 1;
         Some(missing)
+    }
+
+    fn skip(&mut self, missing: usize) {
+        let rows = self.rows;
+        let nulls = self.nulls.get_or_insert_with(|| {
+            let mut nulls = NullBufferBuilder::new(rows + missing);
+            nulls.append_n_non_nulls(rows);
+            nulls
+        });
+        nulls.append_n_nulls(missing);
+    }
+
+    /// Says that `more` rows after the last one have values.
+    fn extend(&mut self, more: usize) {
+        if let Some(nulls) = &mut self.nulls {
+            nulls.append_n_non_nulls(more);
+        }
+        self.rows += more;
+    }
+
+    /// The nulls of so many rows.
+    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
+        if rows > self.rows {
+            self.skip(rows - self.rows);
+        }
+        self.nulls.and_then(|mut nulls| nulls.finish())
     }
 }
 
@@ -41,15 +74,36 @@ pub(super) struct Texts {
     offsets: Vec<i32>,
     bytes: Vec<u8>,
     presence: Presence,
+    /// Rows that room is made for with the first.
+    room: usize,
 }
 
 impl Texts {
     pub(super) fn new() -> Self {
-        Self { offsets: vec![0], bytes: Vec::new(), presence: Presence::new() }
+        Self { offsets: vec![0], bytes: Vec::new(), presence: Presence::new(), room: 0 }
+    }
+
+    /// Makes room for so many rows like the next one: what grows by doubling ends half empty, and stays so.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.room = rows;
     }
 
     /// The text of a row is what `write` puts behind the bytes; what the row had before is gone.
     pub(super) fn set_with(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.offsets.len() > self.room {
+            return self.put(row, write);
+        }
+        let begun = self.bytes.len();
+        let room = std::mem::take(&mut self.room) + 1 - self.offsets.len();
+        self.offsets.reserve_exact(room);
+        self.put(row, write);
+        // A little more than rows like this one take.
+        let like_this = (self.bytes.len() - begun).saturating_mul(room);
+        self.bytes.reserve_exact((like_this + like_this / ROOM_SHARE).min(ROOM_BYTES));
+    }
+
+    #[inline]
+    fn put(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
         match self.presence.set(row) {
             Some(missing) => {
                 let end = self.end();
@@ -70,6 +124,23 @@ impl Texts {
         self.set_with(row, |bytes| bytes.extend_from_slice(text.as_bytes()));
     }
 
+    /// Gives the rows from `from` to `to`, none of which has one, the same text.
+    pub(super) fn repeat(&mut self, from: usize, to: usize, text: &str) {
+        if to <= from {
+            return;
+        }
+        self.set(from, text);
+        let more = to - from - 1;
+        self.bytes.reserve(text.len() * more);
+        self.offsets.reserve(more);
+        for _ in 0..more {
+            self.bytes.extend_from_slice(text.as_bytes());
+            let end = self.end();
+            self.offsets.push(end);
+        }
+        self.presence.extend(more);
+    }
+
     /// Where the texts end; the rows of a request are bounded far below what an offset holds.
     fn end(&self) -> i32 {
         i32::try_from(self.bytes.len()).unwrap_or(i32::MAX)
@@ -82,12 +153,10 @@ impl Texts {
 
     /// The column of so many rows.
     pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
-        let missing = rows - self.presence.rows;
-        self.presence.nulls.append_n_nulls(missing);
         let end = self.end();
-        self.offsets.extend(std::iter::repeat_n(end, missing));
+        self.offsets.extend(std::iter::repeat_n(end, rows - self.presence.rows));
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
-        let texts = StringArray::try_new(offsets, Buffer::from_vec(self.bytes), self.presence.nulls.finish());
+        let texts = StringArray::try_new(offsets, Buffer::from_vec(self.bytes), self.presence.finish(rows));
         Arc::new(texts.expect("what was written is text, and offsets stand between texts"))
     }
 }
@@ -97,14 +166,23 @@ impl Texts {
 pub(super) struct Numbers<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
     presence: Presence,
+    room: usize,
 }
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), presence: Presence::new() }
+        Self { values: Vec::new(), presence: Presence::new(), room: 0 }
+    }
+
+    /// Makes room for so many rows with the first.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.room = rows;
     }
 
     pub(super) fn set(&mut self, row: usize, value: T::Native) {
+        if self.values.len() < self.room {
+            self.values.reserve_exact(std::mem::take(&mut self.room) - self.values.len());
+        }
         match self.presence.set(row) {
             Some(missing) => self.values.extend(std::iter::repeat_n(T::Native::default(), missing)),
             None => {
@@ -119,9 +197,8 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
     }
 
     pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
-        self.presence.nulls.append_n_nulls(rows - self.presence.rows);
         self.values.resize(rows, T::Native::default());
-        Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(self.values), self.presence.nulls.finish()))
+        Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(self.values), self.presence.finish(rows)))
     }
 }
 
@@ -130,14 +207,23 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
 pub(super) struct Ids<const N: usize> {
     bytes: Vec<u8>,
     presence: Presence,
+    room: usize,
 }
 
 impl<const N: usize> Ids<N> {
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), presence: Presence::new() }
+        Self { bytes: Vec::new(), presence: Presence::new(), room: 0 }
+    }
+
+    /// Makes room for so many rows with the first.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.room = rows;
     }
 
     pub(super) fn set(&mut self, row: usize, id: [u8; N]) {
+        if self.bytes.len() < self.room * N {
+            self.bytes.reserve_exact(std::mem::take(&mut self.room) * N - self.bytes.len());
+        }
         match self.presence.set(row) {
             Some(missing) => self.bytes.extend(std::iter::repeat_n(0, missing * N)),
             None => self.bytes.truncate(self.bytes.len() - N),
@@ -150,10 +236,9 @@ impl<const N: usize> Ids<N> {
     }
 
     pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
-        self.presence.nulls.append_n_nulls(rows - self.presence.rows);
         self.bytes.resize(rows * N, 0);
         let width = i32::try_from(N).unwrap_or_default();
-        let ids = FixedSizeBinaryArray::try_new(width, Buffer::from_vec(self.bytes), self.presence.nulls.finish());
+        let ids = FixedSizeBinaryArray::try_new(width, Buffer::from_vec(self.bytes), self.presence.finish(rows));
         Arc::new(ids.expect("every id has the column's width"))
     }
 }
@@ -198,16 +283,5 @@ impl Flags {
     pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
         self.flush(rows);
         Arc::new(self.values.finish())
-    }
-}
-
-/// Columns without any value: those of one type are one.
-#[derive(Debug, Default)]
-pub(super) struct Nulls(HashMap<DataType, ArrayRef>);
-
-impl Nulls {
-    pub(super) fn of(&mut self, data_type: &DataType, rows: usize) -> ArrayRef {
-        let column = self.0.entry(data_type.clone()).or_insert_with(|| new_null_array(data_type, rows));
-        Arc::clone(column)
     }
 }

@@ -12,9 +12,10 @@ use lariat_schema::ids::RequestId;
 use lariat_schema::tables::Table;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::arrays::{Flags, Ids, Nulls, Numbers, Texts};
+use super::arrays::{Flags, Ids, Numbers, Texts};
 use super::attributes::Entries;
 use super::view::{Attribute, Value};
+use crate::columns::Nulls;
 
 /// Attributes that are believed only from trusted senders.
 const TRUSTED_ONLY: [&str; 3] = [attributes::ACCOUNT_ID, attributes::PROFILE, attributes::DECISION_SEQ];
@@ -104,6 +105,17 @@ impl Column {
         })
     }
 
+    fn reserve(&mut self, rows: usize) {
+        match self {
+            Self::Text(column) => column.reserve(rows),
+            Self::Int32(column) => column.reserve(rows),
+            Self::Int64(column) => column.reserve(rows),
+            Self::Double(column) => column.reserve(rows),
+            Self::Bool(_) => {}
+            Self::Id(column) => column.reserve(rows),
+        }
+    }
+
     /// Gives the value to a row, if it fits. Whole numbers fit a column of floats, and any scalar one of texts.
     fn set(&mut self, row: usize, value: Value<'_>) -> bool {
         match (self, value) {
@@ -168,6 +180,13 @@ impl TypedColumns {
         Self { layout, columns, trusted }
     }
 
+    /// Makes room for so many rows in every column that has a value.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        for column in &mut self.columns {
+            column.reserve(rows);
+        }
+    }
+
     /// Fills a row from its attributes; what has no column, or does not fit it, goes to `rest`.
     pub(super) fn append<'a>(&mut self, row: usize, attributes: &[Attribute<'a>], rest: &mut Entries<'a>) {
         for attribute in attributes {
@@ -191,7 +210,7 @@ impl TypedColumns {
     }
 
     /// The columns of so many rows by name.
-    pub(super) fn finish(self, rows: usize, nulls: &mut Nulls) -> impl Iterator<Item = (&'static str, ArrayRef)> {
+    pub(super) fn finish(self, rows: usize, nulls: &Nulls) -> impl Iterator<Item = (&'static str, ArrayRef)> {
         self.layout.columns.iter().zip(self.columns).map(move |(place, column)| {
             let column = if column.is_empty() { nulls.of(&place.data_type, rows) } else { column.finish(rows) };
             (place.column, column)

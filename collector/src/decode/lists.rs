@@ -51,15 +51,37 @@ pub(super) struct Maps {
     keys: Texts,
     values: Texts,
     entries: usize,
+    /// Rows that room is made for with the next.
+    room: usize,
 }
 
 impl Maps {
     pub(super) fn new() -> Self {
-        Self { offsets: vec![0], keys: Texts::new(), values: Texts::new(), entries: 0 }
+        Self { offsets: vec![0], keys: Texts::new(), values: Texts::new(), entries: 0, room: 0 }
+    }
+
+    /// Makes room for so many rows like the next one.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.room = rows;
+    }
+
+    /// Appends as many rows as `rows`, all the same.
+    pub(super) fn append_times(&mut self, entries: &Entries<'_>, rows: usize) {
+        self.offsets.reserve_exact(rows);
+        for _ in 0..rows {
+            self.append(entries);
+        }
     }
 
     /// Appends one row.
     pub(super) fn append(&mut self, entries: &Entries<'_>) {
+        if self.room > 0 {
+            let room = std::mem::take(&mut self.room);
+            self.offsets.reserve_exact(room);
+            let entries = self.entries + entries.iter().count() * room;
+            self.keys.reserve(entries);
+            self.values.reserve(entries);
+        }
         for (key, content) in entries.iter() {
             self.keys.set(self.entries, key);
             if !content.is_absent() {

@@ -12,13 +12,13 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::Sink;
-use super::arrays::Nulls;
 use super::attributes::Entries;
 use super::columns::TypedColumns;
 use super::lists::Maps;
 use super::rows::{Columns, Finished, Rows, dropped, times};
 use super::spans::{append_id, moment, optional_id};
 use super::view::{Attribute, Value};
+use crate::columns::Nulls;
 
 /// Rows of `logs` while they grow.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Logs {
     }
 
     pub(super) fn finish(mut self) -> Finished {
-        let mut columns: Columns = self.typed.finish(self.rows.len(), &mut Nulls::default()).collect();
+        let mut columns: Columns = self.typed.finish(self.rows.len(), &Nulls::default()).collect();
         columns.insert("time", times(self.time));
         columns.insert("event_name", Arc::new(self.event_name.finish()));
         columns.insert("severity_number", Arc::new(self.severity_number.finish()));

@@ -138,6 +138,12 @@ impl Rows {
             + scope.version.len();
     }
 
+    /// How many rows there will be when all records of the scope, of which there are `records`, are accepted: none takes
+    /// less than [`ROW_BYTES`].
+    pub(super) fn expected(&self, records: usize) -> usize {
+        (self.keys.len() + records).min(MAX_DECODED_BYTES / ROW_BYTES)
+    }
+
     /// Hash of who sends, without the boot, and of the scope: what a series has beside its metric and labels.
     pub(super) fn series_identity(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -202,21 +208,16 @@ impl Rows {
 
     /// Fills the common columns of the rows that came from the resource and scope of the moment.
     fn end_context(&mut self) {
-        for row in self.described..self.keys.len() {
-            for (column, value) in self.sender.iter_mut().zip(&self.context.sender) {
-                if let Some(value) = value {
-                    column.set(row, value);
-                }
+        let (from, to) = (self.described, self.keys.len());
+        let scope = [&self.context.scope_name, &self.context.scope_version];
+        let columns = self.sender.iter_mut().chain(&mut self.scope);
+        for (column, value) in columns.zip(self.context.sender.iter().chain(scope)) {
+            if let Some(value) = value {
+                column.repeat(from, to, value);
             }
-            let scope = [&self.context.scope_name, &self.context.scope_version];
-            for (column, value) in self.scope.iter_mut().zip(scope) {
-                if let Some(value) = value {
-                    column.set(row, value);
-                }
-            }
-            self.resource_attributes.append(&self.context.merged);
         }
-        self.described = self.keys.len();
+        self.resource_attributes.append_times(&self.context.merged, to - from);
+        self.described = to;
     }
 
     /// The batch: the signal's own columns and the common ones, in the table's order.
@@ -239,8 +240,7 @@ impl Rows {
             .iter()
             .map(|field| {
                 let mut column = columns.remove(field.name().as_str()).expect("every column of the table is built");
-                // Builders begin with room for a thousand rows and double from there: a batch lives long, so what it
-                // takes is what its rows take.
+                // A batch lives long, so what it takes is what its rows take.
                 if let Some(column) = Arc::get_mut(&mut column) {
                     column.shrink_to_fit();
                 }

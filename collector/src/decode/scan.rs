@@ -27,6 +27,7 @@ enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    #[inline]
     fn bytes(self) -> Scanned<&'a [u8]> {
         if let Self::Bytes(bytes) = self { Ok(bytes) } else { Err(Unusual) }
     }
@@ -62,14 +63,21 @@ impl<'a> Field<'a> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    /// Nearly all numbers of a span take one byte: these are read where they are asked for.
+    #[inline(always)]
     fn varint(&mut self) -> Scanned<u64> {
         match self.0 {
             [byte, rest @ ..] if *byte < 0x80 => {
                 self.0 = rest;
                 Ok(u64::from(*byte))
             }
-            _ => decode_varint(&mut self.0).map_err(|_| Unusual),
+            _ => self.long_varint(),
         }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Scanned<u64> {
+        decode_varint(&mut self.0).map_err(|_| Unusual)
     }
 
     fn take<const N: usize>(&mut self) -> Scanned<[u8; N]> {
@@ -79,6 +87,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field, none at the end.
+    #[inline(always)]
     fn next(&mut self) -> Scanned<Option<(u32, Field<'a>)>> {
         if self.0.is_empty() {
             return Ok(None);

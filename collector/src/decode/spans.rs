@@ -16,7 +16,7 @@ use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Sink;
-use super::arrays::{Ids, Nulls, Texts};
+use super::arrays::{Ids, Texts};
 use super::attributes::Entries;
 use super::columns::TypedColumns;
 use super::lists::{Lists, Maps};
@@ -26,6 +26,7 @@ use super::scan;
 use super::selection::{Selection, Selections};
 use super::view::{Attribute, EventView, LinkView, SpanView};
 use super::wire::is_outsized;
+use crate::columns::Nulls;
 
 /// Rows of `spans` while they grow.
 #[derive(Debug)]
@@ -94,8 +95,8 @@ impl<'a> Spans<'a> {
 
     pub(super) fn finish(self) -> Finished {
         let rows = self.rows.len();
-        let mut nulls = Nulls::default();
-        let mut columns: Columns = self.typed.finish(rows, &mut nulls).collect();
+        let nulls = Nulls::default();
+        let mut columns: Columns = self.typed.finish(rows, &nulls).collect();
         self.head.finish(rows, &mut columns);
         self.selections.finish(&mut columns);
         columns.insert("attributes", self.attributes.finish());
@@ -183,6 +184,13 @@ impl<'a> Sink<'a> for Spans<'a> {
         self.rows.scope(scope);
     }
 
+    fn expect(&mut self, records: usize) {
+        let rows = self.rows.expected(records);
+        self.head.reserve(rows);
+        self.typed.reserve(rows);
+        self.attributes.reserve(rows - self.rows.len());
+    }
+
     fn refuse_outsized(&mut self) {
         self.rows.reject_outsized();
     }
@@ -266,6 +274,18 @@ impl Head {
             span_kind: Texts::new(),
             status: Texts::new(),
             status_message: Texts::new(),
+        }
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        let more = rows.saturating_sub(self.time.len());
+        self.time.reserve_exact(more);
+        self.duration_ns.reserve_exact(more);
+        self.trace_id.reserve(rows);
+        self.span_id.reserve(rows);
+        self.parent_span_id.reserve(rows);
+        for texts in [&mut self.name, &mut self.span_kind, &mut self.status] {
+            texts.reserve(rows);
         }
     }
 

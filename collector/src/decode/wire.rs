@@ -31,6 +31,12 @@ pub(super) fn walk<'a, S: Sink<'a>>(body: &'a [u8], sink: &mut S) -> Result<(), 
             let mut description = InstrumentationScope::default();
             each(scope, DESCRIPTION, |part| merge(&mut description, part))?;
             sink.scope(&description);
+            let mut records = 0;
+            each(scope, CONTENT, |_| {
+                records += 1;
+                Ok(())
+            })?;
+            sink.expect(records);
             each(scope, CONTENT, |encoded| sink.encoded(encoded))
         })
     })

@@ -41,6 +41,8 @@ use crate::store::owners::Owners;
 const GROUP_REQUESTS: usize = 256;
 /// Bytes of rows of one sync.
 const GROUP_BYTES: usize = 16 << 20;
+/// Beyond this the room for the entries of a group is given back after use.
+const FRAMES_BYTES: usize = 4 << 20;
 /// How often the watermark moves and waiting spans are looked at while nothing comes.
 const TICK: Duration = Duration::from_millis(100);
 /// When a client may come back after the disk failed.
@@ -65,6 +67,8 @@ pub(crate) struct Committer {
     pub(crate) core: Arc<Core>,
     pub(crate) log: Log,
     pub(crate) packer: Packer,
+    /// Room for the entries of a group.
+    pub(crate) frames: Vec<u8>,
     pub(crate) dedup: Dedup,
     pub(crate) wanted_policies: Arc<ArcSwap<Policies>>,
     pub(crate) policies: Arc<Policies>,
@@ -170,7 +174,7 @@ impl Committer {
     fn commit(&mut self, jobs: Vec<Job>) {
         self.follow_policies();
         let mut lsn = self.next_lsn();
-        let mut frames = Vec::new();
+        let mut frames = std::mem::take(&mut self.frames);
         let mut group = Vec::with_capacity(jobs.len());
         for job in jobs {
             let Job { decoded, reply, .. } = job;
@@ -191,6 +195,9 @@ impl Committer {
         }
         self.core.counters.requests.fetch_add(count(group.len()), Ordering::Relaxed);
         self.write(&frames, group);
+        frames.clear();
+        frames.shrink_to(FRAMES_BYTES);
+        self.frames = frames;
     }
 
     fn next_lsn(&self) -> u64 {

@@ -117,6 +117,7 @@ impl Spine {
             core: Arc::clone(&core),
             log,
             packer: Packer::new().map_err(|error| OpenError::Thread(std::io::Error::other(error)))?,
+            frames: Vec::new(),
             dedup,
             // Differs from what is wanted, so that the first commit puts the wanted ones in force.
             policies: Arc::new(Policies::default()),

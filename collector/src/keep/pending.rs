@@ -1,4 +1,8 @@
 //! Spans that wait for their root, found by the parent that they wait for.
+//!
+//! A row that waits is copied out of the request that it came with, and again when most of those copied with it wait no
+//! longer: 30 s are long, and one span that holds a whole request for that time would make memory a matter of luck. What
+//! they take is counted from their values, so that a replay counts the same.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +10,20 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::error::ArrowError;
 
 use super::spans::SpanKey;
-use crate::columns::filtered;
+use crate::columns::{filtered, value_bytes_of};
 use crate::hashed::HashedMap;
 use crate::log::Moment;
+
+/// Rows are copied once more when fewer than one in so many of an entry's copy still wait.
+const COPY_AGAIN: usize = 2;
 
 /// A row that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waiting {
+    /// Which row of its entry it is.
     pub(crate) row: usize,
+    /// Where it stands in the copy.
+    pub(crate) place: usize,
     pub(crate) key: SpanKey,
     pub(crate) parent: SpanKey,
     pub(crate) is_attempt: bool,
@@ -23,11 +33,35 @@ pub(crate) struct Waiting {
 struct Entry {
     at: Moment,
     trusted: bool,
+    /// The copy: rows that wait, and some that did.
     batch: RecordBatch,
+    bytes: usize,
     /// False where a sealed file has the rows already and only their verdicts are wanted.
     wanted: bool,
     /// Rows that still wait, by row.
     waiting: BTreeMap<usize, Waiting>,
+}
+
+impl Entry {
+    /// Copies what still waits.
+    fn shrink(&mut self) -> Result<(), ArrowError> {
+        let places: Vec<usize> = self.waiting.values().map(|one| one.place).collect();
+        self.batch = picked(&self.batch, &places)?;
+        for (place, one) in self.waiting.values_mut().enumerate() {
+            one.place = place;
+        }
+        self.bytes = value_bytes_of(&self.batch);
+        Ok(())
+    }
+}
+
+/// The rows at these places, which ascend.
+fn picked(batch: &RecordBatch, places: &[usize]) -> Result<RecordBatch, ArrowError> {
+    let mut mask = vec![false; batch.num_rows()];
+    for place in places {
+        mask[*place] = true;
+    }
+    filtered(batch, &BooleanArray::from(mask))
 }
 
 /// All that waits.
@@ -36,11 +70,17 @@ pub(crate) struct Pending {
     entries: BTreeMap<u64, Entry>,
     by_parent: HashedMap<Vec<(u64, usize)>>,
     rows: usize,
+    bytes: usize,
 }
 
 impl Pending {
     pub(crate) fn len(&self) -> usize {
         self.rows
+    }
+
+    /// Bytes of their values, and of those that are held with them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The oldest entry whose waiting rows stand in no file, and its commit.
@@ -53,15 +93,22 @@ impl Pending {
         self.entries.first_key_value().map(|(lsn, entry)| (*lsn, entry.at.steady_nanos()))
     }
 
-    pub(crate) fn add(&mut self, arrival: super::Arrival<'_>, waiting: Vec<Waiting>) {
+    /// Takes in the rows of an arrival that wait, in their order.
+    pub(crate) fn add(&mut self, arrival: super::Arrival<'_>, mut waiting: Vec<Waiting>) -> Result<(), ArrowError> {
         let lsn = arrival.lsn;
+        let rows: Vec<usize> = waiting.iter().map(|one| one.row).collect();
+        let batch = picked(arrival.batch, &rows)?;
         self.rows += waiting.len();
-        for one in &waiting {
+        for (place, one) in waiting.iter_mut().enumerate() {
+            one.place = place;
             self.by_parent.entry(one.parent).or_default().push((lsn, one.row));
         }
         let waiting = waiting.into_iter().map(|one| (one.row, one)).collect();
         let (at, trusted, wanted) = (arrival.at, arrival.trusted, arrival.wanted);
-        self.entries.insert(lsn, Entry { at, trusted, batch: arrival.batch.clone(), wanted, waiting });
+        let bytes = value_bytes_of(&batch);
+        self.bytes += bytes;
+        self.entries.insert(lsn, Entry { at, trusted, batch, bytes, wanted, waiting });
+        Ok(())
     }
 
     /// How many attempts wait for a decision.
@@ -89,28 +136,35 @@ impl Pending {
         }
     }
 
-    /// The rows of an entry, and whether they are wanted.
+    /// The copy of an entry's rows, and whether they are wanted.
     pub(crate) fn batch(&self, lsn: u64) -> Option<(RecordBatch, bool)> {
         self.entries.get(&lsn).map(|entry| (entry.batch.clone(), entry.wanted))
     }
 
-    /// The rows of the oldest entry that wait, and whether its sender is trusted.
+    /// The rows of the oldest entry that wait, their copy, and whether its sender is trusted.
     pub(crate) fn oldest_rows(&self) -> Option<(u64, bool, RecordBatch, Vec<Waiting>)> {
         let (lsn, entry) = self.entries.first_key_value()?;
         Some((*lsn, entry.trusted, entry.batch.clone(), entry.waiting.values().copied().collect()))
     }
 
-    /// These rows wait no longer.
-    pub(crate) fn done(&mut self, lsn: u64, rows: impl Iterator<Item = usize>) {
-        let Some(entry) = self.entries.get_mut(&lsn) else { return };
+    /// These rows wait no longer. Places of others of the entry may change.
+    pub(crate) fn done(&mut self, lsn: u64, rows: impl Iterator<Item = usize>) -> Result<(), ArrowError> {
+        let Some(entry) = self.entries.get_mut(&lsn) else { return Ok(()) };
         for row in rows {
             if entry.waiting.remove(&row).is_some() {
                 self.rows -= 1;
             }
         }
         if entry.waiting.is_empty() {
+            self.bytes -= entry.bytes;
             self.entries.remove(&lsn);
+        } else if entry.waiting.len() * COPY_AGAIN <= entry.batch.num_rows() {
+            self.bytes -= entry.bytes;
+            let shrunk = entry.shrink();
+            self.bytes += entry.bytes;
+            return shrunk;
         }
+        Ok(())
     }
 
     /// Every wanted row that waits, as it came.
@@ -119,9 +173,8 @@ impl Pending {
             .values()
             .filter(|entry| entry.wanted)
             .map(|entry| {
-                let mask: BooleanArray =
-                    (0..entry.batch.num_rows()).map(|row| Some(entry.waiting.contains_key(&row))).collect();
-                filtered(&entry.batch, &mask)
+                let places: Vec<usize> = entry.waiting.values().map(|one| one.place).collect();
+                picked(&entry.batch, &places)
             })
             .collect()
     }

@@ -78,6 +78,7 @@ fn held(core: &Core, text: &mut String) {
     gauge(text, "span_metric_series", "Series of the metrics of spans", &span_series);
     gauge(text, "span_metric_unpaired_total", "Ends of calls that found no room to wait for the other", &span_unpaired);
     gauge(text, "waiting_spans", "Spans that wait for their root", &figures.waiting);
+    gauge(text, "waiting_bytes", "Bytes of spans that wait for their root", &figures.waiting_bytes);
     gauge(text, "unknown_weights_total", "Units kept whose weight is not known", &figures.unknown_weights);
     let (whole, drawn) = figures.verdicts_forgotten_early;
     let name = "verdicts_forgotten_early_total";

@@ -20,8 +20,10 @@ pub(super) enum Compression {
     Zstd,
 }
 
-/// What decompression asks for first; it doubles from there.
+/// What decompression asks for first where the length is not told; it doubles from there.
 const FIRST_BUFFER_BYTES: usize = 64 << 10;
+/// How many times its size deflate can stand for at most.
+const DEFLATE_RATIO: usize = 1_032;
 /// Largest window that a zstd frame may ask for, as a power of two: 8 MiB, what its level 19 uses.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -167,39 +169,66 @@ pub(super) fn decompress(
     let failed = |error: std::io::Error| malformed(&format!("cannot decompress the body: {error}"));
     let decompressed = match compression {
         Compression::Identity => return Ok(bytes),
-        Compression::Gzip => fill(flate2::read::MultiGzDecoder::new(&bytes[..]), limit, reservation)?,
+        Compression::Gzip => {
+            let decoder = flate2::read::MultiGzDecoder::new(&bytes[..]);
+            fill(decoder, gzip_length(&bytes, limit), limit, reservation)?
+        }
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(failed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
-            fill(decoder, limit, reservation)?
+            fill(decoder, FIRST_BUFFER_BYTES, limit, reservation)?
         }
     };
     reservation.shrink(bytes.len());
     Ok(decompressed)
 }
 
-fn fill(mut from: impl Read, limit: usize, reservation: &mut Reservation) -> Result<Bytes, Refusal> {
-    let mut buffer = Vec::new();
+/// What a gzip body says at its end that it will be, if that can be.
+fn gzip_length(bytes: &[u8], limit: usize) -> usize {
+    let said = bytes.last_chunk().map_or(0, |last| u32::from_le_bytes(*last));
+    let most = bytes.len().saturating_mul(DEFLATE_RATIO).min(limit);
+    usize::try_from(said).unwrap_or(usize::MAX).clamp(1, most.max(1))
+}
+
+/// Reads to the end, into a buffer that begins with `first` bytes and doubles.
+fn fill(mut from: impl Read, first: usize, limit: usize, reservation: &mut Reservation) -> Result<Bytes, Refusal> {
+    let failed = |error: std::io::Error| malformed(&format!("cannot decompress the body: {error}"));
+    reservation.grow(first.min(limit))?;
+    let mut buffer = vec![0; first.min(limit)];
     let mut filled = 0;
     loop {
         if filled == buffer.len() {
-            // One byte more than allowed, to tell a body at the limit from one beyond it.
-            let size = (buffer.len() * 2).clamp(FIRST_BUFFER_BYTES, limit.max(FIRST_BUFFER_BYTES) + 1);
-            reservation.grow((size - buffer.len()).min(limit.saturating_sub(filled)))?;
+            // Whether anything follows is asked before there is room for it: the sender mostly told the length.
+            let mut next = [0];
+            if read(&mut from, &mut next).map_err(failed)? == 0 {
+                return Ok(Bytes::from(buffer));
+            }
+            if filled == limit {
+                return Err(Refusal::TooLarge { size: Size::Decompressed, limit });
+            }
+            let size = (filled * 2).clamp(FIRST_BUFFER_BYTES.min(limit), limit);
+            reservation.grow(size - filled)?;
             buffer.resize(size, 0);
+            buffer[filled] = next[0];
+            filled += 1;
+            continue;
         }
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(malformed(&format!("cannot decompress the body: {error}"))),
-        }
-        if filled > limit {
-            return Err(Refusal::TooLarge { size: Size::Decompressed, limit });
+        match read(&mut from, &mut buffer[filled..]).map_err(failed)? {
+            0 => break,
+            more => filled += more,
         }
     }
     buffer.truncate(filled);
     Ok(Bytes::from(buffer))
+}
+
+fn read(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match from.read(into) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 fn malformed(reason: &str) -> Refusal {

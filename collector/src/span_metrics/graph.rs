@@ -97,7 +97,10 @@ type Call = ([u8; 16], [u8; 8]);
 /// The graph.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    edges: HashMap<Ends, Edge>,
+    edges: Vec<Edge>,
+    places: HashMap<Ends, usize>,
+    /// Place of the edge that was counted last: neighbours mostly are of one.
+    last: usize,
     waiting: HashMap<Call, Half>,
     order: VecDeque<(i64, Call)>,
     unpaired: u64,
@@ -169,14 +172,27 @@ impl Graph {
     }
 
     fn edge(&mut self, client: &str, server: &str, connection: &'static str, commit: i64) -> &mut Edge {
+        let is_it = |edge: &Edge| *edge.client == *client && *edge.server == *server && edge.connection == connection;
+        if !self.edges.get(self.last).is_some_and(is_it) {
+            self.last = self.place(client, server, connection, commit);
+        }
+        &mut self.edges[self.last]
+    }
+
+    /// The place of an edge, which is made if it is new.
+    fn place(&mut self, client: &str, server: &str, connection: &'static str, commit: i64) -> usize {
         let mut ends = Ends { client: client.into(), server: server.into(), connection };
-        if self.edges.len() >= MAX_EDGES && !self.edges.contains_key(&ends) {
+        if self.edges.len() >= MAX_EDGES && !self.places.contains_key(&ends) {
             ends.server = OVERFLOW.into();
-            if self.edges.len() >= MAX_EDGES + MAX_EDGES / 2 && !self.edges.contains_key(&ends) {
+            if self.edges.len() >= MAX_EDGES + MAX_EDGES / 2 && !self.places.contains_key(&ends) {
                 ends.client = OVERFLOW.into();
             }
         }
-        self.edges.entry(ends).or_insert_with_key(|ends| Edge {
+        if let Some(place) = self.places.get(&ends) {
+            return *place;
+        }
+        let place = self.edges.len();
+        self.edges.push(Edge {
             client: ends.client.clone(),
             server: ends.server.clone(),
             connection,
@@ -186,7 +202,9 @@ impl Graph {
             server_latency: Latency::default(),
             client_latency: Latency::default(),
             written: 0,
-        })
+        });
+        self.places.insert(ends, place);
+        place
     }
 
     /// Decides about halves that have waited long enough.
@@ -203,11 +221,11 @@ impl Graph {
     }
 
     pub(super) fn edges(&self) -> impl Iterator<Item = &Edge> {
-        self.edges.values()
+        self.edges.iter()
     }
 
     pub(super) fn written(&mut self) {
-        for edge in self.edges.values_mut() {
+        for edge in &mut self.edges {
             edge.written = edge.requests;
         }
     }
@@ -220,5 +238,6 @@ impl Graph {
     /// Begins to count anew; what waits goes on waiting.
     pub(super) fn begin_anew(&mut self) {
         self.edges.clear();
+        self.places.clear();
     }
 }

@@ -45,8 +45,6 @@ pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<W
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD)?))
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting_columns(table)))
         .set_key_value_metadata(Some(vec![
@@ -62,11 +60,23 @@ pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<W
             .set_column_bloom_filter_fpp(path.clone(), BLOOM_FPP)
             .set_column_bloom_filter_max_ndv(path, distinct);
     }
+    for path in nested_columns(table) {
+        properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
+    }
     for (_, name, encoding) in ENCODINGS.iter().filter(|(of, ..)| of.is_none_or(|of| of == table)) {
         let path = ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
         properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, *encoding);
     }
     Ok(properties.build())
+}
+
+/// Leaves of lists and maps. The least and the greatest of all keys and values of a page tell no reader what to skip, and
+/// cost more than anything else that stands beside the pages.
+fn nested_columns(table: Table) -> Vec<ColumnPath> {
+    let leaves = parquet::arrow::ArrowSchemaConverter::new().convert(&table.schema());
+    let Ok(leaves) = leaves else { return Vec::new() };
+    let leaves = leaves.columns().iter().map(|leaf| leaf.path());
+    leaves.filter(|path| path.parts().len() > 1).cloned().collect()
 }
 
 /// The table's sort columns, by their place among the file's leaf columns: nested columns have several leaves.

@@ -21,7 +21,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::errors::ParquetError;
 
 use super::manifest::FileEntry;
-use super::write::{FileWriter, SealError, Sequence, SortKey, Target};
+use super::order::SortKey;
+use super::write::{FileWriter, SealError, Sequence, Target};
 use crate::columns::count;
 
 /// Files merged at once: each costs a batch in memory.

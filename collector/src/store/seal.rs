@@ -17,10 +17,10 @@ use crate::log::delete_spent;
 
 /// Rows from which hot batches are sealed before their time.
 pub(crate) const HOT_ROWS: u64 = 500_000;
-/// Bytes from which they are: some fifty thousand spans. Sealing takes about twice as much again while it sorts.
+/// Bytes from which they are: some fifty thousand spans.
 pub(crate) const HOT_BYTES: usize = 32 << 20;
-/// Bytes beyond which requests are refused: sealing does not keep up, or fails.
-pub(crate) const HOT_BYTES_LIMIT: usize = 3 * HOT_BYTES;
+/// Bytes beyond which requests are refused, those being sealed included: sealing does not keep up, or fails.
+pub(crate) const HOT_BYTES_LIMIT: usize = 2 * HOT_BYTES;
 
 impl Core {
     /// True if hot rows are old or many enough.

@@ -4,38 +4,30 @@
 //! does not hold, and nothing else. Everything a reader sees changes under one lock: a row moves from the hot batches
 //! into a file in one step, and is never in both or in neither.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use lariat_schema::node_api::{Boot, TableRange};
 use lariat_schema::tables::Table;
-use lariat_schema::time_range::{TimeRange, slice_start};
+use lariat_schema::time_range::slice_start;
 use lariat_schema::vocabulary::Signal;
 
 use super::gone::GoneBook;
+use super::hot::Hot;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
 use super::owners::{Owners, signal_of};
-use super::write::times_of;
 use super::{SealedFile, Snapshot};
 use crate::attendance::Attendance;
 use crate::call_metrics::CallMetrics;
-use crate::columns::{bytes_of, count, signed};
+use crate::columns::{count, signed};
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce, Moment};
 use crate::rollup::Rollup;
 use crate::sequences::{LOST_AFTER_NANOS, Lost, Sequences};
 use crate::span_metrics::SpanMetrics;
-
-#[derive(Debug, Clone)]
-struct HotBatch {
-    lsn: u64,
-    batch: RecordBatch,
-    times: TimeRange,
-    bytes: usize,
-}
 
 /// Rows of a seal under way, and what the manifest will say once they stand in files.
 #[derive(Debug, Clone)]
@@ -61,13 +53,7 @@ pub(crate) struct Shown {
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct State {
-    hot: HashMap<Table, Vec<HotBatch>>,
-    /// Hot batches of the seal under way: still read from here until its files are.
-    sealing: HashMap<Table, Vec<HotBatch>>,
-    hot_bytes: usize,
-    hot_rows: u64,
-    /// Commit time of the oldest hot row since the last seal.
-    hot_since: Option<i64>,
+    hot: Hot,
     files: BTreeMap<Table, Vec<Pinned>>,
     /// Replaced files that some snapshot may still hold.
     doomed: Vec<Arc<SealedFile>>,
@@ -92,11 +78,7 @@ impl State {
     /// What the manifest says, before the log is replayed.
     pub(crate) fn new(manifest: &Manifest, files: BTreeMap<Table, Vec<Pinned>>, keeper: Keeper) -> Self {
         Self {
-            hot: HashMap::new(),
-            sealing: HashMap::new(),
-            hot_bytes: 0,
-            hot_rows: 0,
-            hot_since: None,
+            hot: Hot::default(),
             files,
             doomed: Vec::new(),
             keeper,
@@ -240,15 +222,7 @@ impl State {
     }
 
     fn push(&mut self, table: Table, lsn: u64, batch: RecordBatch) {
-        if batch.num_rows() == 0 {
-            return;
-        }
-        let bytes = bytes_of(&batch);
-        self.hot_bytes += bytes;
-        self.hot_rows += count(batch.num_rows());
-        self.hot_since.get_or_insert(self.last_commit_unix_nanos);
-        let times = times_of(&batch);
-        self.hot.entry(table).or_default().push(HotBatch { lsn, batch, times, bytes });
+        self.hot.push(table, lsn, batch, self.last_commit_unix_nanos);
     }
 
     /// Everything acknowledged up to a moment is in.
@@ -299,16 +273,7 @@ impl State {
         let oldest = self.keeper.oldest_waiting();
         let spans = oldest.map_or(self.next_lsn, |(lsn, _)| lsn).max(self.cuts.spans);
         let cuts = Cuts { spans, others: self.next_lsn };
-        let mut tables = BTreeMap::new();
-        for (table, batches) in &mut self.hot {
-            let cut = cuts.of(*table);
-            let (taken, left): (Vec<_>, Vec<_>) = batches.drain(..).partition(|hot| hot.lsn < cut);
-            *batches = left;
-            if !taken.is_empty() {
-                tables.insert(*table, taken.iter().map(|hot| hot.batch.clone()).collect());
-                self.sealing.insert(*table, taken);
-            }
-        }
+        let tables = self.hot.take(|table| cuts.of(table));
         let taken = Taken {
             tables,
             cuts,
@@ -333,22 +298,14 @@ impl State {
         for file in files {
             self.files.entry(file.entry.table).or_default().push(file);
         }
-        for hot in self.sealing.drain().flat_map(|(_, batches)| batches) {
-            self.hot_bytes = self.hot_bytes.saturating_sub(hot.bytes);
-            self.hot_rows = self.hot_rows.saturating_sub(count(hot.batch.num_rows()));
-        }
+        self.hot.sealed(self.last_commit_unix_nanos);
         self.cuts = taken.cuts;
         self.ledger.settle(taken.cuts.spans);
-        self.hot_since = (self.hot_rows > 0).then_some(self.last_commit_unix_nanos);
     }
 
     /// The rows could not be sealed: they are hot as before.
     pub(crate) fn abort_seal(&mut self) {
-        for (table, mut batches) in std::mem::take(&mut self.sealing) {
-            let hot = self.hot.entry(table).or_default();
-            batches.append(hot);
-            *hot = batches;
-        }
+        self.hot.put_back();
     }
 
     /// Takes files off the list and puts others on it, in one step for readers. A file that only changed what is said
@@ -383,8 +340,7 @@ impl State {
 
     /// Pins a table.
     pub(crate) fn snapshot(&self, table: Table) -> Snapshot {
-        let hot = [&self.sealing, &self.hot].into_iter().filter_map(|batches| batches.get(&table)).flatten();
-        let mut batches: Vec<RecordBatch> = hot.map(|hot| hot.batch.clone()).collect();
+        let mut batches: Vec<RecordBatch> = self.hot.batches(table).cloned().collect();
         let open: Result<Vec<RecordBatch>, ArrowError> = match table {
             Table::Spans => self.keeper.waiting_rows(),
             Table::Rollups => self.rollup.rows().map(|rows| rows.into_iter().collect()),
@@ -405,10 +361,8 @@ impl State {
 
     fn range(&self, table: Table) -> TableRange {
         let files = self.files.get(&table).into_iter().flatten().map(|file| (file.entry.times, file.entry.rows));
-        let hot = [&self.sealing, &self.hot].into_iter().filter_map(|batches| batches.get(&table)).flatten();
-        let hot = hot.map(|hot| (hot.times, count(hot.batch.num_rows())));
         let (mut from, mut to, mut rows) = (None, None, 0);
-        for (times, held) in files.chain(hot) {
+        for (times, held) in files.chain(self.hot.ranges(table)) {
             from = Some(from.map_or(times.from_unix_nanos, |from: i64| from.min(times.from_unix_nanos)));
             to = Some(to.map_or(times.to_unix_nanos - 1, |to: i64| to.max(times.to_unix_nanos - 1)));
             rows += held;
@@ -419,11 +373,12 @@ impl State {
     /// Figures for whoever watches the store.
     pub(crate) fn figures(&self) -> Figures {
         Figures {
-            hot_bytes: self.hot_bytes,
-            hot_rows: self.hot_rows,
-            hot_age_nanos: self.hot_since.map(|since| self.last_commit_unix_nanos.saturating_sub(since)),
+            hot_bytes: self.hot.bytes(),
+            hot_rows: self.hot.rows(),
+            hot_age_nanos: self.hot.since().map(|since| self.last_commit_unix_nanos.saturating_sub(since)),
             cells: self.rollup.len(),
             waiting: self.keeper.waiting(),
+            waiting_bytes: self.keeper.waiting_bytes(),
             unknown_weights: self.keeper.unknown_weights(),
             verdicts_forgotten_early: self.keeper.forgotten_early(),
             incomplete: self.keeper.incomplete(),
@@ -473,6 +428,7 @@ pub(crate) struct Figures {
     pub(crate) hot_age_nanos: Option<i64>,
     pub(crate) cells: usize,
     pub(crate) waiting: usize,
+    pub(crate) waiting_bytes: usize,
     pub(crate) unknown_weights: u64,
     /// Of units kept whole, and of drawn ones.
     pub(crate) verdicts_forgotten_early: (u64, u64),

@@ -4,37 +4,41 @@
 //! the fewest rows share one, whose folder says that its name tells no time. Leaving such rows out was rejected, since
 //! they were acknowledged, and so was cutting their times, since they are what was sent.
 //!
-//! A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
+//! A seal encodes a column after the other, a merge all columns a batch after the other, since its rows come from
+//! disk. A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
 //! of what the disk made of them. It has its name only once it is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, TimestampNanosecondArray, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, TimestampNanosecondArray};
+use arrow::datatypes::Field;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, Rows, SortField};
 use lariat_schema::ids::StoreId;
 use lariat_schema::layout::{ODD_TIMES_UNIX_NANOS, file_path};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedFileWriter;
 
 use super::Weights;
-use super::encode::properties;
+use super::encode::{ROW_GROUP_BYTES, ROW_GROUP_ROWS, properties};
 use super::manifest::FileEntry;
+use super::order::{Gather, Place, arranged};
 use super::steps::{Step, Steps};
-use crate::columns::{column, count, moments};
+use crate::columns::{bytes_of, column, count};
 use crate::log::segment::sync_folder;
 
 pub(crate) const NANOS_PER_HOUR: i64 = 3_600 * NANOS_PER_SECOND;
 /// Hours that have a file of their own in one seal of a table: two days, so that what a sender held back for that long
 /// lies where it belongs. Each costs a sync and a line of the manifest.
 const HOURS_PER_SEAL: usize = if cfg!(test) { 6 } else { 48 };
+/// Bytes in memory of the rows of one row group of a seal: a column of them is copied at a time.
+const SEAL_GROUP_BYTES: usize = 32 << 20;
 /// Bytes of encoded pages that are handed to the system at once.
 const WRITE_BUFFER_BYTES: usize = 1 << 18;
 
@@ -71,22 +75,19 @@ impl Target {
         batches: &[RecordBatch],
         sequence: Sequence<'_>,
     ) -> Result<Vec<FileEntry>, SealError> {
-        let rows = |source| SealError::Rows { table, source };
-        let all = concat_batches(&table.schema(), batches).map_err(rows)?;
-        let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
-        let order = sorted(table, &all).map_err(rows)?;
-        let times = moments(&all, "time");
-        let hour_at = |row: u32| times.value(usize::try_from(row).unwrap_or_default()).div_euclid(NANOS_PER_HOUR);
-        let own = own_hours(order.iter().map(|row| hour_at(*row)));
-        for row in order {
-            let hour = hour_at(row);
-            hours.entry(own.contains(&hour).then_some(hour)).or_default().push(row);
+        let rows = arranged(table, batches).map_err(|source| SealError::Rows { table, source })?;
+        let own = own_hours(rows.iter().map(|(hour, _)| *hour));
+        let mut hours: BTreeMap<Option<i64>, Vec<Place>> = BTreeMap::new();
+        for (hour, place) in rows {
+            hours.entry(own.contains(&hour).then_some(hour)).or_default().push(place);
         }
+        let group_rows = group_rows(batches);
         let mut entries = Vec::with_capacity(hours.len());
-        for rows_of_hour in hours.into_values() {
-            let batch = take_record_batch(&all, &UInt32Array::from(rows_of_hour)).map_err(rows)?;
-            let written = self.start(table, count(batch.num_rows()), sequence()).and_then(|mut file| {
-                file.write(&batch)?;
+        for places in hours.into_values() {
+            let written = self.start(table, count(places.len()), sequence()).and_then(|mut file| {
+                for group in places.chunks(group_rows) {
+                    file.write_group(&Gather::new(batches, group))?;
+                }
                 file.finish()
             });
             match written {
@@ -115,12 +116,16 @@ impl Target {
         let properties = properties(table, self.store_id, rows).map_err(encode)?;
         let sink = io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
         let writer = ArrowWriter::try_new(sink, table.schema(), Some(properties)).map_err(encode)?;
+        let (writer, groups) = writer.into_serialized_writer().map_err(encode)?;
         Ok(FileWriter {
             target: self,
             table,
             sequence,
             temporary,
             writer: Some(writer),
+            groups,
+            open: Vec::new(),
+            open_rows: 0,
             rows: 0,
             times: None,
             commits: None,
@@ -145,7 +150,11 @@ pub(crate) struct FileWriter<'a> {
     table: Table,
     sequence: u64,
     temporary: PathBuf,
-    writer: Option<ArrowWriter<io::BufWriter<Sink>>>,
+    writer: Option<SerializedFileWriter<io::BufWriter<Sink>>>,
+    groups: ArrowRowGroupWriterFactory,
+    /// The columns of the row group that rows are added to.
+    open: Vec<ArrowColumnWriter>,
+    open_rows: usize,
     rows: u64,
     times: Option<TimeRange>,
     commits: Option<TimeRange>,
@@ -153,27 +162,89 @@ pub(crate) struct FileWriter<'a> {
 }
 
 impl FileWriter<'_> {
-    /// Adds rows that come after those before in the table's order.
+    /// Adds rows that come after those before in the table's order. All columns grow together; what they hold is bounded
+    /// by the size of a row group.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), SealError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        let table = self.table;
-        writer.write(batch).map_err(|source| encode_error(table, &self.temporary, source))?;
+        if self.open_rows >= ROW_GROUP_ROWS || self.open_bytes() >= ROW_GROUP_BYTES {
+            self.end_group()?;
+        }
+        if self.open.is_empty() {
+            self.open = self.column_writers()?;
+        }
+        let encoded = encode_batch(&mut self.open, batch);
+        encoded.map_err(|source| encode_error(self.table, &self.temporary, source))?;
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            self.note(field.name(), column);
+        }
+        self.open_rows += batch.num_rows();
         self.rows += count(batch.num_rows());
-        self.times = Some(hull(self.times, span_of(moments(batch, "time"))));
-        self.weights = weights(self.weights, batch);
-        self.commits = Some(hull(self.commits, span_of(moments(batch, "observed_time"))));
         Ok(())
+    }
+
+    /// Adds a row group whose rows come after those before. Each column is put together, encoded and let go of before the
+    /// next one: of a hundred columns that grow together, buffers and compressors take more than the rows.
+    pub(crate) fn write_group(&mut self, rows: &Gather<'_>) -> Result<(), SealError> {
+        let table = self.table;
+        self.end_group()?;
+        let mut writers = self.column_writers()?.into_iter();
+        let mut chunks = Vec::with_capacity(writers.len());
+        for (at, field) in table.schema().fields().iter().enumerate() {
+            let column = rows.column(at, field.data_type()).map_err(|source| SealError::Rows { table, source })?;
+            self.note(field.name(), &column);
+            let encoded = encode_column(field, &column, &mut writers, &mut chunks);
+            encoded.map_err(|source| encode_error(table, &self.temporary, source))?;
+        }
+        self.rows += count(rows.rows());
+        self.append(chunks)
+    }
+
+    fn column_writers(&self) -> Result<Vec<ArrowColumnWriter>, SealError> {
+        let ended = self.writer.as_ref().map_or(0, |writer| writer.flushed_row_groups().len());
+        let writers = self.groups.create_column_writers(ended);
+        writers.map_err(|source| encode_error(self.table, &self.temporary, source))
+    }
+
+    fn end_group(&mut self) -> Result<(), SealError> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        self.open_rows = 0;
+        let open = std::mem::take(&mut self.open);
+        let chunks: Result<Vec<_>, _> = open.into_iter().map(ArrowColumnWriter::close).collect();
+        self.append(chunks.map_err(|source| encode_error(self.table, &self.temporary, source))?)
+    }
+
+    fn append(&mut self, chunks: Vec<ArrowColumnChunk>) -> Result<(), SealError> {
+        let Some(writer) = &mut self.writer else { return Err(SealError::Closing) };
+        let appended = append_chunks(writer, chunks);
+        appended.map_err(|source| encode_error(self.table, &self.temporary, source))
+    }
+
+    /// Takes from a column what the manifest says of the file.
+    fn note(&mut self, name: &str, column: &ArrayRef) {
+        let column = column.as_any();
+        match (name, column.downcast_ref::<TimestampNanosecondArray>(), column.downcast_ref::<Float64Array>()) {
+            ("time", Some(times), _) => self.times = Some(hull(self.times, span_of(times))),
+            ("observed_time", Some(times), _) => self.commits = Some(hull(self.commits, span_of(times))),
+            ("adjusted_count", _, Some(counts)) => self.weights = Some(weights(self.weights, counts)),
+            _ => {}
+        }
+    }
+
+    fn open_bytes(&self) -> usize {
+        self.open.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
     }
 
     /// Bytes encoded so far.
     pub(crate) fn bytes(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| count(writer.bytes_written() + writer.in_progress_size()))
+        self.writer.as_ref().map_or(0, |writer| count(writer.bytes_written() + self.open_bytes()))
     }
 
     /// Ends the file: durable, under its name.
     pub(crate) fn finish(mut self) -> Result<FileEntry, SealError> {
         let (table, temporary) = (self.table, self.temporary.clone());
         let write = |source| SealError::Write { path: temporary.clone(), source };
+        self.end_group()?;
         let Some(writer) = self.writer.take() else { return Err(SealError::Closing) };
         let buffer = writer.into_inner().map_err(|source| encode_error(table, &temporary, source))?;
         let sink = buffer.into_inner().map_err(|error| write(error.into_error()))?;
@@ -205,6 +276,53 @@ impl Drop for FileWriter<'_> {
         // After a whole file there is nothing under this name any more.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+fn encode_batch(writers: &mut [ArrowColumnWriter], batch: &RecordBatch) -> Result<(), ParquetError> {
+    let mut writers = writers.iter_mut();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        for leaf in compute_leaves(field, column)? {
+            writers.next().ok_or_else(too_few)?.write(&leaf)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_column(
+    field: &Field,
+    column: &ArrayRef,
+    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
+    chunks: &mut Vec<ArrowColumnChunk>,
+) -> Result<(), ParquetError> {
+    for leaf in compute_leaves(field, column)? {
+        let mut writer = writers.next().ok_or_else(too_few)?;
+        writer.write(&leaf)?;
+        chunks.push(writer.close()?);
+    }
+    Ok(())
+}
+
+fn append_chunks<W: Write + Send>(
+    writer: &mut SerializedFileWriter<W>,
+    chunks: Vec<ArrowColumnChunk>,
+) -> Result<(), ParquetError> {
+    let mut group = writer.next_row_group()?;
+    for chunk in chunks {
+        chunk.append_to_row_group(&mut group)?;
+    }
+    group.close().map(|_| ())
+}
+
+fn too_few() -> ParquetError {
+    ParquetError::General("a column has no writer".to_owned())
+}
+
+/// Rows of a row group of a seal: as many as take [`SEAL_GROUP_BYTES`] in memory.
+fn group_rows(batches: &[RecordBatch]) -> usize {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let bytes: usize = batches.iter().map(bytes_of).sum();
+    let row_bytes = (bytes / rows.max(1)).max(1);
+    (SEAL_GROUP_BYTES / row_bytes).clamp(1, ROW_GROUP_ROWS)
 }
 
 /// The disk's fault is told as such, so that whoever watches for a full disk sees it.
@@ -270,58 +388,19 @@ fn name(parquet: &Path, temporary: &Path, relative: &str, steps: &Steps) -> io::
     Ok(())
 }
 
-/// The values of the table's sort columns as bytes that compare as the rows do.
-pub(crate) struct SortKey {
-    table: Table,
-    converter: RowConverter,
-}
-
-impl SortKey {
-    pub(crate) fn of(table: Table) -> Result<Self, ArrowError> {
-        let schema = table.schema();
-        let fields = table
-            .sort_columns()
-            .iter()
-            .map(|name| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone())))
-            .collect::<Result<_, ArrowError>>()?;
-        Ok(Self { table, converter: RowConverter::new(fields)? })
-    }
-
-    pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
-        let columns: Vec<ArrayRef> = self
-            .table
-            .sort_columns()
-            .iter()
-            .map(|name| Ok(Arc::clone(batch.column(batch.schema().index_of(name)?))))
-            .collect::<Result<_, ArrowError>>()?;
-        self.converter.convert_columns(&columns)
-    }
-}
-
-/// The rows' order by the table's sort columns.
-fn sorted(table: Table, batch: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
-    let rows = SortKey::of(table)?.rows(batch)?;
-    let length = u32::try_from(batch.num_rows()).map_err(|_| ArrowError::ComputeError("too many rows".to_owned()))?;
-    let mut order: Vec<u32> = (0..length).collect();
-    let at = |row: &u32| rows.row(usize::try_from(*row).unwrap_or_default());
-    order.sort_by(|left, right| at(left).cmp(&at(right)));
-    Ok(order)
-}
-
 /// The half-open range of a column of moments.
 pub(crate) fn span_of(times: &TimestampNanosecondArray) -> TimeRange {
     let from = arrow::compute::min(times).unwrap_or(0);
     TimeRange::new(from, arrow::compute::max(times).unwrap_or(0).saturating_add(1))
 }
 
-/// What sampling did to these rows and those before; `None` for a table without weights.
-fn weights(before: Option<Weights>, batch: &RecordBatch) -> Option<Weights> {
-    let column = batch.column_by_name("adjusted_count")?.as_any().downcast_ref::<Float64Array>()?;
+/// What sampling did to these rows and those before.
+fn weights(before: Option<Weights>, counts: &Float64Array) -> Weights {
     let before = before.unwrap_or(Weights { heaviest: 1.0, unknown: 0 });
-    Some(Weights {
-        heaviest: column.iter().flatten().fold(before.heaviest, f64::max),
-        unknown: before.unknown + count(column.null_count()),
-    })
+    Weights {
+        heaviest: counts.iter().flatten().fold(before.heaviest, f64::max),
+        unknown: before.unknown + count(counts.null_count()),
+    }
 }
 
 fn hull(before: Option<TimeRange>, more: TimeRange) -> TimeRange {

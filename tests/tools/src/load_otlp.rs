@@ -128,6 +128,15 @@ pub struct LoadOtlpReport {
     pub given_up: u64,
     /// Tries after the first.
     pub retries: u64,
+    /// Tries that the receiver put off and said until when.
+    #[serde(default)]
+    pub put_off: u64,
+    /// Tries that it put off without saying so.
+    #[serde(default)]
+    pub put_off_untimed: u64,
+    /// Tries without any answer.
+    #[serde(default)]
+    pub unanswered: u64,
     /// Spans in acknowledged requests.
     pub spans_acknowledged: u64,
     /// How many of them the receiver said it rejected.
@@ -258,7 +267,18 @@ impl Worker {
                     report.first_refusal.get_or_insert(why);
                     return;
                 }
-                Verdict::Retry { after } => after.map_or(backoff, |after| after.min(RETRY_AFTER_MAX)),
+                Verdict::Retry { after: Some(after) } => {
+                    report.put_off += 1;
+                    after.min(RETRY_AFTER_MAX)
+                }
+                Verdict::Retry { after: None } => {
+                    report.put_off_untimed += 1;
+                    backoff
+                }
+                Verdict::Unanswered => {
+                    report.unanswered += 1;
+                    backoff
+                }
             };
             if Instant::now() + wait >= give_up_at {
                 report.given_up += 1;
@@ -289,6 +309,9 @@ impl Tally {
         total.refused += more.refused;
         total.given_up += more.given_up;
         total.retries += more.retries;
+        total.put_off += more.put_off;
+        total.put_off_untimed += more.put_off_untimed;
+        total.unanswered += more.unanswered;
         total.spans_acknowledged += more.spans_acknowledged;
         total.spans_rejected += more.spans_rejected;
         total.bytes_sent += more.bytes_sent;

@@ -376,7 +376,7 @@ fn rpc_line(report: &LoadRpcReport) -> String {
 fn otlp_line(report: &LoadOtlpReport) -> String {
     let refusal = report.first_refusal.as_ref().map_or_else(String::new, |why| format!("; first refusal: {why}"));
     format!(
-        "{} requests of {} bytes in {:.2} s: {} acknowledged, {} refused, {} given up, {} retries; {} spans ({} rejected), {:.0} spans/s, {} bytes sent; {}{refusal}",
+        "{} requests of {} bytes in {:.2} s: {} acknowledged, {} refused, {} given up, {} retries ({} put off, {} unanswered); {} spans ({} rejected), {:.0} spans/s, {} bytes sent; {}{refusal}",
         report.requests,
         report.bytes_per_request,
         report.elapsed_s,
@@ -384,6 +384,8 @@ fn otlp_line(report: &LoadOtlpReport) -> String {
         report.refused,
         report.given_up,
         report.retries,
+        report.put_off + report.put_off_untimed,
+        report.unanswered,
         report.spans_acknowledged,
         report.spans_rejected,
         report.spans_per_second,

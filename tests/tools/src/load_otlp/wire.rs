@@ -57,8 +57,10 @@ impl Protocol {
 pub(super) enum Verdict {
     /// Taken, save `rejected` spans.
     Acknowledged { rejected: u32 },
-    /// To be sent again, not before `after` where the receiver said so.
+    /// Put off: to be sent again, not before `after` where the receiver said so.
     Retry { after: Option<Duration> },
+    /// Nobody knows whether it was taken: to be sent again.
+    Unanswered,
     /// Never to be sent again.
     Refused { why: String },
 }
@@ -151,9 +153,9 @@ impl Wire {
         builder.body(Full::new(body))
     }
 
-    /// What came of a try. Without an answer nobody knows whether it was taken: it is sent again.
+    /// What came of a try.
     pub(super) fn verdict(&self, answer: Result<Answer, LinkError>) -> Verdict {
-        let Ok(answer) = answer else { return Verdict::Retry { after: None } };
+        let Ok(answer) = answer else { return Verdict::Unanswered };
         match self.protocol {
             Protocol::Grpc => grpc_verdict(&answer),
             Protocol::Http => http_verdict(&answer),
