@@ -26,11 +26,11 @@ const MERGING_BYTES: u64 = 96 << 20;
 /// What all of it may take.
 const BOUND_BYTES: u64 = BASE_BYTES + RECEIVE_TO_LOG_BYTES + HOT_BYTES + SEALING_BYTES + MERGING_BYTES;
 
-/// Connections that each send the next request as soon as the last one is answered: together they offer ten times what
-/// may be under way.
-const SENDERS: usize = 192;
-const SPANS_PER_REQUEST: u32 = 1_500;
-const REQUESTS: u64 = 320;
+/// Connections that each send the next request as soon as the last one is answered, and again when they are put off:
+/// together they offer more than ten times what an unoptimised collector takes.
+const SENDERS: usize = 48;
+const SPANS_PER_REQUEST: u32 = 1_000;
+const REQUESTS: u64 = 72;
 
 async fn collector(dir: &Path) -> Lariat {
     let config = dir.join("collector.yaml");
