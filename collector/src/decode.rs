@@ -1,7 +1,7 @@
 //! Decodes OTLP requests into Arrow: one request becomes one batch of its signal's table.
 //!
-//! A protobuf body is walked record by record. A span is read where it lies, as numbers and slices of the body; of
-//! points and log records one at a time exists as an object. Decoding the whole message first was rejected, since its
+//! A protobuf body is walked record by record. Spans and log records are read where they lie, as numbers and slices of
+//! the body; of points one at a time exists as an object. Decoding the whole message first was rejected, since its
 //! tree is several times the size of the body. JSON has no such walk: its tree is built, then given to the same sinks. Deciding what a record means happens here and is pure:
 //! no clock is read, nothing is logged, nothing is counted outside the returned value.
 //!

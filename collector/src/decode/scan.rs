@@ -1,4 +1,4 @@
-//! Reads the protobuf of a span into a view of it, without an object.
+//! Reads the protobuf of a span or log record into a view of it, without an object.
 //!
 //! Only what any sender writes is read here. Where the bytes are damaged or unusual (a message field that stands twice
 //! and is merged, groups, deep nesting), the scan says so and the record takes the way over its object, so that what is
@@ -6,7 +6,7 @@
 
 use prost::encoding::decode_varint;
 
-use super::view::{Attribute, EventView, LinkView, Nested, SpanView, Value};
+use super::view::{Attribute, EventView, LinkView, LogView, Nested, SpanView, Value};
 
 /// The bytes are damaged, or valid in a way that is left to prost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +145,35 @@ pub(super) fn span<'a>(encoded: &'a [u8], view: &mut SpanView<'a>) -> Scanned<()
                 (view.status_code, view.status_message) = status(field.bytes()?)?;
             }
             16 => view.flags = field.fixed32()?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads a log record into an empty view.
+pub(super) fn log<'a>(encoded: &'a [u8], view: &mut LogView<'a>) -> Scanned<()> {
+    let mut fields = Fields(encoded);
+    let mut has_body = false;
+    while let Some((tag, field)) = fields.next()? {
+        match tag {
+            1 => view.time_unix_nano = field.fixed64()?,
+            2 => view.severity_number = field.int32()?,
+            3 => view.severity_text = field.text()?,
+            5 if has_body => return Err(Unusual),
+            5 => {
+                has_body = true;
+                view.body = value(field.bytes()?, DEPTH)?;
+            }
+            6 => view.attributes.push(attribute(field.bytes()?, DEPTH)?),
+            7 => view.dropped_attributes_count = field.uint32()?,
+            8 => {
+                field.fixed32()?;
+            }
+            9 => view.trace_id = field.bytes()?,
+            10 => view.span_id = field.bytes()?,
+            11 => view.observed_time_unix_nano = field.fixed64()?,
+            12 => view.event_name = field.text()?,
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Object;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::Value as Json;
@@ -182,6 +183,63 @@ pub(super) struct SpanView<'a> {
     pub(super) links: Vec<LinkView<'a>>,
     /// Attributes of events and links.
     pub(super) inner: Vec<Attribute<'a>>,
+}
+
+/// A log record.
+#[derive(Debug)]
+pub(super) struct LogView<'a> {
+    pub(super) time_unix_nano: u64,
+    pub(super) observed_time_unix_nano: u64,
+    pub(super) severity_number: i32,
+    pub(super) severity_text: &'a str,
+    pub(super) event_name: &'a str,
+    pub(super) body: Value<'a>,
+    pub(super) trace_id: &'a [u8],
+    pub(super) span_id: &'a [u8],
+    pub(super) dropped_attributes_count: u32,
+    pub(super) attributes: Vec<Attribute<'a>>,
+}
+
+impl Default for LogView<'_> {
+    fn default() -> Self {
+        Self {
+            time_unix_nano: 0,
+            observed_time_unix_nano: 0,
+            severity_number: 0,
+            severity_text: "",
+            event_name: "",
+            body: Value::Absent,
+            trace_id: &[],
+            span_id: &[],
+            dropped_attributes_count: 0,
+            attributes: Vec::new(),
+        }
+    }
+}
+
+impl<'a> LogView<'a> {
+    /// The same, empty, with the room that its attributes took.
+    pub(super) fn cleared(self) -> Self {
+        let Self { mut attributes, .. } = self;
+        attributes.clear();
+        Self { attributes, ..Self::default() }
+    }
+
+    /// Of an object.
+    pub(super) fn of(log: &'a LogRecord) -> Self {
+        Self {
+            time_unix_nano: log.time_unix_nano,
+            observed_time_unix_nano: log.observed_time_unix_nano,
+            severity_number: log.severity_number,
+            severity_text: &log.severity_text,
+            event_name: &log.event_name,
+            body: Value::of(log.body.as_ref()),
+            trace_id: &log.trace_id,
+            span_id: &log.span_id,
+            dropped_attributes_count: log.dropped_attributes_count,
+            attributes: log.attributes.iter().map(Attribute::of).collect(),
+        }
+    }
 }
 
 /// An event of a span.

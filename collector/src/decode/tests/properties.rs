@@ -3,12 +3,14 @@
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::logs::Logs;
 use super::super::spans::Spans;
 use super::super::{Sink, wire};
 use super::*;
@@ -139,6 +141,76 @@ fn in_both_ways(body: &[u8], trusted: bool) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Log records as they were read if each became an object first.
+struct LogsByObjects<'a>(Logs<'a>);
+
+impl<'a> Sink<'a> for LogsByObjects<'a> {
+    type Record = LogRecord;
+
+    fn resource(&mut self, resource: &Resource) {
+        self.0.resource(resource);
+    }
+
+    fn scope(&mut self, scope: &InstrumentationScope) {
+        self.0.scope(scope);
+    }
+
+    fn record(&mut self, log: &LogRecord, encoded: &[u8]) {
+        self.0.record(log, encoded);
+    }
+
+    fn refuse_outsized(&mut self) {
+        self.0.refuse_outsized();
+    }
+}
+
+/// The same as [`in_both_ways`] for log records.
+fn logs_in_both_ways(body: &[u8]) -> Result<(), TestCaseError> {
+    let (mut direct, mut objects) = (Logs::new(true, NOW), LogsByObjects(Logs::new(true, NOW)));
+    let read = (wire::walk(body, &mut direct), wire::walk(body, &mut objects));
+    prop_assert_eq!(&read.0, &read.1);
+    if read.0.is_ok() {
+        let (direct, objects) = (direct.finish(), objects.0.finish());
+        prop_assert_eq!(format!("{:?}", direct.batch), format!("{:?}", objects.batch));
+        prop_assert_eq!((direct.keys, direct.contents), (objects.keys, objects.contents));
+        prop_assert_eq!((direct.rejected, direct.reason), (objects.rejected, objects.reason));
+    }
+    Ok(())
+}
+
+fn log() -> impl Strategy<Value = LogRecord> {
+    let id = |length| prop_oneof![2 => vec(any::<u8>(), length), 1 => Just(Vec::new()), 1 => vec(any::<u8>(), 0..20)];
+    let time = || prop_oneof![4 => 1..2_000_000_000_000_000_000_u64, 1 => any::<u64>(), 1 => Just(0)];
+    let texts = ("[a-z]{0,4}", "[a-z.]{0,6}");
+    (time(), time(), any::<i32>(), texts, any_value(), attributes(), id(16), id(8), 0..3_u32).prop_map(
+        |(
+            time_unix_nano,
+            observed_time_unix_nano,
+            severity_number,
+            texts,
+            body,
+            attributes,
+            trace_id,
+            span_id,
+            dropped,
+        )| {
+            LogRecord {
+                time_unix_nano,
+                observed_time_unix_nano,
+                severity_number,
+                severity_text: texts.0,
+                event_name: texts.1,
+                body,
+                attributes,
+                trace_id,
+                span_id,
+                dropped_attributes_count: dropped,
+                ..LogRecord::default()
+            }
+        },
+    )
+}
+
 /// A request with one record: these bytes.
 fn around(record: &[u8]) -> Vec<u8> {
     let wrap = |tag: u8, bytes: &[u8]| {
@@ -206,6 +278,20 @@ proptest! {
             record.extend_from_slice(&pair);
             in_both_ways(&around(&record), true)?;
         }
+    }
+
+    #[test]
+    fn a_log_record_is_read_where_it_lies_as_it_is_read_as_an_object(
+        first in log(), second in log(), at in any::<proptest::sample::Index>(), byte in any::<u8>()
+    ) {
+        let mut record = first.encode_to_vec();
+        logs_in_both_ways(&around(&record))?;
+        record.extend_from_slice(&second.encode_to_vec());
+        logs_in_both_ways(&around(&record))?;
+        let mut body = around(&first.encode_to_vec());
+        let at = at.index(body.len());
+        body[at] = byte;
+        logs_in_both_ways(&body)?;
     }
 
     #[test]
