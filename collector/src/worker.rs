@@ -10,6 +10,7 @@
 //! Queries run on threads of their own with a memory pool of their own, and are refused beyond [`pins::MAX_PINS`]:
 //! looking at a node costs its routing nothing. A node never reads a file that a plan names, only its own.
 
+pub mod estimates;
 pub mod pins;
 pub mod scan;
 pub mod threads;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use lariat_schema::coverage::Coverage;
 use serde_json::json;
 
-use crate::ask::AskError;
+use crate::ask::{Answer, AskError};
 
 pub mod coverage;
 pub mod nodes;
@@ -16,6 +16,12 @@ pub mod sql;
 
 /// Header of coverage, where the body has no place for it.
 pub const COVERAGE_HEADER: HeaderName = HeaderName::from_static("x-lariat-coverage");
+
+/// Header of what sampling did to the rows, beside that of coverage.
+pub const SAMPLING_HEADER: HeaderName = HeaderName::from_static("x-lariat-sampling");
+
+/// Header of the advice that stands in `hint` where the body is JSON.
+pub const HINT_HEADER: HeaderName = HeaderName::from_static("x-lariat-hint");
 
 /// Above this the header leaves out the nodes: proxies cut long headers off, or refuse them.
 const MAX_HEADER_BYTES: usize = 4_096;
@@ -83,7 +89,20 @@ pub(crate) fn coverage_header(coverage: &Coverage) -> Option<(HeaderName, Header
     if text.len() > MAX_HEADER_BYTES {
         text = serde_json::to_string(&Coverage { nodes: Vec::new(), ..coverage.clone() }).ok()?;
     }
-    // Node names may hold any character; a header may not.
+    Some((COVERAGE_HEADER, header_text(&text)?))
+}
+
+/// What stands beside the rows, as headers.
+pub(crate) fn headers_beside(answer: &Answer) -> HeaderMap {
+    let sampling = serde_json::to_string(&answer.sampling).ok().and_then(|text| header_text(&text));
+    let hint = answer.hint.as_deref().and_then(header_text);
+    let named = [(SAMPLING_HEADER, sampling), (HINT_HEADER, hint)];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    coverage_header(&answer.coverage).into_iter().chain(named).collect()
+}
+
+/// Node names may hold any character; a header may not.
+fn header_text(text: &str) -> Option<HeaderValue> {
     let ascii: String = text.chars().map(|character| if character.is_ascii() { character } else { '?' }).collect();
-    Some((COVERAGE_HEADER, HeaderValue::from_str(&ascii).ok()?))
+    HeaderValue::from_str(&ascii).ok()
 }

@@ -27,12 +27,13 @@ use datafusion_distributed::{
     SessionStateBuilderExt, WorkerResolver,
 };
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{StoreScanCodec, runs_on_nodes};
+use lariat_collector::worker::{StoreScanCodec, estimates, runs_on_nodes};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
 use crate::scan::FleetScan;
 use crate::scan::ids::{IdComparisons, IdLists};
+use crate::scan::weights::EstimateWeights;
 use channels::QueryChannels;
 
 pub(crate) mod channels;
@@ -58,6 +59,7 @@ pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: Q
     let urls: Vec<Url> = routes.values().cloned().collect();
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(IdLists));
+    analyzer.rules.insert(1, Arc::new(EstimateWeights));
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -72,6 +74,7 @@ pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: Q
         .with_distributed_children_isolator_unions(false)?
         .with_distributed_planner()
         .build();
+    estimates::register(&mut state)?;
     datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IdComparisons))?;
     Ok(state)
 }

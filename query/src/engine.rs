@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use lariat_collector::worker::estimates::Estimate;
 use lariat_collector::worker::threads::Threads;
 use lariat_schema::coverage::Sampling;
 use lariat_schema::ids::StoreId;
@@ -172,13 +173,12 @@ impl Inner {
             }
         };
         let readings = round.release(&self.topology).await;
-        self.finish(question, &parsed, round, outcome, &readings, started)
+        self.finish(question, round, outcome, &readings, started)
     }
 
     fn finish(
         &self,
         question: Question,
-        parsed: &Parsed,
         round: Round,
         outcome: Outcome,
         readings: &HashMap<StoreId, lariat_collector::worker::wire::ReleaseReply>,
@@ -206,10 +206,7 @@ impl Inner {
             cached: false,
             age_ms: 0,
         };
-        let hint = (sampling.weighted && parsed.plain_count).then(|| {
-            "count(*) counts stored rows, and some of them stand for several calls: sum(adjusted_count) estimates calls"
-                .to_owned()
-        });
+        let hint = outcome.unweighted.filter(|_| sampling.weighted).map(hint);
         Ok(Answer { schema: outcome.schema, batches: outcome.batches, coverage, sampling, stats, hint })
     }
 }
@@ -221,6 +218,15 @@ fn merged_sampling(pinned: &[Pinned]) -> Sampling {
         min_probability: merged.min_probability.min(of.min_probability),
         unknown_weight_share: merged.unknown_weight_share.max(of.unknown_weight_share),
     })
+}
+
+/// What is said of a plain aggregate over sampled rows.
+fn hint((plain, estimate): (String, Estimate)) -> String {
+    format!(
+        "`{plain}` is of the rows that were kept, and some of them stand for several calls: {} estimates all of them, \
+         with bounds",
+        estimate.name()
+    )
 }
 
 /// A new query's name.

@@ -24,6 +24,7 @@ use lariat_schema::tables::Table;
 use uuid::Uuid;
 
 pub(crate) mod ids;
+pub(crate) mod weights;
 pub(crate) mod window;
 
 /// A store that takes part in a query.

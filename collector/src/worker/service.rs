@@ -23,6 +23,7 @@ use serde_json::json;
 
 use super::allow::only_known_operators;
 use super::codec::StoreScanCodec;
+use super::estimates;
 use super::pins::PinBook;
 use super::read::BUCKET_URL;
 use super::threads::Threads;
@@ -72,7 +73,11 @@ pub fn routes(
             .builder
             .with_distributed_user_codec(codec.clone())
             .with_distributed_worker_plan_rewrite_handler(only_known_operators);
-        async move { Ok(builder.build()) }
+        async move {
+            let mut state = builder.build();
+            estimates::register(&mut state)?;
+            Ok(state)
+        }
     })
     .with_runtime_env(runtime)
     .with_version(env!("CARGO_PKG_VERSION"));

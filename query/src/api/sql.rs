@@ -19,7 +19,7 @@ use parquet::arrow::ArrowWriter;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ApiError, coverage_header};
+use super::{ApiError, headers_beside};
 use crate::answer::{json_text, rows_as_json};
 use crate::ask::{Answer, Ask, AskError, Question};
 
@@ -164,9 +164,8 @@ fn encoded(answer: &Answer, format: Format) -> Result<Response, ApiError> {
             ("application/vnd.apache.parquet", body)
         }
     };
-    let mut headers = HeaderMap::new();
+    let mut headers = headers_beside(answer);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.extend(coverage_header(&answer.coverage));
     Ok((headers, body).into_response())
 }
 

@@ -8,8 +8,11 @@ use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use lariat_collector::worker::estimates;
 use lariat_schema::coverage::{Coverage, Sampling, Window};
 use lariat_schema::tables::Table;
+
+use crate::scan::weights::EstimateWeights;
 
 use super::{Answer, Ask, AskError, Question, Stats};
 
@@ -22,6 +25,8 @@ impl LocalEngine {
     /// An engine over these rows; tables not named are empty.
     pub(crate) async fn new(rows: Vec<(Table, Vec<RecordBatch>)>) -> Result<Self, DataFusionError> {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        estimates::register(&mut *context.state_ref().write())?;
+        context.add_analyzer_rule(Arc::new(EstimateWeights));
         for table in Table::ALL {
             let batches = rows.iter().filter(|(of, _)| of == table).flat_map(|(_, batches)| batches.clone()).collect();
             let provider = MemTable::try_new(table.schema(), vec![batches])?;

@@ -16,6 +16,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::DFParser;
 use datafusion_distributed::display_plan_ascii;
 use futures::StreamExt;
+use lariat_collector::worker::estimates::Estimate;
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
 
@@ -28,6 +29,7 @@ use crate::ask::AskError;
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::{Channels, Conduct, QueryChannels};
 use crate::distribute::{Routes, session};
+use crate::scan::weights::unweighted;
 use crate::scan::window::{Asked, asked};
 use crate::scan::{FleetTable, PinnedStore};
 use crate::topology::{Topology, now_unix_nanos};
@@ -45,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) asked: Vec<(Table, Asked)>,
     /// Bytes of rows that came from nodes.
     pub(crate) bytes_received: u64,
+    /// A plain aggregate over rows that may stand for several, and what estimates it.
+    pub(crate) unweighted: Option<(String, Estimate)>,
 }
 
 /// Why a try gave no rows.
@@ -61,8 +65,13 @@ impl From<DataFusionError> for Failed {
     }
 }
 
-/// A plan, the tables that it reads and the time that it asks about.
-type Planned = (Arc<dyn ExecutionPlan>, Vec<(Table, Asked)>);
+/// A plan, and what is known of it before it runs.
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    /// The tables that it reads and the time that it asks about.
+    asked: Vec<(Table, Asked)>,
+    unweighted: Option<(String, Estimate)>,
+}
 
 /// One try.
 pub(crate) struct Attempt<'a> {
@@ -91,11 +100,11 @@ impl<'a> Attempt<'a> {
     /// the whole at the deadline.
     pub(crate) async fn run(self, patience: Duration) -> Result<Outcome, Failed> {
         let context = SessionContext::new_with_state(self.session()?);
-        let (plan, asked) = self.plan(&context).await?;
+        let Planned { plan, asked, unweighted } = self.plan(&context).await?;
         let schema = plan.schema();
         if self.parsed.explain {
             let batches = vec![explained(plan.as_ref())?];
-            return Ok(Outcome { schema: batches[0].schema(), batches, asked, bytes_received: 0 });
+            return Ok(Outcome { schema: batches[0].schema(), batches, asked, bytes_received: 0, unweighted });
         }
         let stream = execute_stream(plan, context.task_ctx())?;
         let collecting = collect(stream);
@@ -114,7 +123,7 @@ impl<'a> Attempt<'a> {
         match collected {
             Ok(batches) => {
                 let bytes_received = self.conducts().map(|(_, conduct)| conduct.received_bytes()).sum();
-                Ok(Outcome { schema, batches, asked, bytes_received })
+                Ok(Outcome { schema, batches, asked, bytes_received, unweighted })
             }
             Err(Collecting::TooLarge(error)) => Err(Failed::Question(error)),
             Err(Collecting::Failed(error)) => Err(self.failed(error)),
@@ -137,11 +146,12 @@ impl<'a> Attempt<'a> {
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&plan)?;
+        let unweighted = unweighted(&plan);
         let plan = state.optimize(&plan)?;
         let mut asked = asked(&plan);
         asked.extend(functions.take_asked());
-        let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
-        Ok((physical, asked))
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+        Ok(Planned { plan, asked, unweighted })
     }
 
     async fn register(&self, context: &SessionContext) -> Result<Functions> {

@@ -21,8 +21,6 @@ pub(crate) struct Parsed {
     pub(crate) tables: Vec<Table>,
     /// The views that it reads.
     pub(crate) views: Vec<&'static lariat_schema::views::View>,
-    /// Whether it counts rows plainly.
-    pub(crate) plain_count: bool,
 }
 
 const HINT: &str = "one SELECT, WITH, EXPLAIN, SHOW TABLES, SHOW COLUMNS or DESCRIBE";
@@ -71,14 +69,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
         views = lariat_schema::views::ALL.iter().collect();
     }
     tables.extend(views.iter().flat_map(|view| tables_of(view.sql)));
-    let lowered = sql.to_ascii_lowercase();
-    Ok(Parsed {
-        statement,
-        explain,
-        tables: tables.into_iter().collect(),
-        views,
-        plain_count: lowered.contains("count(*)") || lowered.contains("count(1)"),
-    })
+    Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), views })
 }
 
 /// The tables under a view.

@@ -17,6 +17,7 @@ use fleet::{Fleet, spans};
 mod coverage;
 mod fleet;
 mod formats;
+mod merging;
 
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];
 

@@ -39,7 +39,7 @@ pub(super) fn spans(node: u32, rows: usize) -> RecordBatch {
     let columns = schema.fields().iter().map(|field| -> ArrayRef {
         let pick = |of: &[&str]| numbers().map(|n| of[usize::try_from(n).unwrap() % of.len()].to_owned()).collect();
         let text: Vec<String> = match field.name().as_str() {
-            "region" => vec![REGIONS[node as usize].to_owned(); rows],
+            "region" => vec![REGIONS[node as usize % REGIONS.len()].to_owned(); rows],
             "chain" => pick(&["ethereum", "base", "arbitrum"]),
             "method" => pick(&["eth_call", "eth_blockNumber", "eth_getLogs", "eth_chainId"]),
             "span_kind" => vec!["server".to_owned(); rows],
@@ -134,9 +134,14 @@ impl Fleet {
 
     /// Nodes with so many rows each, and so many times as many again, which share the memory of the first.
     pub(super) async fn start_with(count: u32, rows: usize, again: usize) -> Self {
+        Self::start_over((0..count).map(|node| (spans(node, rows), again)).collect()).await
+    }
+
+    /// A node for each batch of spans, which it has once and so many times again.
+    pub(super) async fn start_over(rows: Vec<(RecordBatch, usize)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes = Vec::new();
-        for number in 0..count {
+        for (number, (rows, again)) in (0..).zip(rows) {
             nodes.push(Node::start(number, dir.path(), rows, again).await);
         }
         Self { nodes, hung: Vec::new(), _dir: dir }
@@ -197,8 +202,8 @@ pub(super) fn settings(nodes: Vec<String>, token: Option<&str>, data_dir: Option
 }
 
 impl Node {
-    async fn start(number: u32, dir: &Path, count: usize, again: usize) -> Self {
-        let rows = spans(number, count);
+    async fn start(number: u32, dir: &Path, rows: RecordBatch, again: usize) -> Self {
+        let count = rows.num_rows();
         let path = dir.join(format!("{number}.parquet"));
         let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), rows.schema(), None).unwrap();
         let half = count / 2;
@@ -219,7 +224,7 @@ impl Node {
         let name = format!("lariat@{address}");
         let identity = NodeIdentity {
             node_id: name.as_str().into(),
-            region: REGIONS[number as usize].into(),
+            region: REGIONS[number as usize % REGIONS.len()].into(),
             boot_id: BootId(uuid::Uuid::new_v4()),
         };
         let reader: Arc<dyn ReadStore> = Arc::clone(&store) as _;
