@@ -35,6 +35,8 @@ use crate::forward;
 use crate::live::{RECENT, gap};
 use crate::store::ReadStore;
 use crate::store::core::Core;
+#[cfg(feature = "worker")]
+use crate::worker::pins::PinBook;
 
 /// Pause after which a live stream says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -59,6 +61,8 @@ impl Token {
 pub(crate) struct Figures {
     pub(crate) core: Arc<Core>,
     pub(crate) forwarded: Option<Arc<forward::Counters>>,
+    #[cfg(feature = "worker")]
+    pub(crate) pins: Arc<PinBook>,
 }
 
 /// What the handlers need.
@@ -255,9 +259,11 @@ fn line(event: &LiveEvent) -> String {
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
-    let Figures { core, forwarded } = &node.figures;
+    let Figures { core, forwarded, .. } = &node.figures;
     let mut text = exposition::of(core);
     core.counters.received.expose(&mut text);
+    #[cfg(feature = "worker")]
+    node.figures.pins.figures().expose(&mut text);
     // Written after the state is free again.
     let calls = core.state.lock().call_metrics();
     calls.expose(&mut text);

@@ -214,13 +214,20 @@ async fn listen(
 ) -> Result<(Server, Readiness, Receiver), StartError> {
     let counters = Arc::clone(&spine.core.counters.received);
     let beside = Beside { token, counters, forwarder: forward.map(Forward::forwarder) };
-    let figures = Figures { core: Arc::clone(&spine.core), forwarded: forward.map(Forward::counters) };
-    let api = NodeApi::new(figures, has_proxy, beside.token.clone()).await;
     #[cfg(feature = "worker")]
-    let api = api.with_routes({
+    let (queries, pins) = {
         let store = Arc::clone(&spine.core) as Arc<dyn ReadStore>;
         worker::routes(store, spine.core.identity.clone(), has_proxy, beside.token.clone())?
-    });
+    };
+    let figures = Figures {
+        core: Arc::clone(&spine.core),
+        forwarded: forward.map(Forward::counters),
+        #[cfg(feature = "worker")]
+        pins,
+    };
+    let api = NodeApi::new(figures, has_proxy, beside.token.clone()).await;
+    #[cfg(feature = "worker")]
+    let api = api.with_routes(queries);
     let readiness = api.readiness();
     let node_api = api.listen(config.node_api).await?;
     let ingest = Arc::clone(spine) as Arc<dyn Ingest>;

@@ -1,7 +1,7 @@
 //! What all HTTP endpoints share: one table from errors to replies, and the header that carries coverage.
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lariat_schema::coverage::Coverage;
 use serde_json::json;
@@ -36,6 +36,9 @@ pub struct ApiError {
     pub(crate) coverage: Option<Box<Coverage>>,
 }
 
+/// When to come back, in seconds, where the reason passes by itself.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
 impl ApiError {
     /// The request itself is wrong.
     pub fn bad_request(message: impl Into<String>, hint: Option<&str>) -> Self {
@@ -55,6 +58,11 @@ impl From<AskError> for ApiError {
             AskError::Busy { .. } => {
                 reply(StatusCode::SERVICE_UNAVAILABLE, "busy", Some("try again in a second".to_owned()))
             }
+            AskError::TooMany { .. } => {
+                let hint = Some("wait for one of them, or ask for more at once in one question".to_owned());
+                reply(StatusCode::TOO_MANY_REQUESTS, "too_many_questions", hint)
+            }
+            AskError::Gone => reply(StatusCode::REQUEST_TIMEOUT, "gone", None),
             AskError::NotCovered { coverage, .. } => {
                 let hint = Some("lower min_coverage, or try again when the missing nodes are back".to_owned());
                 Self { coverage: Some(coverage), ..reply(StatusCode::SERVICE_UNAVAILABLE, "not_covered", hint) }
@@ -71,15 +79,28 @@ impl From<AskError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// As it stands in a body.
+    pub(crate) fn body(&self) -> serde_json::Value {
         let mut body = json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}});
-        let mut headers = HeaderMap::new();
         if let Some(coverage) = &self.coverage {
-            headers.extend(coverage_header(coverage));
             body["coverage"] = json!(coverage);
         }
-        (self.status, headers, Json(body)).into_response()
+        body
+    }
+}
+
+/// The header that says when to come back, if the status does.
+pub(crate) fn retry_after(status: StatusCode, code: &str) -> Option<(HeaderName, HeaderValue)> {
+    let passes = status == StatusCode::TOO_MANY_REQUESTS || code == "busy";
+    passes.then_some((header::RETRY_AFTER, RETRY_AFTER_SECONDS))
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut headers: HeaderMap = retry_after(self.status, self.code).into_iter().collect();
+        headers.extend(self.coverage.as_deref().and_then(coverage_header));
+        (self.status, headers, Json(self.body())).into_response()
     }
 }
 

@@ -1,12 +1,16 @@
 //! One question and one answer: what every API of the query service asks the engine, and what it gets. An answer
 //! never travels without its coverage, so it is part of the type.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use lariat_schema::coverage::{Coverage, Sampling};
+use lariat_schema::ids::StoreId;
 use lariat_schema::time_range::TimeRange;
 
 #[cfg(test)]
@@ -23,12 +27,23 @@ pub struct Question {
     pub deadline: Option<Duration>,
     /// Below this ratio the answer is an error.
     pub min_coverage: Option<f64>,
+    /// Which part of a larger question it is.
+    pub scope: Scope,
+}
+
+/// Part of a larger question, whose other parts are answered already.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// Time inside the window that is not asked about.
+    pub without: Option<TimeRange>,
+    /// The stores that are asked; `None`: all.
+    pub only: Option<Arc<[StoreId]>>,
 }
 
 impl Question {
     /// A question with the service's defaults.
     pub fn new(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), window: None, deadline: None, min_coverage: None }
+        Self { sql: sql.into(), window: None, deadline: None, min_coverage: None, scope: Scope::default() }
     }
 }
 
@@ -47,6 +62,51 @@ pub struct Answer {
     pub stats: Stats,
     /// A word of advice beside the rows, as for a plain count over sampled rows.
     pub hint: Option<String>,
+    /// Stores whose rows are in it.
+    pub stores: Vec<StoreId>,
+}
+
+/// An answer whose rows come as they are found.
+pub struct Rows {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Rows, then once what stands beside them; an error ends it at any time. Dropping it ends the question.
+    pub parts: BoxStream<'static, Result<Part, AskError>>,
+}
+
+/// A part of an answer.
+#[derive(Debug)]
+pub enum Part {
+    /// Some rows.
+    Rows(RecordBatch),
+    /// The end.
+    End(Box<Beside>),
+}
+
+/// What stands beside the rows of an answer.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// How much of the fleet it covers.
+    pub coverage: Coverage,
+    /// What sampling did to the rows behind it.
+    pub sampling: Sampling,
+    /// What it cost.
+    pub stats: Stats,
+    /// A word of advice.
+    pub hint: Option<String>,
+}
+
+impl Answer {
+    /// What stands beside its rows.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside {
+            coverage: self.coverage.clone(),
+            sampling: self.sampling.clone(),
+            stats: self.stats.clone(),
+            hint: self.hint.clone(),
+        }
+    }
 }
 
 /// What an answer cost.
@@ -62,9 +122,9 @@ pub struct Stats {
     pub files_scanned: u64,
     /// Bytes of rows that nodes sent here, as they lie in memory.
     pub bytes_received: u64,
-    /// True if it came from the cache.
+    /// True if a part of it was kept from before.
     pub cached: bool,
-    /// Age of the cached answer in milliseconds.
+    /// Age of that part in milliseconds.
     pub age_ms: u64,
 }
 
@@ -93,6 +153,15 @@ pub enum AskError {
         /// How many it answers at once.
         limit: usize,
     },
+    /// The caller asks too much at once: the same question succeeds when one of the others has ended.
+    #[error("this caller already asks {limit} questions")]
+    TooMany {
+        /// How many it may ask at once.
+        limit: usize,
+    },
+    /// Nobody took the rows of a streamed answer.
+    #[error("nobody took the answer's rows for a minute")]
+    Gone,
     /// Coverage is lower than the caller wants.
     #[error("coverage is {ratio:.3}, below the wanted {wanted:.3}")]
     NotCovered {
@@ -123,4 +192,18 @@ pub enum AskError {
 pub trait Ask: Send + Sync + 'static {
     /// Plans, distributes, merges and tells the coverage.
     async fn ask(&self, question: Question) -> Result<Answer, AskError>;
+
+    /// Stores that would answer now, as far as is known.
+    fn present(&self) -> Vec<StoreId> {
+        Vec::new()
+    }
+
+    /// The same, with rows as they come: the answer may be of any size, and whoever reads slowly slows the question down.
+    /// Until the first rows are there, what goes wrong is the error of the call.
+    async fn stream(&self, question: Question) -> Result<Rows, AskError> {
+        let answer = self.ask(question).await?;
+        let end = Part::End(Box::new(answer.beside()));
+        let parts = answer.batches.into_iter().map(Part::Rows).chain([end]).map(Ok);
+        Ok(Rows { schema: answer.schema, parts: stream::iter(parts).boxed() })
+    }
 }

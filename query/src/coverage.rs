@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lariat_schema::coverage::{Coverage, Missing, NodeCoverage, NodeState, RegionCoverage, Window};
+use lariat_schema::coverage::{Coverage, Missing, NodeCoverage, NodeState, RegionCoverage, Slices, Window};
 use lariat_schema::node_api::TableRange;
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{OPEN_NANOS, SLICE_NANOS, TimeRange, slice_start};
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+pub(crate) mod merge;
 pub(crate) mod recent;
 pub(crate) mod slices;
 pub(crate) mod steps;
@@ -67,6 +68,8 @@ pub(crate) struct Input {
     /// `None`: no table in particular, what the spans of decisions are judged by.
     pub(crate) table: Option<Table>,
     pub(crate) window: Option<TimeRange>,
+    /// Time inside the window that is not asked about.
+    pub(crate) without: Option<TimeRange>,
 }
 
 impl NodeFacts {
@@ -184,7 +187,7 @@ pub(crate) fn lowest(
     nodes: &[NodeFacts],
     expected_nodes: u32,
 ) -> Coverage {
-    let none = [Input { table: None, window: None }];
+    let none = [Input { table: None, window: None, without: None }];
     let inputs = if inputs.is_empty() { &none } else { inputs };
     let of_input = |input: &Input| coverage(query_id, *input, now_unix_nanos, nodes, expected_nodes);
     let mut lowest = of_input(&inputs[0]);
@@ -211,6 +214,18 @@ pub(crate) fn closed(window: TimeRange, now_unix_nanos: i64) -> TimeRange {
     TimeRange::new(slice_start(window.from_unix_nanos), end.min(open_from(now_unix_nanos)))
 }
 
+/// The closed slices that are asked about.
+fn parts(closed: TimeRange, without: Option<TimeRange>) -> Vec<TimeRange> {
+    let parts = match without {
+        Some(gap) => vec![
+            TimeRange::new(closed.from_unix_nanos, gap.from_unix_nanos.min(closed.to_unix_nanos)),
+            TimeRange::new(gap.to_unix_nanos.max(closed.from_unix_nanos), closed.to_unix_nanos),
+        ],
+        None => vec![closed],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
 /// The coverage of one input.
 pub(crate) fn coverage(
     query_id: &str,
@@ -219,14 +234,15 @@ pub(crate) fn coverage(
     nodes: &[NodeFacts],
     expected_nodes: u32,
 ) -> Coverage {
-    let Input { table, window } = input;
+    let Input { table, window, without } = input;
     let closed = window.map_or(TimeRange::new(0, 0), |window| closed(window, now_unix_nanos));
+    let parts = parts(closed, without);
     let mut total = Tally::default();
     let mut regions: BTreeMap<String, Tally> = BTreeMap::new();
     let mut shown = Vec::with_capacity(nodes.len());
     let nodes = roll_call(nodes.to_vec(), expected_nodes);
     for node in &nodes {
-        let (tally, missing) = judged(node, table, closed, expected_now(node));
+        let (tally, missing) = judged(node, table, &parts, expected_now(node));
         // Who has left and was not expected in the window is no part of it.
         if tally.nodes == 0 && tally.expected == 0 {
             continue;
@@ -269,8 +285,9 @@ fn region_coverage((region, tally): (String, Tally)) -> RegionCoverage {
 }
 
 /// Expected and covered slices of one node in the closed part of the window, and what is missing.
-fn judged(node: &NodeFacts, table: Option<Table>, closed: TimeRange, now: bool) -> (Tally, Vec<Missing>) {
-    let stretches = if closed.is_empty() { Vec::new() } else { node.life(table).judge(closed) };
+fn judged(node: &NodeFacts, table: Option<Table>, parts: &[TimeRange], now: bool) -> (Tally, Vec<Missing>) {
+    let life = node.life(table);
+    let stretches: Vec<Stretch> = parts.iter().flat_map(|part| life.judge(*part)).collect();
     let count = |wanted: &dyn Fn(&Verdict) -> bool| -> u64 {
         stretches.iter().filter(|stretch| wanted(&stretch.verdict)).map(Stretch::slices).sum()
     };
@@ -309,6 +326,7 @@ fn node_coverage(node: &NodeFacts, tally: Tally, missing: Vec<Missing>) -> NodeC
         rows: part.map_or(0, |part| part.rows),
         elapsed_ms: part.map_or(0.0, |part| part.elapsed_ms),
         error,
+        slices: Slices { expected: tally.expected, covered: tally.covered },
     }
 }
 

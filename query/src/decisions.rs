@@ -128,7 +128,7 @@ impl Lookup<'_> {
 
     async fn ask(&self, sql: String, window: Option<TimeRange>) -> Result<Answer, Failure> {
         let Parameters { deadline, min_coverage, .. } = *self.parameters;
-        Ok(self.ask.ask(Question { sql, window, deadline, min_coverage }).await?)
+        Ok(self.ask.ask(Question { window, deadline, min_coverage, ..Question::new(sql) }).await?)
     }
 }
 

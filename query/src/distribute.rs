@@ -41,6 +41,10 @@ pub(crate) mod channels;
 /// Partitions of the part of a plan that runs on the query service: joins and final aggregates use this many threads.
 const TARGET_PARTITIONS: usize = 4;
 
+/// Bytes that a connection to a node holds for whoever reads the answer: enough that a fast reader never waits, and small
+/// beside a question's memory with many nodes.
+const CONNECTION_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
 /// Where each store's node is reached.
 pub(crate) type Routes = HashMap<StoreId, Url>;
 
@@ -71,6 +75,7 @@ pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: Q
         .with_distributed_user_codec(StoreScanCodec::for_coordinator())
         .with_distributed_route_tasks_handler(move |event: RouteTasksEvent<'_>| Some(route(&event, &routes)))
         .with_distributed_metrics_collection(false)?
+        .with_distributed_worker_connection_buffer_budget_bytes(CONNECTION_BUFFER_BYTES)?
         .with_distributed_children_isolator_unions(false)?
         .with_distributed_planner()
         .build();

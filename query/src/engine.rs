@@ -2,34 +2,50 @@
 //!
 //! Everything happens within one deadline. Nodes are pinned before the plan is made, so the plan holds only nodes that
 //! are there; one that fails or hangs afterwards has its part discarded whole and the plan repeated without it, which
-//! is right only because nothing has been sent to the client before the last row is in.
+//! is right only as long as nothing has been sent to the client. Where rows have gone, the answer goes on without the rest
+//! of the node's if no row depends on another, and says so; otherwise it breaks off with an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use lariat_collector::worker::estimates::Estimate;
+use lariat_collector::worker::pins;
 use lariat_collector::worker::threads::Threads;
-use lariat_schema::coverage::Sampling;
+use lariat_collector::worker::wire::ReleaseReply;
+use lariat_schema::coverage::{Coverage, NodeState, Sampling};
 use lariat_schema::ids::StoreId;
+use lariat_schema::tables::Table;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::ask::{Answer, Ask, AskError, Question, Stats};
+use crate::ask::{Answer, Ask, AskError, Beside, Part, Question, Rows, Stats};
 use crate::coverage::lowest;
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::Channels;
-use crate::topology::{Topology, now_unix_nanos};
-use attempt::{Attempt, Outcome};
+use crate::limits::Limits;
+use crate::scan::window::Asked;
+use crate::topology::Topology;
+use attempt::{Attempt, Clock, Failed, Outcome};
+use delivery::{Delivery, Piece, READ_AHEAD};
 use round::{Pinned, Round};
 use statement::Parsed;
 
 mod attempt;
+mod burden;
+mod delivery;
 mod faults;
 mod functions;
+mod memory;
 mod round;
 mod statement;
 mod system_tables;
@@ -48,8 +64,11 @@ const PATIENCE: f64 = 0.7;
 /// Part of the deadline that a question may wait for its turn.
 const QUEUE_SHARE: f64 = 0.25;
 
-/// Questions answered at a time; each may hold an answer of up to [`attempt::MAX_ANSWER_BYTES`].
+/// Questions answered at a time; each may hold an answer of up to `query.max_query_bytes`.
 const MAX_QUESTIONS: usize = 32;
+
+/// Streamed answers at a time, apart from the others: they last as long as their readers like.
+const MAX_STREAMS: usize = 8;
 
 /// The distributed engine.
 pub(crate) struct Engine {
@@ -62,7 +81,9 @@ struct Inner {
     channels: Channels,
     runtime: Arc<RuntimeEnv>,
     default_deadline: Duration,
-    running: tokio::sync::Semaphore,
+    limits: Limits,
+    running: Semaphore,
+    streaming: Semaphore,
     recent: Arc<Recent>,
 }
 
@@ -82,18 +103,34 @@ impl Engine {
         topology: Arc<Topology>,
         token: Option<&str>,
         default_deadline: Duration,
+        limits: Limits,
     ) -> Result<Self, EngineError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(ENGINE_MEMORY_BYTES, 1.0).build_arc()?;
+        // What does not fit is refused: a question must not fill the disk that membership is written to.
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_limit(ENGINE_MEMORY_BYTES, 1.0)
+            .with_disk_manager_builder(disk)
+            .build_arc()?;
         let inner = Inner {
             topology,
             channels: Channels::new(token),
             runtime,
             default_deadline,
-            running: tokio::sync::Semaphore::new(MAX_QUESTIONS),
+            limits,
+            running: Semaphore::new(MAX_QUESTIONS),
+            streaming: Semaphore::new(MAX_STREAMS),
             recent: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner), threads: Threads::start("lariat-engine", ENGINE_THREADS)? })
     }
+}
+
+/// What is told when the last row has been handed over.
+struct Delivered {
+    schema: SchemaRef,
+    beside: Beside,
+    /// Stores whose rows are in the answer.
+    stores: Vec<StoreId>,
 }
 
 /// Ends the work with the wait for it: a client that has gone leaves no query behind.
@@ -109,94 +146,199 @@ impl<T> Drop for AbortOnDrop<T> {
 impl Ask for Engine {
     async fn ask(&self, question: Question) -> Result<Answer, AskError> {
         let inner = Arc::clone(&self.inner);
-        let span = tracing::info_span!("query", rows = Empty, coverage = Empty, otel.status_code = Empty);
         let answering = async move {
             let answered = inner.answer(question).await;
-            tell(&answered);
+            tell(answered.as_ref().map(|answer| (answer.stats.rows, answer.coverage.ratio)).ok());
             answered
         };
-        let mut work = AbortOnDrop(self.threads.handle().spawn(answering.instrument(span)));
+        let mut work = AbortOnDrop(self.threads.handle().spawn(answering.instrument(span())));
         (&mut work.0).await.unwrap_or_else(|error| Err(AskError::Internal { source: Box::new(error) }))
+    }
+
+    fn present(&self) -> Vec<StoreId> {
+        let known = self.inner.topology.view().known;
+        let ready = known.iter().filter(|node| node.progress.state == NodeState::Ready);
+        ready.filter_map(|node| node.info.as_ref().map(|info| info.store_id)).collect()
+    }
+
+    async fn stream(&self, question: Question) -> Result<Rows, AskError> {
+        let (sender, mut pieces) = mpsc::channel(READ_AHEAD);
+        let inner = Arc::clone(&self.inner);
+        let answering = async move { inner.stream(question, sender).await };
+        let work = AbortOnDrop(self.threads.handle().spawn(answering.instrument(span())));
+        match pieces.recv().await {
+            Some(Piece::Begin(schema)) => Ok(Rows { schema, parts: parts(pieces, work) }),
+            Some(Piece::Failed(error)) => Err(error),
+            Some(Piece::Rows(_) | Piece::End(_)) | None => Err(broken_off()),
+        }
     }
 }
 
-/// Tells the span of a question what came of it; never what was asked, which may hold what is secret.
-fn tell(answered: &Result<Answer, AskError>) {
+/// The parts of an answer as they come; the question ends with the stream.
+fn parts<T: Send + 'static>(
+    pieces: mpsc::Receiver<Piece>,
+    work: AbortOnDrop<T>,
+) -> BoxStream<'static, Result<Part, AskError>> {
+    futures::stream::unfold(Some((pieces, work)), |state| async move {
+        let (mut pieces, work) = state?;
+        match pieces.recv().await {
+            Some(Piece::Rows(batch)) => Some((Ok(Part::Rows(batch)), Some((pieces, work)))),
+            Some(Piece::End(beside)) => Some((Ok(Part::End(beside)), None)),
+            Some(Piece::Failed(error)) => Some((Err(error), None)),
+            Some(Piece::Begin(_)) | None => Some((Err(broken_off()), None)),
+        }
+    })
+    .boxed()
+}
+
+/// The engine's own fault: an answer without an end.
+fn broken_off() -> AskError {
+    AskError::Internal { source: "the answer ended before its end".into() }
+}
+
+fn span() -> tracing::Span {
+    tracing::info_span!("query", rows = Empty, coverage = Empty, otel.status_code = Empty)
+}
+
+/// Tells the span of a question what came of it: rows and coverage; never what was asked, which may hold what is secret.
+fn tell(answered: Option<(u64, f64)>) {
     let span = tracing::Span::current();
     match answered {
-        Ok(answer) => {
-            span.record("rows", answer.stats.rows);
-            span.record("coverage", answer.coverage.ratio);
+        Some((rows, coverage)) => {
+            span.record("rows", rows);
+            span.record("coverage", coverage);
         }
-        Err(_) => {
+        None => {
             span.record("otel.status_code", "ERROR");
         }
     }
 }
 
 impl Inner {
+    /// An answer that is complete before its first row is handed on.
     async fn answer(&self, question: Question) -> Result<Answer, AskError> {
         let started = Instant::now();
-        let deadline = question.deadline.unwrap_or(self.default_deadline);
-        let deadline = deadline.clamp(*DEADLINES.start(), *DEADLINES.end());
-        let wait = tokio::time::timeout(deadline.mul_f64(QUEUE_SHARE), self.running.acquire()).await;
-        let _permit = wait.ok().and_then(Result::ok).ok_or(AskError::Busy { limit: MAX_QUESTIONS })?;
-        let parsed = statement::parse(&question.sql)?;
-        let answer = self.within(question, parsed, started, deadline);
-        tokio::time::timeout(deadline, answer).await.unwrap_or(Err(AskError::Deadline { deadline }))
+        let deadline = self.deadline(&question);
+        let _permit = self.permit(&self.running, MAX_QUESTIONS, deadline).await?;
+        let mut delivery = Delivery::whole(&self.limits);
+        let clock = Clock::new(started, deadline);
+        let answer = self.deliver(&question, clock, started, &mut delivery);
+        let answered = tokio::time::timeout(deadline, answer).await;
+        let Delivered { schema, beside, stores } = answered.unwrap_or(Err(AskError::Deadline { deadline }))?;
+        let Beside { coverage, sampling, stats, hint } = beside;
+        Ok(Answer { schema, batches: delivery.into_batches(), coverage, sampling, stats, hint, stores })
     }
 
-    async fn within(
+    /// An answer whose rows are handed on as they come. The deadline is of each wait for nodes, and not of the reader.
+    async fn stream(&self, question: Question, reader: mpsc::Sender<Piece>) {
+        let started = Instant::now();
+        let deadline = self.deadline(&question);
+        let mut delivery = Delivery::parts(reader);
+        let ended = match self.permit(&self.streaming, MAX_STREAMS, deadline).await {
+            Ok(_permit) => self.deliver(&question, Clock::new(started, deadline), started, &mut delivery).await,
+            Err(busy) => Err(busy),
+        };
+        let ended = ended.map(|Delivered { schema, beside, .. }| (schema, beside));
+        tell(ended.as_ref().map(|(_, beside)| (beside.stats.rows, beside.coverage.ratio)).ok());
+        delivery.end(ended).await;
+    }
+
+    fn deadline(&self, question: &Question) -> Duration {
+        question.deadline.unwrap_or(self.default_deadline).clamp(*DEADLINES.start(), *DEADLINES.end())
+    }
+
+    async fn permit<'a>(
         &self,
-        question: Question,
-        parsed: Parsed,
-        started: Instant,
+        places: &'a Semaphore,
+        limit: usize,
         deadline: Duration,
-    ) -> Result<Answer, AskError> {
-        let mut round = Round::pin(&self.topology, &parsed, deadline).await;
-        let patience = started + deadline.mul_f64(PATIENCE);
+    ) -> Result<SemaphorePermit<'a>, AskError> {
+        let wait = tokio::time::timeout(deadline.mul_f64(QUEUE_SHARE), places.acquire()).await;
+        wait.ok().and_then(Result::ok).ok_or(AskError::Busy { limit })
+    }
+
+    async fn deliver(
+        &self,
+        question: &Question,
+        mut clock: Clock,
+        started: Instant,
+        delivery: &mut Delivery,
+    ) -> Result<Delivered, AskError> {
+        let parsed = statement::parse(&question.sql)?;
+        let deadline = self.deadline(question);
+        let keep = if delivery.streams() { pins::MAX_KEEP } else { deadline };
+        let mut round = Round::pin(&self.topology, &parsed, &question.scope, deadline, keep).await;
         let outcome = loop {
-            let attempt = Attempt::new(&self.runtime, &self.channels, &self.topology, &parsed, &round, &self.recent);
-            let rest = patience.saturating_duration_since(Instant::now());
-            match attempt.run(rest).await {
+            match self.attempt(question, &parsed, &round, delivery, &mut clock).await {
                 Ok(outcome) => break outcome,
-                Err(attempt::Failed::Nodes(errors)) => {
+                Err(Failed::Nodes(errors)) if !delivery.is_under_way() => {
                     for (store, error) in errors {
                         tracing::warn!(%store, error, query = %round.query_id, "a node is left out of an answer");
-                        round.leave_out(store, error);
+                        round.leave_out(store, error, 0);
                     }
+                    delivery.discard();
                 }
-                Err(attempt::Failed::Question(error)) => {
-                    round.abandon(&self.topology);
-                    return Err(error);
-                }
+                Err(Failed::Nodes(errors)) => return Err(broke_off(&errors)),
+                Err(Failed::Question(error)) => return Err(error),
             }
         };
-        let readings = round.release(&self.topology).await;
-        self.finish(question, round, outcome, &readings, started)
+        for (store, error, rows) in &outcome.broken {
+            tracing::warn!(%store, error, rows, query = %round.query_id, "a node broke off in the middle of an answer");
+            round.leave_out(*store, error.clone(), *rows);
+        }
+        let readings = round.release().await;
+        self.finish(question, &round, outcome, &readings, started, delivery.rows())
+    }
+
+    async fn attempt(
+        &self,
+        question: &Question,
+        parsed: &Parsed,
+        round: &Round,
+        delivery: &mut Delivery,
+        clock: &mut Clock,
+    ) -> Result<Outcome, Failed> {
+        let runtime = memory::of_question(&self.runtime, self.limits.max_query_bytes)?;
+        let attempt = Attempt::new(&runtime, &self.channels, &self.topology, parsed, round, &self.recent);
+        let planned = attempt.plan().await?;
+        round.burden(&planned.asked).within(self.limits.max_scan_bytes).map_err(Failed::Question)?;
+        if delivery.streams() {
+            // Once rows have gone it would be too late to say that they are too few.
+            let coverage = self.coverage(question, round, &planned.asked, &HashMap::new());
+            is_enough(question, coverage).map_err(Failed::Question)?;
+        }
+        attempt.run(planned, delivery, clock).await
+    }
+
+    fn coverage(
+        &self,
+        question: &Question,
+        round: &Round,
+        asked: &[(Table, Asked)],
+        readings: &HashMap<StoreId, ReleaseReply>,
+    ) -> Coverage {
+        let now = round.pinned_unix_nanos;
+        let inputs = round.inputs(question, asked, now);
+        let view = self.topology.view();
+        let nodes = round.facts(&view, readings);
+        let mut coverage = lowest(&round.query_id.to_string(), &inputs, now, &nodes, view.expected_nodes);
+        round.count_sent(&mut coverage);
+        coverage
     }
 
     fn finish(
         &self,
-        question: Question,
-        round: Round,
+        question: &Question,
+        round: &Round,
         outcome: Outcome,
-        readings: &HashMap<StoreId, lariat_collector::worker::wire::ReleaseReply>,
+        readings: &HashMap<StoreId, ReleaseReply>,
         started: Instant,
-    ) -> Result<Answer, AskError> {
-        let now = now_unix_nanos();
-        let inputs = round.inputs(question.window, &outcome.asked, now);
-        let view = self.topology.view();
-        let nodes = round.facts(&view, readings);
-        let coverage = lowest(&round.query_id.to_string(), &inputs, now, &nodes, view.expected_nodes);
+        rows: u64,
+    ) -> Result<Delivered, AskError> {
+        let coverage = self.coverage(question, round, &outcome.asked, readings);
         self.recent.keep(&coverage);
-        if let Some(wanted) = question.min_coverage
-            && coverage.ratio < wanted
-        {
-            return Err(AskError::NotCovered { ratio: coverage.ratio, wanted, coverage: Box::new(coverage) });
-        }
+        let coverage = is_enough(question, coverage)?;
         let sampling = merged_sampling(round.pinned());
-        let rows = outcome.batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let stats = Stats {
             elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
             rows,
@@ -207,8 +349,25 @@ impl Inner {
             age_ms: 0,
         };
         let hint = outcome.unweighted.filter(|_| sampling.weighted).map(hint);
-        Ok(Answer { schema: outcome.schema, batches: outcome.batches, coverage, sampling, stats, hint })
+        let stores = round.pinned().iter().map(|pinned| pinned.reply.store_id).collect();
+        Ok(Delivered { schema: outcome.schema, beside: Beside { coverage, sampling, stats, hint }, stores })
     }
+}
+
+/// The coverage, if it is what the caller wants.
+fn is_enough(question: &Question, coverage: Coverage) -> Result<Coverage, AskError> {
+    match question.min_coverage {
+        Some(wanted) if coverage.ratio < wanted => {
+            Err(AskError::NotCovered { ratio: coverage.ratio, wanted, coverage: Box::new(coverage) })
+        }
+        _ => Ok(coverage),
+    }
+}
+
+/// Nodes failed where rows had gone that depend on theirs.
+fn broke_off(errors: &[(StoreId, String)]) -> AskError {
+    let errors: Vec<_> = errors.iter().map(|(store, error)| format!("{store}: {error}")).collect();
+    AskError::Internal { source: errors.join("; ").into() }
 }
 
 /// What sampling did, over all stores: the worst of each.

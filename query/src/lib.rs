@@ -16,6 +16,10 @@ pub mod ask;
 
 pub mod answer;
 
+pub mod limits;
+
+mod cache;
+
 pub mod api;
 
 pub mod prometheus;

@@ -18,6 +18,7 @@ use lariat_schema::time_range::TimeRange;
 use serde_json::json;
 
 use crate::ask::{Answer, Ask, Question};
+use crate::cache::{Cache, Ranged};
 
 mod blocks;
 mod cells;
@@ -63,22 +64,29 @@ pub const SERVED: &[Report] = &[
 pub fn router(ask: Arc<dyn Ask>) -> Router {
     let mut router = Router::new();
     for &report in SERVED {
-        let handler = move |State(ask): State<Arc<dyn Ask>>, RawQuery(query): RawQuery| async move {
-            answer(&*ask, report, &query.unwrap_or_default(), now_unix_nanos()).await
+        let handler = move |State(sources): State<Sources>, RawQuery(query): RawQuery| async move {
+            answer(&sources, report, &query.unwrap_or_default(), now_unix_nanos()).await
         };
         router = router.route(&format!("/api/v1/{report}"), get(handler));
     }
-    router.route("/api/v1/trace/{trace_id}", get(trace_by_path)).with_state(ask)
+    router.route("/api/v1/trace/{trace_id}", get(trace_by_path)).with_state(Sources { ask, cache: Cache::default() })
+}
+
+/// Where reports have their rows from.
+#[derive(Clone)]
+struct Sources {
+    ask: Arc<dyn Ask>,
+    cache: Cache,
 }
 
 async fn trace_by_path(
-    State(ask): State<Arc<dyn Ask>>,
+    State(sources): State<Sources>,
     Path(trace_id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let id = url::form_urlencoded::byte_serialize(trace_id.as_bytes()).collect::<String>();
     let query = format!("{}&trace_id={id}", query.unwrap_or_default());
-    answer(&*ask, Report::Trace, query.trim_start_matches('&'), now_unix_nanos()).await
+    answer(&sources, Report::Trace, query.trim_start_matches('&'), now_unix_nanos()).await
 }
 
 /// Now, in Unix nanoseconds.
@@ -132,55 +140,73 @@ impl From<columns::BadAnswer> for Failure {
     }
 }
 
-async fn answer(ask: &dyn Ask, report: Report, query: &str, now_unix_nanos: i64) -> Result<Response, Failure> {
+async fn answer(sources: &Sources, report: Report, query: &str, now_unix_nanos: i64) -> Result<Response, Failure> {
     let parameters = Parameters::parse(query, accepts(report), now_unix_nanos)?;
+    let asking = &Asking { sources, parameters: &parameters, now_unix_nanos };
     let (sheet, provenance) = match report {
-        Report::Traffic => traffic_report(ask, &parameters).await?,
-        Report::Latency => latency_report(ask, &parameters).await?,
-        Report::Providers => providers_report(ask, &parameters).await?,
-        Report::Routing => routing_report(ask, &parameters).await?,
-        Report::Trace => trace_report(ask, &parameters, query).await?,
+        Report::Traffic => traffic_report(asking).await?,
+        Report::Latency => latency_report(asking).await?,
+        Report::Providers => providers_report(asking).await?,
+        Report::Routing => routing_report(asking).await?,
+        Report::Trace => trace_report(asking, query).await?,
         Report::Errors | Report::Usage | Report::Circuits | Report::Blocks | Report::Nodes => {
-            simple_report(ask, report, &parameters).await?
+            simple_report(asking, report).await?
         }
     };
     Ok(respond(sheet, provenance))
 }
 
-fn question(parameters: &Parameters, sql: String, window: Option<TimeRange>) -> Question {
-    Question { sql, window, deadline: parameters.deadline, min_coverage: parameters.min_coverage }
+/// One report that is being asked for.
+struct Asking<'a> {
+    sources: &'a Sources,
+    parameters: &'a Parameters,
+    now_unix_nanos: i64,
 }
 
-async fn ask_cells(ask: &dyn Ask, parameters: &Parameters, sql: String) -> Result<Answer, Failure> {
-    Ok(ask.ask(question(parameters, sql, Some(parameters.cell_window()))).await?)
+impl Asking<'_> {
+    /// Rows of rollups, whose sums add up: the closed part of the range may be kept.
+    async fn cells(&self, sql: impl Fn(&[TimeRange]) -> String + Send + Sync) -> Result<Answer, Failure> {
+        let Parameters { deadline, min_coverage, .. } = self.parameters;
+        let window = self.parameters.cell_window();
+        let asked = Ranged { window, deadline: *deadline, min_coverage: *min_coverage, sql: &sql };
+        Ok(self.sources.cache.answer(&self.sources.ask, &asked, self.now_unix_nanos).await?)
+    }
+
+    /// Rows that are read each time.
+    async fn rows(&self, sql: String, window: Option<TimeRange>) -> Result<Answer, Failure> {
+        let Parameters { deadline, min_coverage, .. } = self.parameters;
+        let question = Question { window, deadline: *deadline, min_coverage: *min_coverage, ..Question::new(sql) };
+        Ok(self.sources.ask.ask(question).await?)
+    }
+
+    /// Events of the window.
+    async fn events(&self, sql: String) -> Result<Answer, Failure> {
+        self.rows(sql, Some(self.parameters.window)).await
+    }
 }
 
-async fn ask_events(ask: &dyn Ask, parameters: &Parameters, sql: String) -> Result<Answer, Failure> {
-    Ok(ask.ask(question(parameters, sql, Some(parameters.window))).await?)
-}
-
-async fn traffic_report(ask: &dyn Ask, parameters: &Parameters) -> Result<(Sheet, Provenance), Failure> {
+async fn traffic_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Failure> {
+    let parameters = asking.parameters;
     let (window, step) = (parameters.cell_window(), parameters.step_nanos());
-    let sql = cells::question(&[], Some(step), window, &parameters.conditions());
-    let answer = ask_cells(ask, parameters, sql).await?;
+    let answer = asking.cells(|times| cells::question(&[], Some(step), times, &parameters.conditions())).await?;
     let groups = cells::fold(&answer.batches, &[])?;
     Ok((traffic::sheet(&groups, window, step, parameters.limit), Provenance::of(&answer).unsampled()))
 }
 
-async fn latency_report(ask: &dyn Ask, parameters: &Parameters) -> Result<(Sheet, Provenance), Failure> {
+async fn latency_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Failure> {
+    let parameters = asking.parameters;
     let keys = latency::keys(parameters)?;
-    let sql = cells::question(&keys, None, parameters.cell_window(), &parameters.conditions());
-    let answer = ask_cells(ask, parameters, sql).await?;
+    let answer = asking.cells(|times| cells::question(&keys, None, times, &parameters.conditions())).await?;
     let groups = cells::fold(&answer.batches, &keys)?;
     Ok((latency::sheet(&groups, &keys, parameters.limit), Provenance::of(&answer).unsampled()))
 }
 
-async fn providers_report(ask: &dyn Ask, parameters: &Parameters) -> Result<(Sheet, Provenance), Failure> {
-    let sql = cells::question(providers::KEYS, None, parameters.cell_window(), &parameters.conditions());
+async fn providers_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Failure> {
+    let parameters = asking.parameters;
     let (calls, states, heads) = tokio::try_join!(
-        ask_cells(ask, parameters, sql),
-        ask_events(ask, parameters, circuits::states_question(parameters)),
-        ask_events(ask, parameters, blocks::question(parameters)),
+        asking.cells(|times| cells::question(providers::KEYS, None, times, &parameters.conditions())),
+        asking.events(circuits::states_question(parameters)),
+        asking.events(blocks::question(parameters)),
     )?;
     let groups = cells::fold(&calls.batches, providers::KEYS)?;
     let provenance = Provenance::of(&calls).and(&states).and(&heads).unsampled();
@@ -192,45 +218,46 @@ async fn providers_report(ask: &dyn Ask, parameters: &Parameters) -> Result<(She
     Ok((providers::sheet(&groups, &around, parameters.limit), provenance))
 }
 
-async fn routing_report(ask: &dyn Ask, parameters: &Parameters) -> Result<(Sheet, Provenance), Failure> {
+async fn routing_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Failure> {
+    let parameters = asking.parameters;
     let (sums, exclusions) = tokio::try_join!(
-        ask_cells(ask, parameters, routing::question(parameters)),
-        ask_cells(ask, parameters, routing::exclusions_question(parameters)),
+        asking.cells(|times| routing::question(parameters, times)),
+        asking.cells(|times| routing::exclusions_question(parameters, times)),
     )?;
     let sheet = routing::sheet(&sums.batches, &exclusions.batches, parameters.limit)?;
     Ok((sheet, Provenance::of(&sums).and(&exclusions).unsampled()))
 }
 
-async fn trace_report(ask: &dyn Ask, parameters: &Parameters, query: &str) -> Result<(Sheet, Provenance), Failure> {
+async fn trace_report(asking: &Asking<'_>, query: &str) -> Result<(Sheet, Provenance), Failure> {
+    let parameters = asking.parameters;
     let trace_id = trace::trace_id(parameters)?;
     // A trace is looked for everywhere unless the caller says when it was: its id need not carry a time.
     let timed = url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "from" || name == "to");
     let window = timed.then_some(parameters.window);
-    let sql = trace::question(&trace_id, window, parameters.limit);
-    let answer = ask.ask(question(parameters, sql, window)).await?;
+    let answer = asking.rows(trace::question(&trace_id, window, parameters.limit), window).await?;
     Ok((trace::sheet(&answer.batches, parameters.limit), Provenance::of(&answer)))
 }
 
-async fn simple_report(ask: &dyn Ask, report: Report, parameters: &Parameters) -> Result<(Sheet, Provenance), Failure> {
-    let limit = parameters.limit;
+async fn simple_report(asking: &Asking<'_>, report: Report) -> Result<(Sheet, Provenance), Failure> {
+    let (parameters, limit) = (asking.parameters, asking.parameters.limit);
     let (answer, sheet) = match report {
         Report::Errors => {
-            let answer = ask_cells(ask, parameters, errors::question(parameters)).await?;
+            let answer = asking.cells(|times| errors::question(parameters, times)).await?;
             let sheet = errors::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }
         Report::Usage => {
-            let answer = ask_cells(ask, parameters, usage::question(parameters)).await?;
+            let answer = asking.cells(|times| usage::question(parameters, times)).await?;
             let sheet = usage::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }
         Report::Blocks => {
-            let answer = ask_events(ask, parameters, blocks::question(parameters)).await?;
+            let answer = asking.events(blocks::question(parameters)).await?;
             let sheet = blocks::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }
         _ => {
-            let answer = ask_events(ask, parameters, circuits::question(parameters)).await?;
+            let answer = asking.events(circuits::question(parameters)).await?;
             let sheet = circuits::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use lariat_schema::duration_text;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ask::Ask;
 use crate::engine::{Engine, EngineError};
 use crate::feed::NodeDirectory;
+use crate::limits::{self, Callers, Limits, by_caller};
 use crate::membership::MembershipError;
 use crate::topology::{ClusterConfig, Topology, poll};
 use crate::{api, dashboard, decisions, feed, prometheus, reports};
@@ -38,6 +40,14 @@ pub struct Config {
     pub deadline: Duration,
     /// Whether addresses beyond loopback may be bound although nobody is asked for a key.
     pub allow_open_access: bool,
+    /// Rows of an answer that is complete before its first byte.
+    pub max_rows: usize,
+    /// Memory of one question, in bytes.
+    pub max_query_bytes: usize,
+    /// Bytes of files that one question may have read.
+    pub max_scan_bytes: u64,
+    /// Questions of one caller at a time.
+    pub max_questions_per_caller: usize,
 }
 
 /// Default deadline of a question.
@@ -52,7 +62,17 @@ impl Default for Config {
             postgres: loopback(4_042),
             deadline: DEFAULT_DEADLINE,
             allow_open_access: false,
+            max_rows: limits::DEFAULT_MAX_ROWS,
+            max_query_bytes: limits::DEFAULT_MAX_QUERY_BYTES,
+            max_scan_bytes: limits::DEFAULT_MAX_SCAN_BYTES,
+            max_questions_per_caller: limits::DEFAULT_MAX_PER_CALLER,
         }
+    }
+}
+
+impl Config {
+    fn limits(&self) -> Limits {
+        Limits { max_rows: self.max_rows, max_query_bytes: self.max_query_bytes, max_scan_bytes: self.max_scan_bytes }
     }
 }
 
@@ -99,6 +119,7 @@ pub enum StartError {
 pub struct Query {
     address: SocketAddr,
     engine: Arc<Engine>,
+    callers: Arc<Callers>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     polling: JoinHandle<()>,
@@ -115,24 +136,26 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     }
     let topology = Topology::open(&cluster, data_dir)?;
     let token = cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
-    let engine = Arc::new(Engine::start(Arc::clone(&topology), token.as_deref(), config.deadline)?);
+    let engine = Arc::new(Engine::start(Arc::clone(&topology), token.as_deref(), config.deadline, config.limits())?);
+    let callers = Callers::new(config.max_questions_per_caller);
     let bind = |source| StartError::Bind { address: config.http, source };
     let listener = TcpListener::bind(config.http).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
-    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, stop.clone(), extra);
+    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, &callers, stop.clone(), extra);
     let ended = stop.clone().cancelled_owned();
     let listener = listener.tap_io(|connection| {
         // Small answers must not wait for a full packet; without it they are slower, and right all the same.
         connection.set_nodelay(true).ok();
     });
     let serving = tokio::spawn(async move {
+        let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(ended).await {
             tracing::error!(%error, "the query service stopped serving");
         }
     });
-    Ok(Query { address, engine, stop, serving, polling })
+    Ok(Query { address, engine, callers, stop, serving, polling })
 }
 
 impl Query {
@@ -148,6 +171,12 @@ impl Query {
         Arc::clone(&self.engine) as Arc<dyn Ask>
     }
 
+    /// The places of callers, for other protocols.
+    #[must_use]
+    pub fn callers(&self) -> Arc<Callers> {
+        Arc::clone(&self.callers)
+    }
+
     /// Stops accepting, lets running requests finish until the deadline, and ends.
     pub async fn shutdown(self, deadline: Duration) {
         self.stop.cancel();
@@ -161,27 +190,43 @@ impl Query {
 }
 
 /// Every route of the service. Starts the live feed, which ends with the last of them.
-fn routes(ask: Arc<dyn Ask>, topology: Arc<Topology>, stop: CancellationToken, extra: Option<Router>) -> Router {
+fn routes(
+    ask: Arc<dyn Ask>,
+    topology: Arc<Topology>,
+    callers: &Arc<Callers>,
+    stop: CancellationToken,
+    extra: Option<Router>,
+) -> Router {
     let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
-    let own = Router::new()
-        .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::clone(&topology))
-        .merge(api::retire::router(topology))
-        .merge(api::openapi::router())
-        .merge(api::sql::router(Arc::clone(&ask)))
+    let asking = api::sql::router(Arc::clone(&ask))
         .merge(api::nodes::router(Arc::clone(&ask)))
         .merge(api::coverage::router(Arc::clone(&ask)))
         .merge(reports::router(Arc::clone(&ask)))
         .merge(decisions::router(Arc::clone(&ask)))
         .merge(prometheus::router(Arc::clone(&ask)))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(callers), by_caller));
+    let figures = Figures { topology: Arc::clone(&topology), callers: Arc::clone(callers) };
+    let own = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(figures)
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready).with_state(Arc::clone(&topology)))
+        .merge(api::retire::router(topology))
+        .merge(api::openapi::router())
+        .merge(asking)
         .merge(feed::router(feed, ask, stop))
         .merge(dashboard::router());
     match extra {
         Some(extra) => own.merge(extra),
         None => own,
     }
+}
+
+/// What is counted in a query service.
+#[derive(Clone)]
+struct Figures {
+    topology: Arc<Topology>,
+    callers: Arc<Callers>,
 }
 
 async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static str) {
@@ -192,8 +237,8 @@ async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static s
     }
 }
 
-/// Node counts by state, as Prometheus text.
-async fn metrics(State(topology): State<Arc<Topology>>) -> String {
+/// Nodes by state, and what was refused, as Prometheus text.
+async fn metrics(State(Figures { topology, callers }): State<Figures>) -> String {
     use std::fmt::Write;
     let view = topology.view();
     let mut text = String::from("# TYPE lariat_query_nodes gauge\n");
@@ -205,6 +250,9 @@ async fn metrics(State(topology): State<Arc<Topology>>) -> String {
     writeln!(text, "# TYPE lariat_query_members gauge\nlariat_query_members {members}").ok();
     let refused = view.members_refused;
     writeln!(text, "# TYPE lariat_query_members_refused_total counter\nlariat_query_members_refused_total {refused}")
+        .ok();
+    let refused = callers.refused();
+    writeln!(text, "# TYPE lariat_query_callers_refused_total counter\nlariat_query_callers_refused_total {refused}")
         .ok();
     text
 }

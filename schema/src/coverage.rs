@@ -118,6 +118,18 @@ pub struct NodeCoverage {
     pub elapsed_ms: f64,
     /// Why it did not answer.
     pub error: Option<String>,
+    /// What `ratio` is of. It does not travel.
+    #[serde(skip)]
+    pub slices: Slices,
+}
+
+/// Slices of node-time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slices {
+    /// In which the node should have been there.
+    pub expected: u64,
+    /// Of them, those whose rows are in the answer.
+    pub covered: u64,
 }
 
 /// A stretch of node-time that an answer lacks.

@@ -3,7 +3,7 @@
 //!
 //! The book is also the queue's bound: no leaf runs without a pin, and there are at most [`MAX_PINS`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::weights::FileWeights;
-use super::wire::{PinReply, PinRequest, ReleaseReply};
+use super::wire::{DaySize, PinReply, PinRequest, ReleaseReply};
 use crate::store::{ReadStore, SealedFile, Snapshot};
 
 /// Queries that one node serves at a time. Each may hold files that retention wants gone and a share of the worker's
@@ -25,6 +25,9 @@ pub const MAX_PINS: usize = 64;
 /// Longest life of a pin, whatever was asked for: a query service that vanished must not keep files for ever.
 pub const MAX_KEEP: Duration = Duration::from_secs(600);
 
+/// A day, what sizes are told by.
+const NANOS_PER_DAY: i64 = 86_400 * lariat_schema::time_range::NANOS_PER_SECOND;
+
 /// Why nothing was pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PinRefused {
@@ -33,10 +36,45 @@ pub enum PinRefused {
     TooMany,
 }
 
+/// What a node does for queries, for `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerFigures {
+    /// Queries that hold snapshots.
+    pub pins: usize,
+    /// Parts of leaves that are being read.
+    pub leaves: u64,
+    /// Rows handed on since the start.
+    pub rows: u64,
+    /// Queries refused since the start (I-8).
+    pub refused: u64,
+}
+
+impl WorkerFigures {
+    /// As Prometheus text.
+    pub fn expose(&self, text: &mut String) {
+        use std::fmt::Write;
+        for (name, kind, value) in [
+            ("lariat_worker_pins", "gauge", self.pins as u64),
+            ("lariat_worker_leaves", "gauge", self.leaves),
+            ("lariat_worker_rows_total", "counter", self.rows),
+            ("lariat_worker_queries_refused_total", "counter", self.refused),
+        ] {
+            writeln!(text, "# TYPE {name} {kind}\n{name} {value}").ok();
+        }
+    }
+}
+
+/// What all queries together read.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) leaves: AtomicU64,
+    pub(crate) rows: AtomicU64,
+}
+
 /// What a query has read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
-    pub(crate) rows: AtomicU64,
+    rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) files: AtomicU64,
     elapsed_us: AtomicU64,
@@ -47,6 +85,7 @@ pub(crate) struct Pin {
     store: Arc<dyn ReadStore>,
     snapshots: Vec<Snapshot>,
     pub(crate) reading: Reading,
+    totals: Arc<Totals>,
     since: Instant,
     until: Instant,
 }
@@ -62,8 +101,20 @@ impl Pin {
         self.store.suspect(files);
     }
 
-    /// A leaf has ended now.
+    /// A part of a leaf begins.
+    pub(crate) fn leaf_began(&self) {
+        self.totals.leaves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A part of a leaf hands rows on.
+    pub(crate) fn hands_on(&self, rows: u64) {
+        self.reading.rows.fetch_add(rows, Ordering::Relaxed);
+        self.totals.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// A part of a leaf has ended now.
     pub(crate) fn leaf_ended(&self) {
+        self.totals.leaves.fetch_sub(1, Ordering::Relaxed);
         let elapsed_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.reading.elapsed_us.fetch_max(elapsed_us, Ordering::Relaxed);
     }
@@ -76,6 +127,7 @@ pub struct PinBook {
     has_proxy: bool,
     pins: Mutex<HashMap<Uuid, Arc<Pin>>>,
     weights: FileWeights,
+    totals: Arc<Totals>,
     refused: AtomicU64,
 }
 
@@ -94,6 +146,7 @@ impl PinBook {
             has_proxy,
             pins: Mutex::default(),
             weights: FileWeights::default(),
+            totals: Arc::default(),
             refused: AtomicU64::new(0),
         }
     }
@@ -103,9 +156,14 @@ impl PinBook {
         self.store.store_id()
     }
 
-    /// Queries refused since the start (I-8).
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// What is done for queries now, and was since the start.
+    pub fn figures(&self) -> WorkerFigures {
+        WorkerFigures {
+            pins: self.pins.lock().len(),
+            leaves: self.totals.leaves.load(Ordering::Relaxed),
+            rows: self.totals.rows.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     /// Takes the snapshots. Pinning the same query again replaces its snapshots. Reads footers of files that are new to
@@ -129,6 +187,7 @@ impl PinBook {
             ranges: self.store.ranges(),
             boots: self.store.boots(),
             sampling,
+            sizes: sizes(&snapshots),
         };
         let mut pins = self.pins.lock();
         if pins.len() >= MAX_PINS && !pins.contains_key(&request.query_id) {
@@ -136,8 +195,14 @@ impl PinBook {
             return Err(PinRefused::TooMany);
         }
         let keep = Duration::from_millis(request.keep_ms).min(MAX_KEEP);
-        let pin =
-            Pin { store: Arc::clone(&self.store), snapshots, reading: Reading::default(), since, until: since + keep };
+        let pin = Pin {
+            store: Arc::clone(&self.store),
+            snapshots,
+            reading: Reading::default(),
+            totals: Arc::clone(&self.totals),
+            since,
+            until: since + keep,
+        };
         pins.insert(request.query_id, Arc::new(pin));
         Ok(reply)
     }
@@ -165,6 +230,24 @@ impl PinBook {
         let now = Instant::now();
         self.pins.lock().retain(|_, pin| now < pin.until);
     }
+}
+
+/// The sizes of files by table and day: few numbers, from which a query service tells what a question would read.
+fn sizes(snapshots: &[Snapshot]) -> Vec<DaySize> {
+    let mut days: BTreeMap<(Table, i64), DaySize> = BTreeMap::new();
+    for (table, file) in snapshots.iter().flat_map(|of| of.files.iter().map(move |file| (of.table, file))) {
+        let (from, to) = (file.times.from_unix_nanos, file.times.to_unix_nanos);
+        let day = days.entry((table, from.div_euclid(NANOS_PER_DAY))).or_insert(DaySize {
+            table,
+            from_unix_nanos: from,
+            to_unix_nanos: to,
+            bytes: 0,
+        });
+        day.from_unix_nanos = day.from_unix_nanos.min(from);
+        day.to_unix_nanos = day.to_unix_nanos.max(to);
+        day.bytes = day.bytes.saturating_add(file.bytes);
+    }
+    days.into_values().collect()
 }
 
 fn now_unix_nanos() -> i64 {

@@ -52,6 +52,7 @@ pub(crate) fn partition(
     pin.reading.files.fetch_add(files.len() as u64, Ordering::Relaxed);
     let plan = plan(spec, &files, batches)?;
     let inner = plan.execute(0, context)?;
+    pin.leaf_began();
     Ok(Box::pin(Counted { store_id: spec.store_id, inner, plan, pin, files, done: false }))
 }
 
@@ -173,7 +174,7 @@ impl Stream for Counted {
         let polled = self.inner.poll_next_unpin(context);
         match polled {
             Poll::Ready(Some(Ok(batch))) => {
-                self.pin.reading.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                self.pin.hands_on(batch.num_rows() as u64);
                 Poll::Ready(Some(Ok(batch)))
             }
             Poll::Ready(Some(Err(error))) => {

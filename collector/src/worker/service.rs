@@ -51,8 +51,8 @@ pub enum WorkerError {
     Runtime(#[from] DataFusionError),
 }
 
-/// The routes of the node's side of queries, to be merged into the node API. The threads behind them end with the
-/// last copy of the router.
+/// The routes of the node's side of queries, to be merged into the node API, and the book of its pins. The threads behind
+/// them end with the last copy of the router.
 ///
 /// # Errors
 /// When the worker's threads or memory pool cannot be made.
@@ -61,7 +61,7 @@ pub fn routes(
     identity: NodeIdentity,
     has_proxy: bool,
     token: Option<Arc<str>>,
-) -> Result<Router, WorkerError> {
+) -> Result<(Router, Arc<PinBook>), WorkerError> {
     let threads = Arc::new(Threads::start("lariat-worker", WORKER_THREADS)?);
     let bucket = store.bucket();
     let book = Arc::new(PinBook::new(store, identity, has_proxy));
@@ -95,12 +95,14 @@ pub fn routes(
     });
 
     let grpc = tonic::service::Routes::new(worker.into_worker_server()).into_axum_router();
-    let json = Router::new().route(PIN_PATH, post(pin)).route(RELEASE_PATH, post(release)).layer(Extension(book));
-    Ok(grpc
+    let json =
+        Router::new().route(PIN_PATH, post(pin)).route(RELEASE_PATH, post(release)).layer(Extension(Arc::clone(&book)));
+    let routes = grpc
         .reset_fallback()
         .layer(middleware::from_fn_with_state(threads, on_worker_threads))
         .merge(json)
-        .route_layer(middleware::from_fn_with_state(token, with_token)))
+        .route_layer(middleware::from_fn_with_state(token, with_token));
+    Ok((routes, book))
 }
 
 /// Lets files be read that are only in the store's bucket.

@@ -47,6 +47,22 @@ pub struct PinReply {
     pub boots: Vec<Boot>,
     /// What sampling did to the pinned rows; of files as a whole.
     pub sampling: Sampling,
+    /// How large the pinned files are, by table and day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<DaySize>,
+}
+
+/// The files of a table whose rows begin on one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaySize {
+    /// The table.
+    pub table: Table,
+    /// Time of the first row, Unix nanoseconds.
+    pub from_unix_nanos: i64,
+    /// First moment after the last row.
+    pub to_unix_nanos: i64,
+    /// Bytes of the files.
+    pub bytes: u64,
 }
 
 /// The query is over.

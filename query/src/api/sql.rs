@@ -1,5 +1,5 @@
-//! `GET` and `POST /api/v1/sql`: one question, one of five formats. Every format is complete before its first byte, so
-//! that its status and its coverage are true of all of it.
+//! `GET` and `POST /api/v1/sql`: one question, one of five formats. Four of them are complete before their first byte, so
+//! that status and coverage are true of all of it; NDJSON is for answers of any size and tells both in its last line.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,16 +21,18 @@ use serde_json::json;
 
 use super::{ApiError, headers_beside};
 use crate::answer::{json_text, rows_as_json};
-use crate::ask::{Answer, Ask, AskError, Question};
+use crate::ask::{Answer, Ask, AskError, Beside, Question};
 
-/// Longest question, in bytes.
-const MAX_QUESTION_BYTES: usize = 256 * 1024;
+mod ndjson;
+
+/// Longest request, in bytes: a question, and what JSON adds to it.
+const MAX_REQUEST_BYTES: usize = 512 * 1024;
 
 /// The routes.
 pub fn router(ask: Arc<dyn Ask>) -> Router {
     Router::new()
         .route("/api/v1/sql", get(by_get).post(by_post))
-        .layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(ask)
 }
 
@@ -112,6 +114,11 @@ async fn answer(ask: Arc<dyn Ask>, parameters: Parameters) -> Result<Response, A
     let min_coverage = parameters.min_coverage.as_ref().map(parse_min_coverage).transpose()?;
     let deadline = parameters.deadline.as_deref().map(parse_duration).transpose()?;
     let question = Question { min_coverage, deadline, ..Question::new(sql) };
+    if format == Format::Ndjson {
+        let rows = ask.stream(question).await?;
+        unique_names(&rows.schema)?;
+        return Ok(ndjson::response(rows));
+    }
     let answer = ask.ask(question).await?;
     unique_names(&answer.schema)?;
     encoded(&answer, format)
@@ -155,8 +162,8 @@ fn unique_names(schema: &Schema) -> Result<(), AskError> {
 fn encoded(answer: &Answer, format: Format) -> Result<Response, ApiError> {
     let internal = |error: ArrowError| AskError::Internal { source: Box::new(error) };
     let (kind, body) = match format {
-        Format::Json => ("application/json", as_json(answer).map_err(internal)?),
-        Format::Ndjson => ("application/x-ndjson", as_ndjson(answer).map_err(internal)?),
+        // NDJSON is written as its rows come.
+        Format::Json | Format::Ndjson => ("application/json", as_json(answer).map_err(internal)?),
         Format::Csv => ("text/csv; charset=utf-8", as_csv(answer).map_err(internal)?),
         Format::Arrow => ("application/vnd.apache.arrow.stream", as_arrow(answer).map_err(internal)?),
         Format::Parquet => {
@@ -170,15 +177,15 @@ fn encoded(answer: &Answer, format: Format) -> Result<Response, ApiError> {
 }
 
 /// What stands beside the rows.
-fn beside(answer: &Answer) -> serde_json::Map<String, serde_json::Value> {
-    let mut beside = serde_json::Map::new();
-    beside.insert("coverage".to_owned(), json!(answer.coverage));
-    beside.insert("sampling".to_owned(), json!(answer.sampling));
-    beside.insert("stats".to_owned(), json!(answer.stats));
-    if let Some(hint) = &answer.hint {
-        beside.insert("hint".to_owned(), json!(hint));
+fn members(of: &Beside) -> serde_json::Map<String, serde_json::Value> {
+    let mut members = serde_json::Map::new();
+    members.insert("coverage".to_owned(), json!(of.coverage));
+    members.insert("sampling".to_owned(), json!(of.sampling));
+    members.insert("stats".to_owned(), json!(of.stats));
+    if let Some(hint) = &of.hint {
+        members.insert("hint".to_owned(), json!(hint));
     }
-    beside
+    members
 }
 
 /// An answer in SQL's shape, for every endpoint that has it.
@@ -201,20 +208,10 @@ pub(crate) fn as_json(answer: &Answer) -> Result<Vec<u8>, ArrowError> {
         out.pop();
     }
     out.push(b']');
-    for (name, value) in beside(answer) {
+    for (name, value) in members(&answer.beside()) {
         out.extend_from_slice(format!(",{}:{value}", json_text(&name)).as_bytes());
     }
     out.push(b'}');
-    Ok(out)
-}
-
-fn as_ndjson(answer: &Answer) -> Result<Vec<u8>, ArrowError> {
-    let mut out = Vec::new();
-    for batch in &answer.batches {
-        rows_as_json(batch, |out| out.push(b'\n'), &mut out)?;
-    }
-    out.extend_from_slice(serde_json::Value::Object(beside(answer)).to_string().as_bytes());
-    out.push(b'\n');
     Ok(out)
 }
 

@@ -60,7 +60,7 @@ impl Ask for LocalEngine {
             nodes: Vec::new(),
         };
         let stats = Stats { rows, ..Stats::default() };
-        Ok(Answer { schema, batches, coverage, sampling: Sampling::default(), stats, hint: None })
+        Ok(Answer { schema, batches, coverage, sampling: Sampling::default(), stats, hint: None, stores: Vec::new() })
     }
 }
 

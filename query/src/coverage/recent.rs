@@ -45,7 +45,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn coverage_can_be_asked_for_ten_minutes_and_no_longer() {
         let recent = Recent::default();
-        let none = crate::coverage::coverage("q", crate::coverage::Input { table: None, window: None }, 0, &[], 1);
+        let none = crate::coverage::coverage(
+            "q",
+            crate::coverage::Input { table: None, window: None, without: None },
+            0,
+            &[],
+            1,
+        );
         recent.keep(&none);
         tokio::time::advance(KEPT).await;
         assert_eq!(recent.find("q").as_deref(), Some(&none));

@@ -27,7 +27,7 @@ fn node(name: &str, region: &str, watermark: Option<i64>) -> NodeFacts {
 }
 
 fn judge(nodes: &[NodeFacts], expected: u32, now: i64) -> Coverage {
-    coverage("q", Input { table: None, window: Some(TimeRange::new(T0, now)) }, now, nodes, expected)
+    coverage("q", Input { table: None, window: Some(TimeRange::new(T0, now)), without: None }, now, nodes, expected)
 }
 
 #[test]
@@ -77,11 +77,16 @@ fn expected_nodes_that_nobody_has_met_are_listed_as_never_seen() {
 
 #[test]
 fn without_any_data_the_ratio_counts_nodes_and_nothing_is_never_complete() {
-    let none = coverage("q", Input { table: None, window: None }, T0, &[], 1);
+    let none = coverage("q", Input { table: None, window: None, without: None }, T0, &[], 1);
     assert!(!none.complete);
     assert_eq!((none.expected, none.answered, none.window.from), (1, 0, None));
-    let fresh =
-        coverage("q", Input { table: None, window: None }, T0, &[node("a", "us", Some(T0)), node("b", "eu", None)], 2);
+    let fresh = coverage(
+        "q",
+        Input { table: None, window: None, without: None },
+        T0,
+        &[node("a", "us", Some(T0)), node("b", "eu", None)],
+        2,
+    );
     assert!((fresh.ratio - 0.5).abs() < f64::EPSILON && !fresh.complete);
 }
 
@@ -114,7 +119,7 @@ fn a_node_that_left_is_missing_from_its_own_time_and_is_not_among_the_nodes_of_n
     let whole = judge(&nodes, 1, now);
     assert_eq!((whole.expected, whole.answered, whole.complete), (1, 1, false), "{whole:?}");
     assert!((whole.ratio - 8.0 / 10.0).abs() < 1e-9, "{}", whole.ratio);
-    let since = Input { table: None, window: Some(TimeRange::new(T0 + 20 * SECOND, now)) };
+    let since = Input { table: None, window: Some(TimeRange::new(T0 + 20 * SECOND, now)), without: None };
     let later = coverage("q", since, now, &nodes, 1);
     assert!(later.complete && later.nodes.len() == 1, "{later:?}");
 }
@@ -140,6 +145,7 @@ fn the_coverage_of_a_join_is_the_lowest_of_its_inputs() {
     let input = |from: i64, to: i64| Input {
         table: Some(Table::Spans),
         window: Some(TimeRange::new(T0 + from * SECOND, T0 + to * SECOND)),
+        without: None,
     };
     let early = lowest("q", &[input(0, 50)], now, &nodes, 1);
     assert!(early.complete);

@@ -5,8 +5,8 @@
 //! failed or never finished.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -23,6 +23,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceBuilder;
 use url::Url;
@@ -96,7 +97,9 @@ pub(crate) struct Conduct {
     started: AtomicUsize,
     finished: AtomicUsize,
     received_bytes: AtomicU64,
+    received_rows: AtomicU64,
     failure: Mutex<Option<Arc<DataFusionError>>>,
+    given_up: CancellationToken,
 }
 
 impl Conduct {
@@ -121,6 +124,21 @@ impl Conduct {
         self.received_bytes.load(Ordering::Relaxed)
     }
 
+    /// Rows that came from it.
+    pub(crate) fn received_rows(&self) -> u64 {
+        self.received_rows.load(Ordering::Relaxed)
+    }
+
+    /// Ends its rows: the answer goes on with those that have come.
+    pub(crate) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Whether its rows were ended before their end.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.is_cancelled()
+    }
+
     fn failed(&self, error: DataFusionError) -> DataFusionError {
         let error = Arc::new(error);
         self.failure.lock().get_or_insert_with(|| Arc::clone(&error));
@@ -128,18 +146,33 @@ impl Conduct {
     }
 }
 
+/// Tells errors that are one node's from those that concern the whole question.
+type IsOfNode = fn(&DataFusionError) -> bool;
+
 /// The connections as one query uses them.
 #[derive(Clone)]
 pub(crate) struct QueryChannels {
     channels: Channels,
     conduct: Arc<HashMap<Url, Arc<Conduct>>>,
+    tolerated: Arc<OnceLock<IsOfNode>>,
 }
 
 impl QueryChannels {
     /// For a query over these addresses.
     pub(crate) fn new(channels: Channels, urls: impl IntoIterator<Item = Url>) -> Self {
         let conduct = urls.into_iter().map(|url| (url, Arc::default())).collect();
-        Self { channels, conduct: Arc::new(conduct) }
+        Self { channels, conduct: Arc::new(conduct), tolerated: Arc::default() }
+    }
+
+    /// From now on a node that fails is at its end, and the answer goes on without what it has not sent. Only for plans in which
+    /// no row depends on another: a sum over half of a node's rows would be a wrong sum.
+    pub(crate) fn tolerate(&self, is_of_node: IsOfNode) {
+        self.tolerated.get_or_init(|| is_of_node);
+    }
+
+    /// Whether nodes may fail.
+    pub(crate) fn is_tolerant(&self) -> bool {
+        self.tolerated.get().is_some()
     }
 
     /// What an address did so far.
@@ -152,7 +185,7 @@ impl QueryChannels {
 impl ChannelResolver for QueryChannels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
         let conduct = self.conduct.get(url).cloned().unwrap_or_default();
-        Ok(Box::new(Watched { inner: self.channels.client(url)?, conduct }))
+        Ok(Box::new(Watched { inner: self.channels.client(url)?, conduct, tolerated: Arc::clone(&self.tolerated) }))
     }
 }
 
@@ -160,6 +193,7 @@ impl ChannelResolver for QueryChannels {
 struct Watched {
     inner: Box<dyn WorkerChannel>,
     conduct: Arc<Conduct>,
+    tolerated: Arc<OnceLock<IsOfNode>>,
 }
 
 #[async_trait]
@@ -173,10 +207,16 @@ impl WorkerChannel for Watched {
         task_ctx: &Arc<TaskContext>,
     ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
         let opened = self.inner.coordinator_channel(headers, set_plan_request, c2w_stream, metrics, task_ctx).await;
-        let stream = opened.map_err(|error| self.conduct.failed(error))?;
+        let stream = match opened.map_err(|error| self.conduct.failed(error)) {
+            Ok(stream) => stream,
+            Err(_) if self.is_over() => return Ok(futures::stream::empty().boxed()),
+            Err(error) => return Err(error),
+        };
         self.conduct.accepted.store(true, Ordering::Release);
         let conduct = Arc::clone(&self.conduct);
-        Ok(stream.map_err(move |error| conduct.failed(error)).boxed())
+        let over = self.over();
+        let stream = stream.map_err(move |error| conduct.failed(error));
+        Ok(stream.take_while(move |told| futures::future::ready(told.is_ok() || !over())).boxed())
     }
 
     async fn execute_task(
@@ -186,8 +226,13 @@ impl WorkerChannel for Watched {
         metrics: ExecutionPlanMetricsSet,
         task_ctx: &Arc<TaskContext>,
     ) -> Result<Vec<BoxStream<'static, Result<RecordBatch>>>> {
+        let partitions = request.target_partition_start..request.target_partition_end;
         let opened = self.inner.execute_task(headers, request, metrics, task_ctx).await;
-        let streams = opened.map_err(|error| self.conduct.failed(error))?;
+        let streams = match opened.map_err(|error| self.conduct.failed(error)) {
+            Ok(streams) => streams,
+            Err(_) if self.is_over() => return Ok(partitions.map(|_| futures::stream::empty().boxed()).collect()),
+            Err(error) => return Err(error),
+        };
         self.conduct.started.fetch_add(streams.len(), Ordering::AcqRel);
         Ok(streams.into_iter().map(|stream| self.watch(stream)).collect())
     }
@@ -198,6 +243,19 @@ impl WorkerChannel for Watched {
 }
 
 impl Watched {
+    /// Whether the node's failure only ends its own rows.
+    fn is_over(&self) -> bool {
+        self.over()()
+    }
+
+    fn over(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (conduct, tolerated) = (Arc::clone(&self.conduct), Arc::clone(&self.tolerated));
+        move || match (tolerated.get(), conduct.failure()) {
+            (Some(is_of_node), Some(failure)) => is_of_node(&failure),
+            _ => false,
+        }
+    }
+
     fn watch(&self, stream: BoxStream<'static, Result<RecordBatch>>) -> BoxStream<'static, Result<RecordBatch>> {
         let (conduct, at_end) = (Arc::clone(&self.conduct), Arc::clone(&self.conduct));
         let counting = Arc::clone(&self.conduct);
@@ -205,10 +263,14 @@ impl Watched {
             at_end.finished.fetch_add(1, Ordering::AcqRel);
             None
         });
+        let over = self.over();
         stream
+            .take_until(self.conduct.given_up.clone().cancelled_owned())
             .map_err(move |error| conduct.failed(error))
+            .take_while(move |batch| futures::future::ready(batch.is_ok() || !over()))
             .inspect_ok(move |batch| {
                 counting.received_bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+                counting.received_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             })
             .map(Some)
             .chain(end)

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::DFParser;
@@ -20,6 +24,8 @@ use lariat_collector::worker::estimates::Estimate;
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
 
+use super::PATIENCE;
+use super::delivery::Delivery;
 use super::faults::{self, Fault};
 use super::functions::Functions;
 use super::round::{Pinned, Round};
@@ -34,21 +40,17 @@ use crate::scan::window::{Asked, asked};
 use crate::scan::{FleetTable, PinnedStore};
 use crate::topology::{Topology, now_unix_nanos};
 
-/// Most rows of an answer that is complete before its first byte.
-const MAX_ANSWER_ROWS: usize = 1_000_000;
-/// Most bytes of such an answer in memory.
-pub(crate) const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
-
-/// Rows, and what is told beside them.
+/// What is told of a try beside its rows.
 pub(crate) struct Outcome {
     pub(crate) schema: SchemaRef,
-    pub(crate) batches: Vec<RecordBatch>,
     /// The tables that the plan reads, and the time that it asks about.
     pub(crate) asked: Vec<(Table, Asked)>,
     /// Bytes of rows that came from nodes.
     pub(crate) bytes_received: u64,
     /// A plain aggregate over rows that may stand for several, and what estimates it.
     pub(crate) unweighted: Option<(String, Estimate)>,
+    /// Nodes that broke off, why, and how many of their rows are in the answer.
+    pub(crate) broken: Vec<(StoreId, String, u64)>,
 }
 
 /// Why a try gave no rows.
@@ -66,11 +68,37 @@ impl From<DataFusionError> for Failed {
 }
 
 /// A plan, and what is known of it before it runs.
-struct Planned {
+pub(crate) struct Planned {
+    context: SessionContext,
     plan: Arc<dyn ExecutionPlan>,
     /// The tables that it reads and the time that it asks about.
-    asked: Vec<(Table, Asked)>,
+    pub(crate) asked: Vec<(Table, Asked)>,
     unweighted: Option<(String, Estimate)>,
+    /// Whether no row of the answer depends on another.
+    row_by_row: bool,
+}
+
+/// What is said of a node that holds an answer up.
+const LATE: &str = "it did not answer in time";
+
+/// Until when nodes are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    deadline: Duration,
+    /// After this, nodes that hold the answer up are given up.
+    patience: Instant,
+    end: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new(started: Instant, deadline: Duration) -> Self {
+        Self { deadline, patience: started + deadline.mul_f64(PATIENCE), end: started + deadline }
+    }
+
+    /// A reader has taken rows: the wait for the next begins.
+    fn restart(&mut self) {
+        *self = Self::new(Instant::now(), self.deadline);
+    }
 }
 
 /// One try.
@@ -96,38 +124,76 @@ impl<'a> Attempt<'a> {
         Self { runtime, topology, parsed, round, recent, channels: QueryChannels::new(channels.clone(), urls) }
     }
 
-    /// Runs; after `patience`, unless that is over, nodes that hold the answer up are given up. The caller ends
-    /// the whole at the deadline.
-    pub(crate) async fn run(self, patience: Duration) -> Result<Outcome, Failed> {
-        let context = SessionContext::new_with_state(self.session()?);
-        let Planned { plan, asked, unweighted } = self.plan(&context).await?;
-        let schema = plan.schema();
+    /// Hands the plan's rows over as they come, and waits for nodes as long as the clock says.
+    pub(crate) async fn run(
+        &self,
+        planned: Planned,
+        delivery: &mut Delivery,
+        clock: &mut Clock,
+    ) -> Result<Outcome, Failed> {
+        let Planned { context, plan, asked, unweighted, row_by_row } = planned;
+        let mut outcome = Outcome { schema: plan.schema(), asked, bytes_received: 0, unweighted, broken: Vec::new() };
         if self.parsed.explain {
-            let batches = vec![explained(plan.as_ref())?];
-            return Ok(Outcome { schema: batches[0].schema(), batches, asked, bytes_received: 0, unweighted });
+            let batch = explained(plan.as_ref())?;
+            outcome.schema = batch.schema();
+            delivery.take(batch).await.map_err(Failed::Question)?;
+            return Ok(outcome);
         }
-        let stream = execute_stream(plan, context.task_ctx())?;
-        let collecting = collect(stream);
-        tokio::pin!(collecting);
-        let collected = if patience.is_zero() {
-            (&mut collecting).await
-        } else {
-            match tokio::time::timeout(patience, &mut collecting).await {
-                Ok(collected) => collected,
-                Err(_) => match self.laggards() {
-                    laggards if laggards.is_empty() => (&mut collecting).await,
-                    laggards => return Err(Failed::Nodes(laggards)),
-                },
+        if row_by_row && delivery.streams() {
+            self.channels.tolerate(|error| faults::fault(error) == Fault::Node);
+        }
+        let mut stream = execute_stream(plan, context.task_ctx())?;
+        while let Some(batch) = self.next(&mut stream, clock).await? {
+            delivery.take(batch).await.map_err(Failed::Question)?;
+            if delivery.streams() {
+                clock.restart();
             }
+        }
+        outcome.bytes_received = self.conducts().map(|(_, conduct)| conduct.received_bytes()).sum();
+        outcome.broken = self.broken();
+        Ok(outcome)
+    }
+
+    /// The next rows. Nodes that hold them up beyond the clock's patience are given up.
+    async fn next(&self, stream: &mut SendableRecordBatchStream, clock: &Clock) -> Result<Option<RecordBatch>, Failed> {
+        let polled = |polled: Option<Result<RecordBatch>>| polled.transpose().map_err(|error| self.failed(error));
+        if Instant::now() < clock.patience {
+            match timeout_at(clock.patience, stream.next()).await {
+                Ok(batch) => return polled(batch),
+                Err(_) => self.give_up_laggards()?,
+            }
+        }
+        match timeout_at(clock.end, stream.next()).await {
+            Ok(batch) => polled(batch),
+            Err(_) => Err(Failed::Question(AskError::Deadline { deadline: clock.deadline })),
+        }
+    }
+
+    fn give_up_laggards(&self) -> Result<(), Failed> {
+        let laggards = self.laggards();
+        if laggards.is_empty() {
+            return Ok(());
+        }
+        if !self.channels.is_tolerant() {
+            return Err(Failed::Nodes(laggards));
+        }
+        for (_, conduct) in self.conducts().filter(|(store, _)| laggards.iter().any(|(late, _)| late == store)) {
+            conduct.give_up();
+        }
+        Ok(())
+    }
+
+    /// Nodes whose rows ended before their end.
+    fn broken(&self) -> Vec<(StoreId, String, u64)> {
+        let of = |(store, conduct): (StoreId, &Arc<Conduct>)| {
+            let error = match conduct.failure() {
+                Some(failure) => faults::brief(&failure),
+                None if conduct.is_given_up() => LATE.to_owned(),
+                None => return None,
+            };
+            Some((store, error, conduct.received_rows()))
         };
-        match collected {
-            Ok(batches) => {
-                let bytes_received = self.conducts().map(|(_, conduct)| conduct.received_bytes()).sum();
-                Ok(Outcome { schema, batches, asked, bytes_received, unweighted })
-            }
-            Err(Collecting::TooLarge(error)) => Err(Failed::Question(error)),
-            Err(Collecting::Failed(error)) => Err(self.failed(error)),
-        }
+        if self.channels.is_tolerant() { self.conducts().filter_map(of).collect() } else { Vec::new() }
     }
 
     fn session(&self) -> Result<SessionState> {
@@ -136,8 +202,10 @@ impl<'a> Attempt<'a> {
         session(Arc::clone(self.runtime), Arc::new(routes), self.channels.clone())
     }
 
-    async fn plan(&self, context: &SessionContext) -> Result<Planned, Failed> {
-        let functions = self.register(context).await?;
+    /// Plans over the nodes that are pinned.
+    pub(crate) async fn plan(&self) -> Result<Planned, Failed> {
+        let context = SessionContext::new_with_state(self.session()?);
+        let functions = self.register(&context).await?;
         let state = context.state();
         let plan = state.statement_to_plan(self.parsed.statement.clone()).await;
         let plan = plan.map_err(|error| Failed::Question(faults::with_names(error, self.parsed)))?;
@@ -148,10 +216,11 @@ impl<'a> Attempt<'a> {
             .verify_plan(&plan)?;
         let unweighted = unweighted(&plan);
         let plan = state.optimize(&plan)?;
+        let row_by_row = row_by_row(&plan);
         let mut asked = asked(&plan);
         asked.extend(functions.take_asked());
         let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-        Ok(Planned { plan, asked, unweighted })
+        Ok(Planned { context, plan, asked, unweighted, row_by_row })
     }
 
     async fn register(&self, context: &SessionContext) -> Result<Functions> {
@@ -189,7 +258,7 @@ impl<'a> Attempt<'a> {
         let someone_finished = self.conducts().any(|(_, conduct)| conduct.finished());
         self.conducts()
             .filter(|(_, conduct)| !conduct.finished() && (!conduct.accepted() || someone_finished))
-            .map(|(store, _)| (store, "it did not answer in time".to_owned()))
+            .map(|(store, _)| (store, LATE.to_owned()))
             .collect()
     }
 
@@ -210,26 +279,24 @@ fn store(pinned: &Pinned) -> PinnedStore {
     PinnedStore { store_id: pinned.reply.store_id, node_id: pinned.reply.identity.node_id.clone() }
 }
 
-enum Collecting {
-    TooLarge(AskError),
-    Failed(DataFusionError),
-}
-
-async fn collect(mut stream: SendableRecordBatchStream) -> Result<Vec<RecordBatch>, Collecting> {
-    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(Collecting::Failed)?;
-        rows += batch.num_rows();
-        bytes += batch.get_array_memory_size();
-        if rows > MAX_ANSWER_ROWS || bytes > MAX_ANSWER_BYTES {
-            return Err(Collecting::TooLarge(AskError::TooLarge {
-                message: format!("the answer exceeds {MAX_ANSWER_ROWS} rows or {} MiB", MAX_ANSWER_BYTES >> 20),
-                hint: Some("narrow it by time, aggregate it, or add a LIMIT".to_owned()),
-            }));
-        }
-        batches.push(batch);
-    }
-    Ok(batches)
+/// Whether each row of the answer comes from one row below, so that rows of a node that broke off are right by themselves.
+fn row_by_row(plan: &LogicalPlan) -> bool {
+    let depends = plan.exists(|node| {
+        Ok(!matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Union(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Limit(_)
+                | LogicalPlan::Unnest(_)
+                | LogicalPlan::EmptyRelation(_)
+                | LogicalPlan::Values(_)
+        ))
+    });
+    depends.is_ok_and(|depends| !depends)
 }
 
 /// A plan as rows, with its stages and the store of each leaf.

@@ -62,12 +62,28 @@ pub(crate) fn brief(error: &DataFusionError) -> String {
 /// As the client sees it.
 pub(crate) fn ask_error(error: DataFusionError) -> AskError {
     match fault(&error) {
-        Fault::Question => AskError::BadQuestion { message: brief(error.find_root()), hint: None },
+        Fault::Question => {
+            let root = error.find_root();
+            AskError::BadQuestion { message: brief(root), hint: Some(advice(root).to_owned()) }
+        }
         Fault::Limits => AskError::TooLarge {
             message: "the query needs more memory than it may use".to_owned(),
             hint: Some("narrow it by time, or group by fewer values".to_owned()),
         },
         Fault::Node | Fault::Service => AskError::Internal { source: Box::new(error) },
+    }
+}
+
+/// What helps against an error of its kind.
+fn advice(error: &DataFusionError) -> &'static str {
+    match error {
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::DivideByZero => "divide by nullif(x, 0)",
+            ArrowError::ArithmeticOverflow(_) => "cast to DOUBLE first",
+            _ => "try_cast(x AS type) is null where a value does not fit its type",
+        },
+        DataFusionError::SQL(..) => "see docs/sql.md for what can be asked",
+        _ => "SHOW TABLES and SHOW COLUMNS FROM a table list names and types",
     }
 }
 
@@ -80,17 +96,19 @@ pub(crate) fn with_names(error: DataFusionError, parsed: &Parsed) -> AskError {
             }
             _ => None,
         },
-        DataFusionError::Plan(message) => {
-            missing_table(message).and_then(|name| nearest(name, table_names())).map(str::to_owned)
-        }
+        DataFusionError::Plan(message) => missing_table(message)
+            .and_then(|name| nearest(name, table_names()))
+            .or_else(|| message.split("Did you mean '").nth(1)?.split('\'').next())
+            .map(str::to_owned),
         _ => None,
     };
     let hint = hint.map(|name| format!("did you mean `{name}`?"));
     match ask_error(error) {
-        AskError::BadQuestion { message, hint: None } => {
+        AskError::BadQuestion { message, hint: advice } => {
             let tables =
                 || format!("it reads: {}", parsed.tables.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(", "));
-            AskError::BadQuestion { message, hint: hint.or_else(|| (!parsed.tables.is_empty()).then(tables)) }
+            let hint = hint.or_else(|| (!parsed.tables.is_empty()).then(tables));
+            AskError::BadQuestion { message, hint: hint.or(advice) }
         }
         other => other,
     }

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use lariat_schema::tables::Table;
 
 use crate::ask::AskError;
@@ -25,12 +28,46 @@ pub(crate) struct Parsed {
 
 const HINT: &str = "one SELECT, WITH, EXPLAIN, SHOW TABLES, SHOW COLUMNS or DESCRIBE";
 
+/// Tables of `information_schema` that say what there is; the others say how the service is set up.
+const INFORMATION: [&str; 6] = ["tables", "columns", "views", "schemata", "routines", "parameters"];
+
+/// Longest question, in bytes.
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
+
+/// Operators and their like in a question. A tree of so many levels is walked and dropped within the stack of an engine
+/// thread ([`lariat_collector::worker::threads::STACK_BYTES`]), also in builds that are not optimised.
+const MAX_LINKS: usize = 1_000;
+
+/// Words between expressions.
+const LINKING: [Keyword; 19] = [
+    Keyword::AND,
+    Keyword::OR,
+    Keyword::NOT,
+    Keyword::XOR,
+    Keyword::IS,
+    Keyword::IN,
+    Keyword::LIKE,
+    Keyword::ILIKE,
+    Keyword::SIMILAR,
+    Keyword::BETWEEN,
+    Keyword::UNION,
+    Keyword::INTERSECT,
+    Keyword::EXCEPT,
+    Keyword::JOIN,
+    Keyword::CASE,
+    Keyword::WHEN,
+    Keyword::AT,
+    Keyword::COLLATE,
+    Keyword::SELECT,
+];
+
 fn bad(message: impl Into<String>) -> AskError {
     AskError::BadQuestion { message: message.into(), hint: Some(HINT.to_owned()) }
 }
 
 /// Parses and judges.
 pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
+    is_shallow(sql)?;
     let mut statements =
         DFParser::parse_sql(sql).map_err(|error| bad(format!("this is no SQL: {}", error.strip_backtrace())))?;
     let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
@@ -54,22 +91,53 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
         _ => return Err(bad("only reading is possible")),
     }
     let (mut tables, mut views) = (BTreeSet::new(), Vec::new());
-    let mut everything = !matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)));
+    let mut reads_information = false;
+    let everything = !matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)));
     let (references, _) = resolve_table_references(&statement, true)
         .map_err(|error| bad(format!("the tables cannot be told: {}", error.strip_backtrace())))?;
     for reference in &references {
-        everything |= reference.schema() == Some(datafusion::catalog::information_schema::INFORMATION_SCHEMA);
+        let information = reference.schema() == Some(datafusion::catalog::information_schema::INFORMATION_SCHEMA);
+        // SHOW and DESCRIBE look things up there by themselves.
+        if information && !everything && !INFORMATION.contains(&reference.table()) {
+            return Err(bad(format!("`{reference}` cannot be read")));
+        }
+        reads_information |= information;
         if let Ok(table) = reference.table().parse::<Table>() {
             tables.insert(table);
         }
         views.extend(lariat_schema::views::ALL.iter().filter(|view| view.name == reference.table()));
     }
-    if everything {
+    if everything || reads_information {
         tables.extend(Table::ALL);
         views = lariat_schema::views::ALL.iter().collect();
     }
     tables.extend(views.iter().flat_map(|view| tables_of(view.sql)));
     Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), views })
+}
+
+/// Refuses a text whose tree would be too deep to walk: `1+1+1+…` is as deep as it is long, and a stack that overflows takes
+/// the whole service with it. The tokens tell, which are flat.
+fn is_shallow(sql: &str) -> Result<(), AskError> {
+    if sql.len() > MAX_BYTES {
+        return Err(bad(format!("a question has at most {MAX_BYTES} bytes")));
+    }
+    // What cannot be taken apart is the parser's to complain about.
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let links = tokens.iter().filter(|token| is_link(token)).count();
+    if links > MAX_LINKS {
+        return Err(bad(format!("a question joins at most {MAX_LINKS} expressions; write long lists with IN")));
+    }
+    Ok(())
+}
+
+/// Whether a token can put what stands before it one level deeper.
+fn is_link(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => LINKING.contains(&word.keyword),
+        Token::Whitespace(_) | Token::Comma | Token::Period | Token::LParen | Token::RParen | Token::SemiColon => false,
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::HexStringLiteral(_) | Token::Placeholder(_) => false,
+        _ => true,
+    }
 }
 
 /// The tables under a view.

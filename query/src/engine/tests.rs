@@ -17,7 +17,10 @@ use fleet::{Fleet, spans};
 mod coverage;
 mod fleet;
 mod formats;
+mod generated;
+mod limits;
 mod merging;
+mod streaming;
 
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];
 

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use futures::{Stream, StreamExt as _};
-use lariat_schema::coverage::{Coverage, NodeCoverage, NodeState, Window};
+use lariat_schema::coverage::{Coverage, NodeCoverage, NodeState, Slices, Window};
 use lariat_schema::live::{LiveBlock, LiveDecision, LiveEvent, LiveTransition};
 use lariat_schema::tables::Table;
 use parking_lot::Mutex;
@@ -97,6 +97,7 @@ impl NodeDirectory for Directory {
             rows: 0,
             elapsed_ms: 0.0,
             error: None,
+            slices: Slices::default(),
         };
         Coverage {
             complete: true,

@@ -17,7 +17,7 @@ use lariat_schema::time_range::TimeRange;
 
 use super::labels::{Labels, Matcher, NAME};
 use super::value::Store;
-use crate::ask::{Answer, Ask, AskError, Question};
+use crate::ask::{Answer, Ask, AskError, Question, Scope};
 
 pub(crate) use catalog::{Catalog, Entry};
 
@@ -183,6 +183,7 @@ fn question(wanted: &Wanted, conditions: &[String], columns: &str) -> Question {
         window: Some(wanted.window),
         deadline: wanted.deadline,
         min_coverage: wanted.min_coverage,
+        scope: Scope::default(),
     }
 }
 

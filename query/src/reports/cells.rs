@@ -93,7 +93,12 @@ pub(crate) type Groups = BTreeMap<GroupKey, ByRegion>;
 
 /// The question for cells grouped by `keys` and region, in steps where `step_nanos` is given. `conditions` is empty or
 /// begins with ` AND `.
-pub(crate) fn question(keys: &[&'static str], step_nanos: Option<i64>, window: TimeRange, conditions: &str) -> String {
+pub(crate) fn question(
+    keys: &[&'static str],
+    step_nanos: Option<i64>,
+    times: &[TimeRange],
+    conditions: &str,
+) -> String {
     let step = step_nanos.map_or_else(|| "0".to_owned(), |step| format!("CAST(time AS BIGINT) / {step} * {step}"));
     let keys: String = keys.iter().map(|key| format!("{key}, ")).collect();
     let sum = |what: &str| format!("sum(CASE WHEN bucket = {HEAD} THEN {what} ELSE 0 END)");
@@ -111,7 +116,7 @@ pub(crate) fn question(keys: &[&'static str], step_nanos: Option<i64>, window: T
         errors = calls_of("error"),
         application_errors = calls_of("application_error"),
         duration = sum("duration_sum_ns"),
-        window = sql_text::within(window),
+        window = sql_text::within_any(times),
     )
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use lariat_schema::time_range::TimeRange;
 use serde::Serialize;
 
 use super::cells::{UNKNOWN_REGION, share};
@@ -31,12 +32,12 @@ struct Row {
     share: Option<f64>,
 }
 
-pub(super) fn question(parameters: &Parameters) -> String {
+pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT region, provider_id, error_category, result, sum(calls) AS calls FROM rollups \
          WHERE family = 'ops' AND calls > 0 AND error_category IS NOT NULL AND {}{} \
          GROUP BY region, provider_id, error_category, result",
-        sql_text::within(parameters.cell_window()),
+        sql_text::within_any(times),
         parameters.conditions(),
     )
 }

@@ -3,12 +3,12 @@
 //! The client's text says what is wrong and what to do; the cause of a fault of ours goes to the log and nowhere else.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lariat_schema::coverage::Coverage;
 use serde_json::{Value, json};
 
-use crate::api::ApiError;
+use crate::api::{ApiError, retry_after};
 use crate::ask::AskError;
 
 /// Why there is no answer, as the client reads it.
@@ -79,6 +79,7 @@ impl IntoResponse for Failure {
         if let Some(coverage) = self.coverage {
             body["coverage"] = json!(coverage);
         }
-        (self.status, Json(body)).into_response()
+        let headers: HeaderMap = retry_after(self.status, self.code).into_iter().collect();
+        (self.status, headers, Json(body)).into_response()
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use lariat_schema::time_range::TimeRange;
 use lariat_schema::vocabulary::ExclusionReason;
 use serde::Serialize;
 
@@ -83,23 +84,23 @@ struct Row<'a> {
 }
 
 /// The question for sums.
-pub(super) fn question(parameters: &Parameters) -> String {
+pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT {KEYS}, sum(eligible_count) AS eligible, COALESCE(sum(first_probability_sum), 0.0) AS probability, \
          COALESCE(sum(first_attempts), 0) AS first_attempts, sum(calls) AS calls \
          FROM rollups WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
-        sql_text::within(parameters.cell_window()),
+        sql_text::within_any(times),
         parameters.conditions(),
     )
 }
 
 /// The question for exclusions by reason.
-pub(super) fn exclusions_question(parameters: &Parameters) -> String {
+pub(super) fn exclusions_question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT {KEYS}, e['reason'] AS reason, sum(e['count']) AS n FROM \
          (SELECT {KEYS}, unnest(excluded) AS e FROM rollups \
           WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{}) GROUP BY {KEYS}, e['reason']",
-        sql_text::within(parameters.cell_window()),
+        sql_text::within_any(times),
         parameters.conditions(),
     )
 }

@@ -24,6 +24,21 @@ pub(crate) fn within(window: TimeRange) -> String {
     format!("time >= {} AND time < {}", moment(window.from_unix_nanos), moment(window.to_unix_nanos))
 }
 
+/// The condition that `time` lies in one of these ranges; the hull stands beside them, since it is what prunes files.
+pub(crate) fn within_any(ranges: &[TimeRange]) -> String {
+    let hull = TimeRange::new(
+        ranges.iter().map(|range| range.from_unix_nanos).min().unwrap_or_default(),
+        ranges.iter().map(|range| range.to_unix_nanos).max().unwrap_or_default(),
+    );
+    match ranges {
+        [] | [_] => within(hull),
+        several => {
+            let any: Vec<String> = several.iter().map(|range| format!("({})", within(*range))).collect();
+            format!("{} AND ({})", within(hull), any.join(" OR "))
+        }
+    }
+}
+
 /// `column IN (…)`; the column is one of ours, the values are anybody's.
 pub(crate) fn any_of(column: &str, values: &[String]) -> String {
     let list: Vec<String> = values.iter().map(|value| text(value)).collect();

@@ -1,7 +1,10 @@
 //! The report `usage`: what each account used, from the `usage` family of rollups, which is counted before sampling and
 //! never collapses an account.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
+use lariat_schema::time_range::TimeRange;
 use serde::Serialize;
 
 use super::columns::{BadAnswer, count_at, floats, integers, text_at, texts};
@@ -34,38 +37,57 @@ struct Row {
     billable_units: f64,
 }
 
-pub(super) fn question(parameters: &Parameters) -> String {
+pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT account_id, profile, chain, method_class, result, sum(calls) AS calls, sum(bytes_in) AS bytes_in, \
          sum(bytes_out) AS bytes_out, sum(billable_units) AS billable_units FROM rollups \
          WHERE family = 'usage' AND {}{} GROUP BY account_id, profile, chain, method_class, result",
-        sql_text::within(parameters.cell_window()),
+        sql_text::within_any(times),
         parameters.conditions(),
     )
 }
 
-/// Rows, the most billable first.
+/// Who used what: account, profile, chain, class of method and result.
+type Key = [Option<String>; 5];
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    calls: i64,
+    bytes_in: i64,
+    bytes_out: i64,
+    billable_units: f64,
+}
+
+/// Rows, the most billable first. What is of one key is added up: an answer may be of several parts of the time.
 pub(super) fn sheet(batches: &[RecordBatch], limit: usize) -> Result<Sheet, BadAnswer> {
-    let mut rows = Vec::new();
+    let mut sums: BTreeMap<Key, Sums> = BTreeMap::new();
     for batch in batches {
-        let [accounts, profiles, chains, classes, results] =
-            ["account_id", "profile", "chain", "method_class", "result"].map(|name| texts(batch, name));
-        let (accounts, profiles, chains, classes, results) = (accounts?, profiles?, chains?, classes?, results?);
+        let names = ["account_id", "profile", "chain", "method_class", "result"];
+        let columns = names.iter().map(|name| texts(batch, name)).collect::<Result<Vec<_>, _>>()?;
         let [calls, bytes_in, bytes_out] = ["calls", "bytes_in", "bytes_out"].map(|name| integers(batch, name));
         let (calls, bytes_in, bytes_out) = (calls?, bytes_in?, bytes_out?);
         let units = floats(batch, "billable_units")?;
-        rows.extend((0..batch.num_rows()).map(|row| Row {
-            account_id: text_at(&accounts, row),
-            profile: text_at(&profiles, row),
-            chain: text_at(&chains, row),
-            method_class: text_at(&classes, row),
-            result: text_at(&results, row),
-            calls: count_at(&calls, row),
-            bytes_in: count_at(&bytes_in, row),
-            bytes_out: count_at(&bytes_out, row),
-            billable_units: units.value(row),
-        }));
+        for row in 0..batch.num_rows() {
+            let at = |column: usize| text_at(&columns[column], row);
+            let sum = sums.entry([at(0), at(1), at(2), at(3), at(4)]).or_default();
+            sum.calls = sum.calls.saturating_add(count_at(&calls, row));
+            sum.bytes_in = sum.bytes_in.saturating_add(count_at(&bytes_in, row));
+            sum.bytes_out = sum.bytes_out.saturating_add(count_at(&bytes_out, row));
+            sum.billable_units += units.value(row);
+        }
     }
+    let row = |([account_id, profile, chain, method_class, result], sums): (Key, Sums)| Row {
+        account_id,
+        profile,
+        chain,
+        method_class,
+        result,
+        calls: sums.calls,
+        bytes_in: sums.bytes_in,
+        bytes_out: sums.bytes_out,
+        billable_units: sums.billable_units,
+    };
+    let mut rows: Vec<Row> = sums.into_iter().map(row).collect();
     rows.sort_by(|left, right| right.billable_units.total_cmp(&left.billable_units).then(right.calls.cmp(&left.calls)));
     Ok(Sheet::new(COLUMNS.to_vec(), rows, limit))
 }

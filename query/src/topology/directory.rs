@@ -29,7 +29,7 @@ impl NodeDirectory for Topology {
     fn coverage(&self) -> Coverage {
         let view = self.view();
         let facts = facts(&view, |_, known| known.and_then(heard), |node| node.error.clone());
-        let now_only = Input { table: None, window: None };
+        let now_only = Input { table: None, window: None, without: None };
         coverage("live", now_only, now_unix_nanos(), &facts, view.expected_nodes)
     }
 

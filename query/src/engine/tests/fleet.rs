@@ -16,6 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use lariat_collector::store::{ReadStore, SealedFile, Snapshot};
+use lariat_collector::worker::pins::{PinBook, WorkerFigures};
 use lariat_schema::ids::{BootId, StoreId};
 use lariat_schema::node_api::{Boot, NodeIdentity, NodeInfo, TableRange};
 use lariat_schema::tables::Table;
@@ -116,6 +117,7 @@ struct Node {
     address: String,
     name: String,
     store: Arc<SmallStore>,
+    pins: Arc<PinBook>,
     stalled: Arc<AtomicBool>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -161,6 +163,13 @@ impl Fleet {
         server::start(settings(self.addresses(), Some(TOKEN), None)).await.unwrap()
     }
 
+    /// The same with other bounds.
+    pub(super) async fn query_with(&self, change: impl FnOnce(&mut Config)) -> Query {
+        let mut settings = settings(self.addresses(), Some(TOKEN), None);
+        change(&mut settings.config);
+        server::start(settings).await.unwrap()
+    }
+
     pub(super) async fn query_in(&self, data_dir: &Path) -> Query {
         server::start(settings(self.addresses(), Some(TOKEN), Some(data_dir))).await.unwrap()
     }
@@ -181,6 +190,11 @@ impl Fleet {
     /// From now on a node takes plans and does nothing with them.
     pub(super) fn stall(&self, number: usize) {
         self.nodes[number].stalled.store(true, Ordering::Release);
+    }
+
+    /// What its nodes do for queries.
+    pub(super) fn figures(&self) -> Vec<WorkerFigures> {
+        self.nodes.iter().map(|node| node.pins.figures()).collect()
     }
 
     /// From now on a node tells these lives.
@@ -228,7 +242,8 @@ impl Node {
             boot_id: BootId(uuid::Uuid::new_v4()),
         };
         let reader: Arc<dyn ReadStore> = Arc::clone(&store) as _;
-        let worker = lariat_collector::worker::routes(reader, identity.clone(), false, Some(TOKEN.into())).unwrap();
+        let (worker, pins) =
+            lariat_collector::worker::routes(reader, identity.clone(), false, Some(TOKEN.into())).unwrap();
         let of_info = Arc::clone(&store);
         let info = move || async move { Json(info(&identity, &of_info)) };
         let stalled = Arc::new(AtomicBool::new(false));
@@ -240,7 +255,7 @@ impl Node {
             axum::serve(listener, routes).await.unwrap();
         });
         tokio::time::timeout(Duration::from_secs(30), tokio::net::TcpStream::connect(&address)).await.unwrap().unwrap();
-        Self { address, name, store, stalled, runtime: Some(runtime) }
+        Self { address, name, store, pins, stalled, runtime: Some(runtime) }
     }
 }
 

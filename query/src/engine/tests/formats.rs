@@ -41,15 +41,15 @@ async fn every_format_carries_the_same_rows_and_the_coverage() {
     let total: i64 = answer["rows"].as_array().unwrap().iter().map(|row| row["n"].as_i64().unwrap()).sum();
     assert_eq!(total, 300);
 
-    let (_, headers, lines) = get(at, &format!("{path}&format=ndjson")).await;
+    let (_, _, lines) = get(at, &format!("{path}&format=ndjson")).await;
     let lines: Vec<_> = std::str::from_utf8(&lines).unwrap().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 4);
     let last: serde_json::Value = serde_json::from_str(&lines[3]).unwrap();
-    assert_eq!(last["coverage"]["answered"], 3);
-    assert!(headers.contains_key("x-lariat-coverage"));
+    assert_eq!((&last["coverage"]["answered"], &last["stats"]["rows"]), (&3.into(), &3.into()));
 
-    let (_, _, csv) = get(at, &format!("{path}&format=csv")).await;
+    let (_, headers, csv) = get(at, &format!("{path}&format=csv")).await;
     assert_eq!(std::str::from_utf8(&csv).unwrap().lines().next(), Some("chain,n"));
+    assert!(headers.contains_key("x-lariat-coverage") && headers.contains_key("x-lariat-sampling"));
 
     let (_, headers, arrow) = get(at, &format!("{path}&format=arrow")).await;
     let reader = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(arrow), None).unwrap();

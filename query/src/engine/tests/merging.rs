@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 
 /// Rows of spans with these columns in place of the usual ones.
-fn with(node: u32, columns: HashMap<&str, ArrayRef>) -> RecordBatch {
+pub(super) fn with(node: u32, columns: HashMap<&str, ArrayRef>) -> RecordBatch {
     let rows = columns.values().next().map_or(0, |column| column.len());
     let usual = spans(node, rows);
     let schema = usual.schema();

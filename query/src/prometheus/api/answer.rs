@@ -66,7 +66,9 @@ impl From<AskError> for ApiError {
                 Self::Execution(hint.map_or_else(|| message.clone(), |hint| format!("{message}; {hint}")))
             }
             AskError::NotCovered { .. } => Self::NotCovered(error.to_string()),
-            AskError::Deadline { .. } | AskError::Busy { .. } => Self::Timeout(error.to_string()),
+            AskError::Deadline { .. } | AskError::Busy { .. } | AskError::TooMany { .. } | AskError::Gone => {
+                Self::Timeout(error.to_string())
+            }
             // The SQL is ours, so a bad one is our fault too.
             AskError::BadQuestion { message, .. } => {
                 tracing::error!(%message, "a PromQL query became a question that the engine refuses");

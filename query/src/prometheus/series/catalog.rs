@@ -87,8 +87,12 @@ impl Catalog {
              WHERE time >= to_timestamp_nanos({from}) AND time < to_timestamp_nanos({to}) \
              GROUP BY 1, 2, 3, 4"
         );
-        let question =
-            Question { sql, window: Some(window), deadline: wanted.deadline, min_coverage: wanted.min_coverage };
+        let question = Question {
+            window: Some(window),
+            deadline: wanted.deadline,
+            min_coverage: wanted.min_coverage,
+            ..Question::new(sql)
+        };
         let answer = ask.ask(question).await?;
         let mut entries: Vec<Entry> = answer.batches.iter().flat_map(read).collect();
         entries.sort_by(|left, right| left.name.cmp(&right.name).then_with(|| left.stored.cmp(&right.stored)));

@@ -53,14 +53,14 @@ async fn every_question_of_a_report_gives_the_same_answer_after_a_journey_as_byt
     let folder = tempfile::tempdir().unwrap();
     let context = files(folder.path()).await;
     let parameters = parameters();
-    let window = parameters.cell_window();
+    let window = &[parameters.cell_window()];
     for sql in [
         cells::question(&[], Some(60_000_000_000), window, &parameters.conditions()),
         cells::question(providers::KEYS, None, window, ""),
-        errors::question(&parameters),
-        routing::question(&parameters),
-        routing::exclusions_question(&parameters),
-        usage::question(&parameters),
+        errors::question(&parameters, window),
+        routing::question(&parameters, window),
+        routing::exclusions_question(&parameters, window),
+        usage::question(&parameters, window),
         circuits::question(&parameters),
         circuits::states_question(&parameters),
         blocks::question(&parameters),

@@ -1,0 +1,167 @@
+//! Where the rows of an answer go: into memory until all of them are there, or to a reader as they come.
+//!
+//! What has gone to a reader cannot be taken back, so that from the first row on a plan is not repeated; what is in memory
+//! can. A reader is waited for, and what nodes send waits with it: nothing is buffered beyond [`READ_AHEAD`] batches here
+//! and a fixed budget per connection. One that takes nothing for [`READER_PATIENCE`] has its query ended.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use tokio::sync::mpsc;
+
+use crate::ask::{AskError, Beside};
+use crate::limits::Limits;
+
+/// Batches that wait for a reader: one that is being written, and the next.
+pub(crate) const READ_AHEAD: usize = 2;
+/// How long a reader may take nothing: it holds files on nodes and one of few places.
+pub(crate) const READER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a reader gets, in this order.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// First, with the first rows or with the end.
+    Begin(SchemaRef),
+    Rows(RecordBatch),
+    /// Last.
+    End(Box<Beside>),
+    /// Last, where the answer breaks off.
+    Failed(AskError),
+}
+
+/// Where rows go.
+pub(crate) enum Delivery {
+    Whole(Whole),
+    Parts(Parts),
+}
+
+/// Rows in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    pub(crate) batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+    max_rows: usize,
+    max_bytes: usize,
+}
+
+/// Rows on their way.
+pub(crate) struct Parts {
+    reader: mpsc::Sender<Piece>,
+    begun: bool,
+    rows: u64,
+}
+
+impl Delivery {
+    /// Into memory, within the limits of an answer.
+    pub(crate) fn whole(limits: &Limits) -> Self {
+        Self::Whole(Whole { max_rows: limits.max_rows, max_bytes: limits.max_query_bytes, ..Whole::default() })
+    }
+
+    /// To a reader.
+    pub(crate) fn parts(reader: mpsc::Sender<Piece>) -> Self {
+        Self::Parts(Parts { reader, begun: false, rows: 0 })
+    }
+
+    /// Whether rows go out as they come.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self, Self::Parts(_))
+    }
+
+    /// Whether something has gone that cannot be taken back.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self, Self::Parts(parts) if parts.begun)
+    }
+
+    /// Rows so far.
+    pub(crate) fn rows(&self) -> u64 {
+        match self {
+            Self::Whole(whole) => whole.rows as u64,
+            Self::Parts(parts) => parts.rows,
+        }
+    }
+
+    /// Forgets what a try brought that is repeated.
+    pub(crate) fn discard(&mut self) {
+        if let Self::Whole(whole) = self {
+            (whole.rows, whole.bytes) = (0, 0);
+            whole.batches.clear();
+        }
+    }
+
+    /// The rows in memory.
+    pub(crate) fn into_batches(self) -> Vec<RecordBatch> {
+        match self {
+            Self::Whole(whole) => whole.batches,
+            Self::Parts(_) => Vec::new(),
+        }
+    }
+
+    /// Tells a reader of the end.
+    pub(crate) async fn end(self, ended: Result<(SchemaRef, Beside), AskError>) {
+        if let Self::Parts(parts) = self {
+            parts.end(ended).await;
+        }
+    }
+
+    /// Takes rows, and waits for whoever reads them.
+    pub(crate) async fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
+        match self {
+            Self::Whole(whole) => whole.take(batch),
+            Self::Parts(parts) => parts.take(batch).await,
+        }
+    }
+}
+
+impl Whole {
+    fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        if self.rows > self.max_rows || self.bytes > self.max_bytes {
+            return Err(AskError::TooLarge {
+                message: format!("the answer exceeds {} rows or {} MiB", self.max_rows, self.max_bytes >> 20),
+                hint: Some("narrow it by time, aggregate it, add a LIMIT, or ask for format=ndjson".to_owned()),
+            });
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+}
+
+impl Parts {
+    async fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.begin(batch.schema()).await?;
+        self.rows += batch.num_rows() as u64;
+        self.send(Piece::Rows(batch)).await
+    }
+
+    async fn begin(&mut self, schema: SchemaRef) -> Result<(), AskError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.send(Piece::Begin(schema)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, piece: Piece) -> Result<(), AskError> {
+        match tokio::time::timeout(READER_PATIENCE, self.reader.send(piece)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(AskError::Gone),
+        }
+    }
+
+    async fn end(mut self, ended: Result<(SchemaRef, Beside), AskError>) {
+        let sent = match ended {
+            Ok((schema, beside)) => match self.begin(schema).await {
+                Ok(()) => self.send(Piece::End(Box::new(beside))).await,
+                Err(gone) => Err(gone),
+            },
+            Err(error) => self.send(Piece::Failed(error)).await,
+        };
+        // Nobody is there to be told.
+        sent.ok();
+    }
+}
