@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::harness::{Lariat, client, eventually, root, rows, tool};
 
 /// moto's S3 server, which checks no signature but wants one.
-struct S3 {
+pub(super) struct S3 {
     child: Child,
-    url: String,
+    pub(super) url: String,
 }
 
 impl Drop for S3 {
@@ -24,14 +24,14 @@ impl Drop for S3 {
 }
 
 /// Python with the packages of `tests/clients/requirements.txt`.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let python = std::env::var_os("LARIAT_PYTHON").map(PathBuf::from)?;
     let checked = Command::new(&python).args(["-c", "import moto.server, duckdb"]).stderr(Stdio::null()).status();
     checked.is_ok_and(|status| status.success()).then_some(python)
 }
 
 impl S3 {
-    async fn start(python: &Path, port: u16) -> Self {
+    pub(super) async fn start(python: &Path, port: u16) -> Self {
         let child = Command::new(python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
@@ -47,7 +47,7 @@ impl S3 {
         s3
     }
 
-    async fn get(&self, path: &str) -> Vec<u8> {
+    pub(super) async fn get(&self, path: &str) -> Vec<u8> {
         let credential =
             "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x";
         let request = client().get(format!("{}/lariat{path}", self.url)).header("authorization", credential);
@@ -56,13 +56,13 @@ impl S3 {
         response.bytes().await.unwrap().to_vec()
     }
 
-    async fn keys(&self) -> Vec<String> {
+    pub(super) async fn keys(&self) -> Vec<String> {
         let listed = String::from_utf8(self.get("?list-type=2").await).unwrap();
         listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -91,7 +91,7 @@ async fn node(dir: &Path, endpoint: &str, further: &str) -> (Lariat, Lariat) {
 }
 
 /// A figure of the node API.
-async fn figure(collector: &Lariat, name: &str) -> u64 {
+pub(super) async fn figure(collector: &Lariat, name: &str) -> u64 {
     let text = client().get(format!("{}/metrics", collector.url("node_api").await)).send().await.unwrap().text().await;
     let wanted = format!("lariat_collector_{name} ");
     let text = text.unwrap();
@@ -168,11 +168,11 @@ async fn files_reach_a_real_s3_server_over_a_bad_line_once_each_and_are_read_bac
     assert_eq!(figure(&collector, "lost_rows_total").await, 0);
 }
 
-fn tables(said: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn tables(said: &Value) -> impl Iterator<Item = &Value> {
     said["tables"].as_array().unwrap().iter()
 }
 
-fn files(table: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn files(table: &Value) -> impl Iterator<Item = &Value> {
     table["files"].as_array().unwrap().iter()
 }
 

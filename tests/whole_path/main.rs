@@ -16,6 +16,7 @@ mod durability;
 mod fleet;
 mod full_disk;
 mod harness;
+mod killed;
 mod one_call;
 mod openapi;
 mod overload;
