@@ -185,31 +185,4 @@ pub fn grpc(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    type Target = fn(&[u8]);
-
-    const TARGETS: &[(&str, Target)] = &[
-        ("otlp", otlp),
-        ("log", log),
-        ("manifest", manifest),
-        ("mapping", mapping),
-        ("forward", forward),
-        ("grpc", grpc),
-    ];
-
-    #[test]
-    fn every_seed_of_the_fuzzer_is_read_without_a_panic() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");
-        for (name, target) in TARGETS {
-            let seeds: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().collect();
-            assert!(!seeds.is_empty(), "no seed for {name}");
-            for seed in seeds {
-                target(&std::fs::read(seed.unwrap().path()).unwrap());
-            }
-        }
-    }
-}
+mod tests;

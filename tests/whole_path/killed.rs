@@ -162,11 +162,13 @@ async fn holds(site: &Site, away: &Away, below: &str, acknowledged: u64) {
     assert_eq!(figure(site.collector(), "ledger_unbalanced").await, 0);
     let sql = "SELECT time, received, received - stored - sampled_out - deduplicated - rejected - dropped - in_flight AS open \
                FROM ledger ORDER BY time DESC LIMIT 20";
-    let answer = query.sql(sql).await;
-    let newest = || rows(&answer).iter().filter(|row| row["time"] == rows(&answer)[0]["time"]);
-    assert!(newest().all(|row| row["open"] == 0), "{answer}");
-    let received: u64 = newest().filter_map(|row| row["received"].as_u64()).sum();
-    assert!(received >= acknowledged, "{received} received, {acknowledged} acknowledged");
+    eventually("a row of the ledger after the last span", async || {
+        let answer = query.sql(sql).await;
+        let newest = || rows(&answer).iter().filter(|row| row["time"] == rows(&answer)[0]["time"]);
+        assert!(newest().all(|row| row["open"] == 0), "{answer}");
+        (newest().filter_map(|row| row["received"].as_u64()).sum::<u64>() >= acknowledged).then_some(())
+    })
+    .await;
     eventually(&format!("every span below {below} in the bucket"), async || {
         let said = away.said(below).await?;
         let of_spans = tables(&said).find(|table| table["table"] == "spans")?;
