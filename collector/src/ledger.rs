@@ -43,20 +43,21 @@ pub(crate) struct Counts {
 
 impl Counts {
     fn add(&mut self, other: &Self) {
-        self.received += other.received;
-        self.stored += other.stored;
-        self.sampled_out += other.sampled_out;
-        self.deduplicated += other.deduplicated;
-        self.rejected += other.rejected;
-        self.dropped += other.dropped;
-        self.in_flight += other.in_flight;
+        // Saturating, since the sum of a damaged manifest can be any number.
+        self.received = self.received.saturating_add(other.received);
+        self.stored = self.stored.saturating_add(other.stored);
+        self.sampled_out = self.sampled_out.saturating_add(other.sampled_out);
+        self.deduplicated = self.deduplicated.saturating_add(other.deduplicated);
+        self.rejected = self.rejected.saturating_add(other.rejected);
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
     }
 
     /// True if what was received is accounted for (I-1).
     #[must_use]
     pub(crate) fn closes(&self) -> bool {
-        self.received
-            == self.stored + self.sampled_out + self.deduplicated + self.rejected + self.dropped + self.in_flight
+        let fates = [self.stored, self.sampled_out, self.deduplicated, self.rejected, self.dropped, self.in_flight];
+        i128::from(self.received) == fates.into_iter().map(i128::from).sum::<i128>()
     }
 }
 

@@ -133,7 +133,8 @@ impl Sequence {
         }
         let surplus = joined.len().saturating_sub(MAX_STRETCHES);
         for forgotten in joined.drain(..surplus) {
-            self.forgotten_missing += forgotten.first - self.forgotten_to - 1;
+            let before = forgotten.first.saturating_sub(self.forgotten_to).saturating_sub(1);
+            self.forgotten_missing = self.forgotten_missing.saturating_add(before.max(0));
             self.forgotten_to = forgotten.last;
         }
         self.stretches = joined;
@@ -144,7 +145,7 @@ impl Sequence {
             stretch.last.min(up_to).saturating_sub(stretch.first.max(after.saturating_add(1))).saturating_add(1).max(0)
         };
         let numbered = up_to.saturating_sub(after).max(0);
-        numbered.saturating_sub(self.stretches.iter().map(received).sum()).max(0)
+        self.stretches.iter().map(received).fold(numbered, i64::saturating_sub).max(0)
     }
 
     fn lost(&self, known_before_nanos: i64, numbered: Option<i64>) -> i64 {

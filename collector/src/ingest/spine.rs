@@ -292,7 +292,7 @@ fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     let (files, faulty) = open_files(&directory.parquet(), &manifest);
     // The oldest last: who asks mostly asks about what is new.
     let mut unverified: Vec<_> =
-        manifest.files.iter().map(|file| (-file.times.to_unix_nanos, file.path.clone())).collect();
+        manifest.files.iter().map(|file| (file.times.to_unix_nanos.saturating_neg(), file.path.clone())).collect();
     unverified.sort_unstable();
     let mut state = State::new(&manifest, files, Keeper::new(settings.window.age_nanos));
     let dedup_folder = directory.dedup();

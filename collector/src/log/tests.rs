@@ -129,6 +129,23 @@ fn no_byte_of_an_entry_can_be_changed_unnoticed() {
 }
 
 #[test]
+fn a_length_that_the_bytes_cannot_hold_is_refused_before_room_is_made_for_it() {
+    let mut plain = Vec::new();
+    for part in [&b"logs"[..], &[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0x7f]] {
+        plain.extend_from_slice(&u32::try_from(part.len()).unwrap().to_le_bytes());
+        plain.extend_from_slice(part);
+    }
+    let (bytes, _) = entry(1);
+    let (mut preamble, _) = entry::read(&bytes).unwrap();
+    preamble.header.table = None;
+    preamble.header.row_bytes = crate::columns::count(plain.len());
+    preamble.packed = zstd::bulk::compress(&plain, 1).unwrap();
+    let started = std::time::Instant::now();
+    assert!(Schemas::unpack(&preamble).is_err());
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "two gibibytes were filled");
+}
+
+#[test]
 fn only_segments_that_are_spent_are_deleted_and_only_from_the_oldest_on() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = Log::open(folder.path(), Box::new(segment::create_on_disk), &mut |_, _| {}).unwrap();

@@ -128,7 +128,7 @@ pub(crate) fn relieve(
             chosen.push(file.clone());
         }
     }
-    let going: u64 = relief.uploaded.iter().chain(&relief.oldest).map(|file| file.bytes).sum();
+    let going = relief.uploaded.iter().chain(&relief.oldest).map(|file| file.bytes).fold(0, u64::saturating_add);
     relief.refuse = used_bytes.saturating_sub(going) > budget_bytes;
     relief
 }

@@ -364,7 +364,9 @@ impl State {
         let (mut from, mut to, mut rows) = (None, None, 0);
         for (times, held) in files.chain(self.hot.ranges(table)) {
             from = Some(from.map_or(times.from_unix_nanos, |from: i64| from.min(times.from_unix_nanos)));
-            to = Some(to.map_or(times.to_unix_nanos - 1, |to: i64| to.max(times.to_unix_nanos - 1)));
+            to = Some(to.map_or(times.to_unix_nanos.saturating_sub(1), |to: i64| {
+                to.max(times.to_unix_nanos.saturating_sub(1))
+            }));
             rows += held;
         }
         TableRange { table, from_unix_nanos: from, to_unix_nanos: to, rows, gone: self.gone.of(table) }
