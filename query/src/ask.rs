@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -29,6 +29,39 @@ pub struct Question {
     pub min_coverage: Option<f64>,
     /// Which part of a larger question it is.
     pub scope: Scope,
+    /// What stands for `$1`, `$2` and so on, or for each `?` in its order.
+    pub parameters: Vec<Parameter>,
+}
+
+/// A value that a question is asked with. It takes its place in the parsed question, never in its text, so that no value
+/// can become a piece of the question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter {
+    /// No value.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number as its digits.
+    Decimal(String),
+    /// A number.
+    Float(f64),
+    /// Text, also that of an id or a moment.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A moment, in nanoseconds since 1970.
+    Moment(i64),
+}
+
+/// What an answer will look like, known before it is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// The types of the parameters that have no value yet, in their order; `None` where nothing tells.
+    pub parameters: Vec<Option<DataType>>,
 }
 
 /// Part of a larger question, whose other parts are answered already.
@@ -43,7 +76,14 @@ pub struct Scope {
 impl Question {
     /// A question with the service's defaults.
     pub fn new(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), window: None, deadline: None, min_coverage: None, scope: Scope::default() }
+        Self {
+            sql: sql.into(),
+            window: None,
+            deadline: None,
+            min_coverage: None,
+            scope: Scope::default(),
+            parameters: Vec::new(),
+        }
     }
 }
 
@@ -192,6 +232,11 @@ pub enum AskError {
 pub trait Ask: Send + Sync + 'static {
     /// Plans, distributes, merges and tells the coverage.
     async fn ask(&self, question: Question) -> Result<Answer, AskError>;
+
+    /// Plans without asking anybody: for protocols that tell the columns before the rows.
+    async fn outline(&self, _question: Question) -> Result<Outline, AskError> {
+        Err(AskError::Internal { source: "only the engine plans".into() })
+    }
 
     /// Stores that would answer now, as far as is known.
     fn present(&self) -> Vec<StoreId> {

@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::ask::{Answer, Ask, AskError, Beside, Part, Question, Rows, Stats};
+use crate::ask::{Answer, Ask, AskError, Beside, Outline, Part, Question, Rows, Stats};
 use crate::coverage::lowest;
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::Channels;
@@ -41,11 +41,13 @@ use round::{Pinned, Round};
 use statement::Parsed;
 
 mod attempt;
+mod buckets;
 mod burden;
 mod delivery;
 mod faults;
 mod functions;
 mod memory;
+mod parameters;
 mod round;
 mod statement;
 mod system_tables;
@@ -155,6 +157,12 @@ impl Ask for Engine {
         (&mut work.0).await.unwrap_or_else(|error| Err(AskError::Internal { source: Box::new(error) }))
     }
 
+    async fn outline(&self, question: Question) -> Result<Outline, AskError> {
+        let inner = Arc::clone(&self.inner);
+        let mut work = AbortOnDrop(self.threads.handle().spawn(async move { inner.outline(&question).await }));
+        (&mut work.0).await.unwrap_or_else(|error| Err(AskError::Internal { source: Box::new(error) }))
+    }
+
     fn present(&self) -> Vec<StoreId> {
         let known = self.inner.topology.view().known;
         let ready = known.iter().filter(|node| node.progress.state == NodeState::Ready);
@@ -243,6 +251,21 @@ impl Inner {
         delivery.end(ended).await;
     }
 
+    /// Plans over no node at all: the columns of every table are known without them.
+    async fn outline(&self, question: &Question) -> Result<Outline, AskError> {
+        let parsed = statement::parse(question)?;
+        let round = Round::nobody(&self.topology);
+        let runtime = memory::of_question(&self.runtime, self.limits.max_query_bytes);
+        let runtime = runtime.map_err(|error| AskError::Internal { source: Box::new(error) })?;
+        let attempt = Attempt::new(&runtime, &self.channels, &self.topology, &parsed, &round, &self.recent);
+        let deadline = self.default_deadline;
+        match tokio::time::timeout(deadline, attempt.outline()).await {
+            Ok(Ok(outline)) => Ok(outline),
+            Ok(Err(Failed::Question(error))) => Err(error),
+            Ok(Err(Failed::Nodes(_))) | Err(_) => Err(AskError::Deadline { deadline }),
+        }
+    }
+
     fn deadline(&self, question: &Question) -> Duration {
         question.deadline.unwrap_or(self.default_deadline).clamp(*DEADLINES.start(), *DEADLINES.end())
     }
@@ -264,7 +287,13 @@ impl Inner {
         started: Instant,
         delivery: &mut Delivery,
     ) -> Result<Delivered, AskError> {
-        let parsed = statement::parse(&question.sql)?;
+        let parsed = statement::parse(question)?;
+        if parsed.unbound > 0 {
+            return Err(AskError::BadQuestion {
+                message: format!("the question has {} parameters without a value", parsed.unbound),
+                hint: Some("prepare it and execute it with values".to_owned()),
+            });
+        }
         let deadline = self.deadline(question);
         let keep = if delivery.streams() { pins::MAX_KEEP } else { deadline };
         let mut round = Round::pin(&self.topology, &parsed, &question.scope, deadline, keep).await;

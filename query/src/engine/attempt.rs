@@ -31,7 +31,7 @@ use super::functions::Functions;
 use super::round::{Pinned, Round};
 use super::statement::Parsed;
 use super::system_tables;
-use crate::ask::AskError;
+use crate::ask::{AskError, Outline};
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::{Channels, Conduct, QueryChannels};
 use crate::distribute::{Routes, session};
@@ -196,6 +196,20 @@ impl<'a> Attempt<'a> {
         if self.channels.is_tolerant() { self.conducts().filter_map(of).collect() } else { Vec::new() }
     }
 
+    /// What the answer would look like, as far as the plan tells.
+    pub(crate) async fn outline(&self) -> Result<Outline, Failed> {
+        if self.parsed.explain {
+            return Ok(Outline { schema: Arc::new(explained_schema()), parameters: Vec::new() });
+        }
+        let context = SessionContext::new_with_state(self.session()?);
+        let (plan, _) = self.logical(&context).await?;
+        let plan = context.state().optimize(&plan)?;
+        let of_names = plan.get_parameter_types()?;
+        let parameters =
+            (1..=self.parsed.unbound).map(|number| of_names.get(&format!("${number}")).cloned().flatten()).collect();
+        Ok(Outline { schema: Arc::new(plan.schema().as_arrow().clone()), parameters })
+    }
+
     fn session(&self) -> Result<SessionState> {
         let routes: Routes =
             self.round.pinned().iter().map(|pinned| (pinned.reply.store_id, pinned.base.clone())).collect();
@@ -205,7 +219,20 @@ impl<'a> Attempt<'a> {
     /// Plans over the nodes that are pinned.
     pub(crate) async fn plan(&self) -> Result<Planned, Failed> {
         let context = SessionContext::new_with_state(self.session()?);
-        let functions = self.register(&context).await?;
+        let (plan, functions) = self.logical(&context).await?;
+        let state = context.state();
+        let unweighted = unweighted(&plan);
+        let plan = state.optimize(&plan)?;
+        let row_by_row = row_by_row(&plan);
+        let mut asked = asked(&plan);
+        asked.extend(functions.take_asked());
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+        Ok(Planned { context, plan, asked, unweighted, row_by_row })
+    }
+
+    /// The plan that says what is asked, and nothing that it may not.
+    async fn logical(&self, context: &SessionContext) -> Result<(LogicalPlan, Functions), Failed> {
+        let functions = self.register(context).await?;
         let state = context.state();
         let plan = state.statement_to_plan(self.parsed.statement.clone()).await;
         let plan = plan.map_err(|error| Failed::Question(faults::with_names(error, self.parsed)))?;
@@ -214,13 +241,7 @@ impl<'a> Attempt<'a> {
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&plan)?;
-        let unweighted = unweighted(&plan);
-        let plan = state.optimize(&plan)?;
-        let row_by_row = row_by_row(&plan);
-        let mut asked = asked(&plan);
-        asked.extend(functions.take_asked());
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-        Ok(Planned { context, plan, asked, unweighted, row_by_row })
+        Ok((plan, functions))
     }
 
     async fn register(&self, context: &SessionContext) -> Result<Functions> {
@@ -299,12 +320,14 @@ fn row_by_row(plan: &LogicalPlan) -> bool {
     depends.is_ok_and(|depends| !depends)
 }
 
+fn explained_schema() -> Schema {
+    Schema::new(vec![Field::new("plan_type", DataType::Utf8, false), Field::new("plan", DataType::Utf8, false)])
+}
+
 /// A plan as rows, with its stages and the store of each leaf.
 fn explained(plan: &dyn ExecutionPlan) -> Result<RecordBatch> {
     let text = display_plan_ascii(plan, false);
-    let schema =
-        Schema::new(vec![Field::new("plan_type", DataType::Utf8, false), Field::new("plan", DataType::Utf8, false)]);
     let columns =
         vec![Arc::new(StringArray::from(vec!["distributed_plan"])) as _, Arc::new(StringArray::from(vec![text])) as _];
-    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+    Ok(RecordBatch::try_new(Arc::new(explained_schema()), columns)?)
 }

@@ -64,6 +64,19 @@ struct LeftOut {
 }
 
 impl Round {
+    /// A round without nodes.
+    pub(crate) fn nobody(topology: &Arc<Topology>) -> Self {
+        Self {
+            query_id: super::query_id(),
+            pinned_unix_nanos: now_unix_nanos(),
+            topology: Arc::clone(topology),
+            pinned: Vec::new(),
+            left_out: HashMap::new(),
+            errors: HashMap::new(),
+            released: false,
+        }
+    }
+
     /// Asks every node that is worth asking for a snapshot, all at once.
     pub(crate) async fn pin(
         topology: &Arc<Topology>,

@@ -11,7 +11,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use lariat_schema::tables::Table;
 
-use crate::ask::AskError;
+use super::{buckets, parameters};
+use crate::ask::{AskError, Parameter, Question};
 
 /// A statement that may run.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub(crate) struct Parsed {
     pub(crate) tables: Vec<Table>,
     /// The views that it reads.
     pub(crate) views: Vec<&'static lariat_schema::views::View>,
+    /// Parameters that have no value.
+    pub(crate) unbound: usize,
 }
 
 const HINT: &str = "one SELECT, WITH, EXPLAIN, SHOW TABLES, SHOW COLUMNS or DESCRIBE";
@@ -65,8 +68,9 @@ fn bad(message: impl Into<String>) -> AskError {
     AskError::BadQuestion { message: message.into(), hint: Some(HINT.to_owned()) }
 }
 
-/// Parses and judges.
-pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
+/// Parses, judges and puts the values in.
+pub(crate) fn parse(question: &Question) -> Result<Parsed, AskError> {
+    let sql = question.sql.as_str();
     is_shallow(sql)?;
     let mut statements =
         DFParser::parse_sql(sql).map_err(|error| bad(format!("this is no SQL: {}", error.strip_backtrace())))?;
@@ -82,14 +86,8 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
         }
         other => (other, false),
     };
-    match &statement {
-        Statement::Statement(inner) => match inner.as_ref() {
-            Sql::Query(_) => {}
-            Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ExplainTable { .. } if !explain => {}
-            _ => return Err(bad("only reading is possible")),
-        },
-        _ => return Err(bad("only reading is possible")),
-    }
+    let mut statement = statement;
+    let unbound = bound(&mut statement, explain, &question.parameters)?;
     let (mut tables, mut views) = (BTreeSet::new(), Vec::new());
     let mut reads_information = false;
     let everything = !matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)));
@@ -112,7 +110,21 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, AskError> {
         views = lariat_schema::views::ALL.iter().collect();
     }
     tables.extend(views.iter().flat_map(|view| tables_of(view.sql)));
-    Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), views })
+    Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), views, unbound })
+}
+
+/// Puts the values into a statement that only reads, and refuses others. Returns how many parameters are left.
+fn bound(statement: &mut Statement, explain: bool, values: &[Parameter]) -> Result<usize, AskError> {
+    let Statement::Statement(inner) = statement else { return Err(bad("only reading is possible")) };
+    match inner.as_mut() {
+        query @ Sql::Query(_) => {
+            let unbound = parameters::bind(query, values)?;
+            buckets::replace(query);
+            Ok(unbound)
+        }
+        Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ExplainTable { .. } if !explain => Ok(0),
+        _ => Err(bad("only reading is possible")),
+    }
 }
 
 /// Refuses a text whose tree would be too deep to walk: `1+1+1+…` is as deep as it is long, and a stack that overflows takes

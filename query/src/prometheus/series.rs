@@ -184,6 +184,7 @@ fn question(wanted: &Wanted, conditions: &[String], columns: &str) -> Question {
         deadline: wanted.deadline,
         min_coverage: wanted.min_coverage,
         scope: Scope::default(),
+        parameters: Vec::new(),
     }
 }
 
