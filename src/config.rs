@@ -198,9 +198,7 @@ fn refused(config: &Config) -> Vec<Wrong> {
         let problem = format!("{}: {}", error.file.display(), error.problem);
         wrong.push(Wrong { path: "collector.forward.ca_file".to_owned(), problem });
     }
-    if !config.query.http.ip().is_loopback() && !config.query.allow_open_access {
-        wrong.push(open("query", "http", config.query.http));
-    }
+    wrong.extend(config.query.open_to_everybody().into_iter().map(|(key, address)| open("query", key, address)));
     wrong
 }
 

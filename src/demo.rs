@@ -184,7 +184,9 @@ async fn start_query(
     };
     let query = lariat_query::start(settings).await.map_err(|error| Failure::Failed(causes(&error)))?;
     let mut listening = crate::listening::Listening::default();
-    listening.announce("query", query.http_address());
+    for (name, url) in query.listeners() {
+        listening.announce_url(name, url);
+    }
     listening.write(&data_dir)?;
     Ok(query)
 }

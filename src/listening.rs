@@ -14,10 +14,14 @@ use crate::cli::Failure;
 pub(crate) struct Listening(BTreeMap<&'static str, String>);
 
 impl Listening {
-    /// Notes a listener and says so on stdout.
-    #[allow(clippy::print_stdout, reason = "the contract's line for scripts")]
+    /// Notes a listener of HTTP and says so on stdout.
     pub(crate) fn announce(&mut self, name: &'static str, address: SocketAddr) {
-        let url = format!("http://{address}");
+        self.announce_url(name, format!("http://{address}"));
+    }
+
+    /// Notes a listener of any protocol and says so on stdout.
+    #[allow(clippy::print_stdout, reason = "the contract's line for scripts")]
+    pub(crate) fn announce_url(&mut self, name: &'static str, url: String) {
         println!("listening {name} {url}");
         self.0.insert(name, url);
     }

@@ -107,7 +107,9 @@ async fn run_query(
     };
     let query = lariat_query::start(settings).await.map_err(|error| Failure::Failed(chain(&error)))?;
     let mut listening = Listening::default();
-    listening.announce("query", query.http_address());
+    for (name, url) in query.listeners() {
+        listening.announce_url(name, url);
+    }
     // It knows nodes by their APIs, not by where they take telemetry.
     if let Some(endpoint) = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") {
         let node_id = NodeId::from(format!("query@{}", query.http_address()));

@@ -22,6 +22,11 @@ use crate::coverage::rfc3339;
 /// Columns that hold request ids, which are written as UUIDs.
 const UUID_COLUMNS: &[&str] = &["request_id"];
 
+/// Whether a column of this name holds UUIDs.
+pub(crate) fn is_uuid(column: &str) -> bool {
+    UUID_COLUMNS.contains(&column)
+}
+
 /// Appends the rows of a batch as JSON objects, each followed by `separator` except where `last` says otherwise.
 ///
 /// # Errors
@@ -62,7 +67,10 @@ macro_rules! number {
 }
 
 /// One value.
-fn value(array: &ArrayRef, row: usize, name: &str, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+///
+/// # Errors
+/// When a value of a rare type cannot be shown.
+pub(crate) fn value(array: &ArrayRef, row: usize, name: &str, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     if array.is_null(row) {
         out.extend_from_slice(b"null");
         return Ok(());
@@ -127,7 +135,7 @@ fn float(value: f64, out: &mut Vec<u8>) -> Result<(), ArrowError> {
 
 fn id(bytes: &[u8], name: &str) -> String {
     match uuid::Uuid::from_slice(bytes) {
-        Ok(uuid) if UUID_COLUMNS.contains(&name) => uuid.hyphenated().to_string(),
+        Ok(uuid) if is_uuid(name) => uuid.hyphenated().to_string(),
         _ => hex::encode(bytes),
     }
 }

@@ -31,6 +31,7 @@ use lariat_collector::worker::{StoreScanCodec, estimates, runs_on_nodes};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
+use crate::ports::relations::{CATALOG, SCHEMA};
 use crate::scan::FleetScan;
 use crate::scan::ids::{IdComparisons, IdLists};
 use crate::scan::weights::EstimateWeights;
@@ -52,6 +53,7 @@ pub(crate) type Routes = HashMap<StoreId, Url>;
 pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: QueryChannels) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(TARGET_PARTITIONS)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_information_schema(true)
         .with_round_robin_repartition(false);
     let options = config.options_mut();

@@ -52,6 +52,10 @@ mod round;
 mod statement;
 mod system_tables;
 
+pub(crate) use parameters::bind;
+pub(crate) use statement::is_shallow;
+pub(crate) use system_tables::{MEMBERSHIP, NODES};
+
 /// Threads that plan, merge and aggregate on the query service.
 const ENGINE_THREADS: usize = 4;
 
@@ -423,4 +427,4 @@ pub(crate) fn query_id() -> Uuid {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,6 +30,12 @@ pub mod decisions;
 
 pub mod feed;
 
+mod ports;
+
+mod flight_sql;
+
+mod postgres;
+
 pub mod dashboard;
 
 pub mod server;

@@ -1,4 +1,4 @@
-//! The query service: configuration, the listener, and the routes of all APIs on it.
+//! The query service: configuration, its three listeners, and the routes of all APIs over HTTP.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,8 +22,11 @@ use crate::engine::{Engine, EngineError};
 use crate::feed::NodeDirectory;
 use crate::limits::{self, Callers, Limits, by_caller};
 use crate::membership::MembershipError;
-use crate::topology::{ClusterConfig, Topology, poll};
-use crate::{api, dashboard, decisions, feed, prometheus, reports};
+use crate::ports::Shared;
+use crate::ports::access::Access;
+use crate::ports::tally::Tally;
+use crate::topology::{ClusterConfig, Secret, Topology, poll};
+use crate::{api, dashboard, decisions, feed, flight_sql, postgres, prometheus, reports};
 
 /// Section `query` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +41,8 @@ pub struct Config {
     /// How long a question may take that does not say it, as `10s`.
     #[serde(deserialize_with = "duration_text::deserialize")]
     pub deadline: Duration,
+    /// What clients of Flight SQL and Postgres have to give; none: nothing. HTTP does not ask for it.
+    pub token: Option<Secret>,
     /// Whether addresses beyond loopback may be bound although nobody is asked for a key.
     pub allow_open_access: bool,
     /// Rows of an answer that is complete before its first byte.
@@ -61,6 +66,7 @@ impl Default for Config {
             flight_sql: loopback(4_041),
             postgres: loopback(4_042),
             deadline: DEFAULT_DEADLINE,
+            token: None,
             allow_open_access: false,
             max_rows: limits::DEFAULT_MAX_ROWS,
             max_query_bytes: limits::DEFAULT_MAX_QUERY_BYTES,
@@ -71,6 +77,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Listeners beyond loopback that would serve whoever comes, by the names of their keys.
+    #[must_use]
+    pub fn open_to_everybody(&self) -> Vec<(&'static str, SocketAddr)> {
+        let listeners = [
+            ("http", self.http, true),
+            ("flight_sql", self.flight_sql, self.token.is_none()),
+            ("postgres", self.postgres, self.token.is_none()),
+        ];
+        let open = |(_, address, unguarded): &(&str, SocketAddr, bool)| *unguarded && !address.ip().is_loopback();
+        let open = listeners.into_iter().filter(|listener| !self.allow_open_access && open(listener));
+        open.map(|(key, address, _)| (key, address)).collect()
+    }
+
     fn limits(&self) -> Limits {
         Limits { max_rows: self.max_rows, max_query_bytes: self.max_query_bytes, max_scan_bytes: self.max_scan_bytes }
     }
@@ -118,44 +137,63 @@ pub enum StartError {
 /// A running query service.
 pub struct Query {
     address: SocketAddr,
+    flight_sql: SocketAddr,
+    postgres: SocketAddr,
     engine: Arc<Engine>,
     callers: Arc<Callers>,
     stop: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: [JoinHandle<()>; 3],
     polling: JoinHandle<()>,
 }
 
 /// Starts the service; it accepts requests when this returns.
 ///
 /// # Errors
-/// When the address cannot be bound, or the data directory cannot be used.
+/// When an address cannot be bound, or the data directory cannot be used.
 pub async fn start(settings: Settings) -> Result<Query, StartError> {
     let Settings { config, cluster, data_dir, extra } = settings;
-    if !config.http.ip().is_loopback() && !config.allow_open_access {
-        return Err(StartError::Open { address: config.http });
+    if let Some((_, address)) = config.open_to_everybody().first() {
+        return Err(StartError::Open { address: *address });
     }
     let topology = Topology::open(&cluster, data_dir)?;
     let token = cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
     let engine = Arc::new(Engine::start(Arc::clone(&topology), token.as_deref(), config.deadline, config.limits())?);
     let callers = Callers::new(config.max_questions_per_caller);
-    let bind = |source| StartError::Bind { address: config.http, source };
-    let listener = TcpListener::bind(config.http).await.map_err(bind)?;
-    let address = listener.local_addr().map_err(bind)?;
+    let (for_http, address) = bind(config.http).await?;
+    let (for_flight, flight_sql) = bind(config.flight_sql).await?;
+    let (for_postgres, postgres) = bind(config.postgres).await?;
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
-    let routes = routes(Arc::clone(&engine) as Arc<dyn Ask>, topology, &callers, stop.clone(), extra);
-    let ended = stop.clone().cancelled_owned();
+    let ask: Arc<dyn Ask> = Arc::clone(&engine) as _;
+    let shared = Shared::new(Arc::clone(&ask), Access::new(config.token), Arc::clone(&callers));
+    let figures = Figures { topology, callers: Arc::clone(&callers), tally: Arc::clone(&shared.tally) };
+    let serving = [
+        serve_http(for_http, routes(ask, figures, stop.clone(), extra), stop.clone()),
+        flight_sql::serve(for_flight, shared.clone(), stop.clone()),
+        postgres::serve(for_postgres, shared, stop.clone()),
+    ];
+    Ok(Query { address, flight_sql, postgres, engine, callers, stop, serving, polling })
+}
+
+/// A listener, and the address that it got.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn serve_http(listener: TcpListener, routes: Router, stop: CancellationToken) -> JoinHandle<()> {
     let listener = listener.tap_io(|connection| {
         // Small answers must not wait for a full packet; without it they are slower, and right all the same.
         connection.set_nodelay(true).ok();
     });
-    let serving = tokio::spawn(async move {
+    tokio::spawn(async move {
         let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(ended).await {
+        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::error!(%error, "the query service stopped serving");
         }
-    });
-    Ok(Query { address, engine, callers, stop, serving, polling })
+    })
 }
 
 impl Query {
@@ -163,6 +201,16 @@ impl Query {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Every listener: its name and its URL.
+    #[must_use]
+    pub fn listeners(&self) -> [(&'static str, String); 3] {
+        [
+            ("query", format!("http://{}", self.address)),
+            ("flight_sql", flight_sql::url(self.flight_sql)),
+            ("postgres", postgres::url(self.postgres)),
+        ]
     }
 
     /// The engine, for other protocols.
@@ -180,23 +228,20 @@ impl Query {
     /// Stops accepting, lets running requests finish until the deadline, and ends.
     pub async fn shutdown(self, deadline: Duration) {
         self.stop.cancel();
-        let mut serving = self.serving;
-        if tokio::time::timeout(deadline, &mut serving).await.is_err() {
-            tracing::warn!("requests were still running at the deadline and are cut off");
-            serving.abort();
+        let ends = tokio::time::Instant::now() + deadline;
+        for mut serving in self.serving {
+            if tokio::time::timeout_at(ends, &mut serving).await.is_err() {
+                tracing::warn!("requests were still running at the deadline and are cut off");
+                serving.abort();
+            }
         }
         self.polling.abort();
     }
 }
 
 /// Every route of the service. Starts the live feed, which ends with the last of them.
-fn routes(
-    ask: Arc<dyn Ask>,
-    topology: Arc<Topology>,
-    callers: &Arc<Callers>,
-    stop: CancellationToken,
-    extra: Option<Router>,
-) -> Router {
+fn routes(ask: Arc<dyn Ask>, figures: Figures, stop: CancellationToken, extra: Option<Router>) -> Router {
+    let topology = Arc::clone(&figures.topology);
     let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
     let asking = api::sql::router(Arc::clone(&ask))
         .merge(api::nodes::router(Arc::clone(&ask)))
@@ -204,8 +249,7 @@ fn routes(
         .merge(reports::router(Arc::clone(&ask)))
         .merge(decisions::router(Arc::clone(&ask)))
         .merge(prometheus::router(Arc::clone(&ask)))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(callers), by_caller));
-    let figures = Figures { topology: Arc::clone(&topology), callers: Arc::clone(callers) };
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&figures.callers), by_caller));
     let own = Router::new()
         .route("/metrics", get(metrics))
         .with_state(figures)
@@ -227,6 +271,7 @@ fn routes(
 struct Figures {
     topology: Arc<Topology>,
     callers: Arc<Callers>,
+    tally: Arc<Tally>,
 }
 
 async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static str) {
@@ -238,7 +283,7 @@ async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static s
 }
 
 /// Nodes by state, and what was refused, as Prometheus text.
-async fn metrics(State(Figures { topology, callers }): State<Figures>) -> String {
+async fn metrics(State(Figures { topology, callers, tally }): State<Figures>) -> String {
     use std::fmt::Write;
     let view = topology.view();
     let mut text = String::from("# TYPE lariat_query_nodes gauge\n");
@@ -254,5 +299,6 @@ async fn metrics(State(Figures { topology, callers }): State<Figures>) -> String
     let refused = callers.refused();
     writeln!(text, "# TYPE lariat_query_callers_refused_total counter\nlariat_query_callers_refused_total {refused}")
         .ok();
+    tally.render(&mut text);
     text
 }

@@ -246,7 +246,9 @@ async fn sixteen_nodes_five_of_them_killed_are_eleven_of_sixteen() {
         given.push(load(&url, 100 + number as u64, 1 + number as u64).await);
     }
     let nodes = collectors.iter().map(|collector| collector.addresses().node_api.to_string()).collect();
-    let config = lariat_query::Config { http: "127.0.0.1:0".parse().unwrap(), ..lariat_query::Config::default() };
+    let free = "127.0.0.1:0".parse().unwrap();
+    let config =
+        lariat_query::Config { http: free, flight_sql: free, postgres: free, ..lariat_query::Config::default() };
     let token = serde_json::from_value(Value::from(TOKEN)).unwrap();
     let cluster = ClusterConfig { nodes, token: Some(token), expected_nodes: 16, ..ClusterConfig::default() };
     let settings = lariat_query::Settings { config, cluster, data_dir: Some(dir.path().join("query")), extra: None };

@@ -213,6 +213,8 @@ fn command(by: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> Comma
             command.env_remove(name);
         }
     }
+    // Tests run beside each other: a port that a test does not name must not be the usual one.
+    command.envs(["LARIAT_QUERY__FLIGHT_SQL", "LARIAT_QUERY__POSTGRES"].map(|name| (name, "127.0.0.1:0")));
     command.envs(variables.iter().copied());
     command
 }

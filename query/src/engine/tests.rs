@@ -15,7 +15,7 @@ use crate::server::{self, Query};
 use fleet::{Fleet, spans};
 
 mod coverage;
-mod fleet;
+pub(crate) mod fleet;
 mod formats;
 mod generated;
 mod limits;

@@ -123,14 +123,14 @@ struct Node {
 }
 
 /// Some nodes and their directories.
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     nodes: Vec<Node>,
     hung: Vec<TcpListener>,
     _dir: TempDir,
 }
 
 impl Fleet {
-    pub(super) async fn start(count: u32) -> Self {
+    pub(crate) async fn start(count: u32) -> Self {
         Self::start_with(count, 100, 0).await
     }
 
@@ -149,7 +149,7 @@ impl Fleet {
         Self { nodes, hung: Vec::new(), _dir: dir }
     }
 
-    pub(super) fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let hung = self.hung.iter().map(|listener| listener.local_addr().unwrap().to_string());
         self.nodes.iter().map(|node| node.address.clone()).chain(hung).collect()
     }
@@ -159,7 +159,7 @@ impl Fleet {
     }
 
     /// A query service over the fleet that has met every node that answers.
-    pub(super) async fn query(&self) -> Query {
+    pub(crate) async fn query(&self) -> Query {
         server::start(settings(self.addresses(), Some(TOKEN), None)).await.unwrap()
     }
 
@@ -175,7 +175,7 @@ impl Fleet {
     }
 
     /// Ends a node with all its connections, and returns its name.
-    pub(super) fn kill(&mut self, number: usize) -> String {
+    pub(crate) fn kill(&mut self, number: usize) -> String {
         self.nodes[number].runtime.take().unwrap().shutdown_background();
         self.nodes[number].name.clone()
     }
@@ -188,7 +188,7 @@ impl Fleet {
     }
 
     /// From now on a node takes plans and does nothing with them.
-    pub(super) fn stall(&self, number: usize) {
+    pub(crate) fn stall(&self, number: usize) {
         self.nodes[number].stalled.store(true, Ordering::Release);
     }
 
@@ -209,8 +209,9 @@ impl Fleet {
     }
 }
 
-pub(super) fn settings(nodes: Vec<String>, token: Option<&str>, data_dir: Option<&Path>) -> Settings {
-    let config = Config { http: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+pub(crate) fn settings(nodes: Vec<String>, token: Option<&str>, data_dir: Option<&Path>) -> Settings {
+    let free = "127.0.0.1:0".parse().unwrap();
+    let config = Config { http: free, flight_sql: free, postgres: free, ..Config::default() };
     let cluster = ClusterConfig { nodes, token: token.map(Secret::new), ..ClusterConfig::default() };
     Settings { config, cluster, data_dir: data_dir.map(Path::to_owned), extra: None }
 }

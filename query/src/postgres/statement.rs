@@ -1,0 +1,282 @@
+//! What a client's text asks for: the session, the catalog of relations, or the fleet.
+//!
+//! Words of the session are read as words and not parsed as SQL: there are few of them, each has one form, and none
+//! reaches the engine. A question is about the catalog if every relation that it reads is one of the catalog's, or if it
+//! reads none; it is then answered here, without asking a node.
+
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::catalog;
+use super::failure::Problem;
+
+/// Longest text, in bytes; as long as over HTTP.
+const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// Most statements in one text.
+const MAX_STATEMENTS: usize = 100;
+
+/// One statement.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Statement {
+    /// A transaction begins, which nothing depends on: there is nothing to write.
+    Begin,
+    /// It ends well.
+    Commit,
+    /// It ends badly.
+    Rollback,
+    /// A word that changes nothing, with its command tag.
+    Nothing(&'static str),
+    /// A setting; `None` is its default.
+    Set { name: String, value: Option<String> },
+    /// All settings become their defaults; a tag.
+    Reset(&'static str),
+    /// The value of a setting.
+    Show { name: String },
+    /// Prepared statements are forgotten; `None` is all.
+    Deallocate(Option<String>),
+    /// A question about the catalog, or about nothing but itself.
+    Catalog { sql: String },
+    /// A question to the fleet.
+    Fleet { sql: String },
+}
+
+/// The statements of a text.
+pub(crate) fn statements(text: &str) -> Result<Vec<Statement>, Problem> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Problem::new("54000", format!("the text is longer than {MAX_TEXT_BYTES} bytes"), None));
+    }
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else {
+        // The engine says what is wrong with it.
+        return Ok(vec![Statement::Fleet { sql: text.to_owned() }]);
+    };
+    let pieces = pieces(text, &tokens);
+    if pieces.len() > MAX_STATEMENTS {
+        return Err(Problem::new("54000", format!("a text has at most {MAX_STATEMENTS} statements"), None));
+    }
+    pieces.into_iter().map(|(sql, words)| statement(sql, &words)).collect()
+}
+
+/// The texts between semicolons that are more than space and comment, and their words.
+fn pieces<'a>(text: &'a str, tokens: &[TokenWithSpan]) -> Vec<(&'a str, Vec<Token>)> {
+    let mut offsets = Offsets { rest: text.char_indices(), line: 1, column: 1, end: text.len() };
+    let (mut found, mut words, mut start) = (Vec::new(), Vec::new(), 0);
+    for token in tokens {
+        match &token.token {
+            Token::SemiColon => {
+                let end = offsets.of(token.span.start);
+                if !words.is_empty() {
+                    found.push((text[start..end].trim(), std::mem::take(&mut words)));
+                }
+                start = end + 1;
+            }
+            Token::Whitespace(_) | Token::EOF => {}
+            word => words.push(word.clone()),
+        }
+    }
+    if !words.is_empty() {
+        found.push((text[start.min(text.len())..].trim(), words));
+    }
+    found
+}
+
+/// Turns places of tokens, which come in order, into offsets.
+struct Offsets<'a> {
+    rest: std::str::CharIndices<'a>,
+    line: u64,
+    column: u64,
+    end: usize,
+}
+
+impl Offsets<'_> {
+    fn of(&mut self, place: Location) -> usize {
+        while let Some((offset, character)) = self.rest.next() {
+            let here = (self.line, self.column) == (place.line, place.column);
+            (self.line, self.column) =
+                if character == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+            if here {
+                return offset;
+            }
+        }
+        self.end
+    }
+}
+
+fn statement(sql: &str, words: &[Token]) -> Result<Statement, Problem> {
+    let at = |index: usize| words.get(index).map(upper).unwrap_or_default();
+    Ok(match at(0).as_str() {
+        "BEGIN" => Statement::Begin,
+        "START" if at(1) == "TRANSACTION" => Statement::Begin,
+        "COMMIT" | "END" => Statement::Commit,
+        "ROLLBACK" if at(1) == "TO" || at(2) == "TO" => Statement::Nothing("ROLLBACK"),
+        "ROLLBACK" | "ABORT" => Statement::Rollback,
+        "SAVEPOINT" => Statement::Nothing("SAVEPOINT"),
+        "RELEASE" => Statement::Nothing("RELEASE"),
+        "DISCARD" if at(1) == "ALL" => Statement::Reset("DISCARD ALL"),
+        "DISCARD" => Statement::Nothing("DISCARD"),
+        "DEALLOCATE" => {
+            let name = words.iter().skip(1).map(name_of).find(|name| !name.eq_ignore_ascii_case("prepare"));
+            Statement::Deallocate(name.filter(|name| !name.eq_ignore_ascii_case("all")))
+        }
+        "SET" => set(&words[1..])?,
+        "RESET" if at(1) == "ALL" => Statement::Reset("RESET"),
+        "RESET" => Statement::Set { name: setting(&words[1..]), value: None },
+        "SHOW" if !matches!(at(1).as_str(), "TABLES" | "COLUMNS" | "FULL" | "EXTENDED" | "SCHEMAS") => {
+            show(&words[1..])
+        }
+        "DECLARE" | "FETCH" | "MOVE" | "CLOSE" | "PREPARE" | "EXECUTE" | "COPY" | "LISTEN" | "NOTIFY" | "UNLISTEN"
+        | "LOCK" | "DO" => {
+            let hint = "a plain query is answered whole; a driver's prepared statements and limits on rows work";
+            return Err(Problem::unsupported(format!("{} is not offered", at(0)), Some(hint)));
+        }
+        _ if catalog::answers(sql) => Statement::Catalog { sql: sql.to_owned() },
+        _ => Statement::Fleet { sql: sql.to_owned() },
+    })
+}
+
+/// The rest of `SET`.
+fn set(words: &[Token]) -> Result<Statement, Problem> {
+    let at = |index: usize| words.get(index).map(upper).unwrap_or_default();
+    let words = match at(0).as_str() {
+        "SESSION" if matches!(at(1).as_str(), "CHARACTERISTICS") => return Ok(Statement::Nothing("SET")),
+        "SESSION" if at(1) == "AUTHORIZATION" => {
+            return Err(Problem::unsupported("nobody can be somebody else here", None));
+        }
+        "TRANSACTION" => return Ok(Statement::Nothing("SET")),
+        "SESSION" | "LOCAL" => &words[1..],
+        _ => words,
+    };
+    let at = |index: usize| words.get(index).map(upper).unwrap_or_default();
+    let (name, rest) = match (at(0).as_str(), at(1).as_str()) {
+        ("TIME", "ZONE") => ("timezone".to_owned(), &words[2..]),
+        ("NAMES", _) => ("client_encoding".to_owned(), &words[1..]),
+        _ => {
+            let end = words.iter().position(|word| *word == Token::Eq || upper(word) == "TO");
+            let end = end.ok_or_else(|| Problem::new("42601", "SET wants a name, = or TO, and a value", None))?;
+            (setting(&words[..end]), &words[end + 1..])
+        }
+    };
+    if rest.is_empty() {
+        return Err(Problem::new("42601", format!("SET {name} has no value"), None));
+    }
+    let default = rest.len() == 1 && upper(&rest[0]) == "DEFAULT";
+    let value: String =
+        rest.iter().map(|word| if *word == Token::Comma { ", ".to_owned() } else { name_of(word) }).collect();
+    Ok(Statement::Set { name, value: (!default).then_some(value) })
+}
+
+fn show(words: &[Token]) -> Statement {
+    let all: Vec<String> = words.iter().map(upper).collect();
+    let name = match all.join(" ").as_str() {
+        "TRANSACTION ISOLATION LEVEL" => "transaction_isolation".to_owned(),
+        "TIME ZONE" => "timezone".to_owned(),
+        "SESSION AUTHORIZATION" => "session_authorization".to_owned(),
+        _ => setting(words),
+    };
+    Statement::Show { name }
+}
+
+/// The name of a setting.
+fn setting(words: &[Token]) -> String {
+    words.iter().map(name_of).collect::<String>().to_ascii_lowercase()
+}
+
+/// A word in capitals, if it is one.
+fn upper(word: &Token) -> String {
+    match word {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
+        _ => String::new(),
+    }
+}
+
+/// A word, text or number as what it stands for.
+fn name_of(word: &Token) -> String {
+    match word {
+        Token::Word(word) => word.value.clone(),
+        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(text: &str) -> Statement {
+        let mut all = statements(text).unwrap();
+        assert_eq!(all.len(), 1, "{text}");
+        all.remove(0)
+    }
+
+    fn set_to(name: &str, value: &str) -> Statement {
+        Statement::Set { name: name.to_owned(), value: Some(value.to_owned()) }
+    }
+
+    #[test]
+    fn words_of_the_session_are_read_in_their_forms() {
+        assert_eq!(one("begin read only"), Statement::Begin);
+        assert_eq!(one("ROLLBACK TO SAVEPOINT a"), Statement::Nothing("ROLLBACK"));
+        assert_eq!(one("SET lariat.min_coverage = 0.9"), set_to("lariat.min_coverage", "0.9"));
+        assert_eq!(one("set session \"lariat.deadline\" to '500ms'"), set_to("lariat.deadline", "500ms"));
+        assert_eq!(one("SET DateStyle = ISO, MDY"), set_to("datestyle", "ISO, MDY"));
+        assert_eq!(one("SET TIME ZONE 'UTC'"), set_to("timezone", "UTC"));
+        assert_eq!(one("RESET lariat.deadline"), Statement::Set { name: "lariat.deadline".to_owned(), value: None });
+        assert_eq!(
+            one("SHOW transaction isolation level"),
+            Statement::Show { name: "transaction_isolation".to_owned() }
+        );
+        assert_eq!(one("DEALLOCATE PREPARE ALL"), Statement::Deallocate(None));
+        assert!(statements("COPY spans TO '/tmp/x'").is_err() && statements("SET x").is_err());
+    }
+
+    #[test]
+    fn a_text_is_split_at_its_semicolons_and_not_at_those_in_strings_and_comments() {
+        let fleet = |sql: &str| Statement::Fleet { sql: sql.to_owned() };
+        let text = "SELECT 'ä;' FROM spans; -- a; b\n ;; /* ; */ SELECT \";\" FROM logs ;";
+        assert_eq!(
+            statements(text).unwrap(),
+            [fleet("SELECT 'ä;' FROM spans"), fleet("/* ; */ SELECT \";\" FROM logs")]
+        );
+        assert!(statements("-- ping").unwrap().is_empty() && statements(" ; ;").unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_what_reads_nothing_but_the_catalog_stays_here() {
+        let here = |sql: &str| matches!(one(sql), Statement::Catalog { .. });
+        for sql in [
+            "SELECT 1",
+            "SELECT version()",
+            "SELECT * FROM pg_class c, pg_catalog.pg_namespace",
+            "select * from information_schema.tables",
+        ] {
+            assert!(here(sql), "{sql}");
+        }
+        for sql in [
+            "SELECT * FROM spans",
+            "SELECT * FROM pg_class, spans",
+            "SELECT * FROM coverage('-1h','0s','1m')",
+            "SELECT * FROM nope",
+            "DROP TABLE pg_class",
+            "SELEC 1",
+            "EXPLAIN SELECT 1",
+        ] {
+            assert!(!here(sql), "{sql}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_split_without_losing_its_statements(texts in proptest::collection::vec("[a-zäé '\\n]{1,12}", 1..5)) {
+            // Quotes in pairs, or the text does not end.
+            let texts: Vec<String> = texts.iter().map(|text| format!("x{}", text.replace('\'', "''"))).collect();
+            if let Ok(found) = statements(&texts.join(";")) {
+                prop_assert_eq!(found.len(), texts.len());
+            }
+        }
+
+        #[test]
+        fn arbitrary_text_does_not_panic(text in ".{0,200}") {
+            let _ = statements(&text);
+        }
+    }
+}
