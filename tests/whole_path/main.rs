@@ -21,6 +21,7 @@ mod one_call;
 mod openapi;
 mod overload;
 mod own_spans;
+mod ports;
 mod real_node;
 mod reports;
 mod sampling_rates;
