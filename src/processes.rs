@@ -99,8 +99,13 @@ async fn run_query(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     let region = config.cluster.region.clone();
+    let mut of_query = config.query;
+    if of_query.bucket.is_none() {
+        // One file may configure both sides; the bucket is then written down once.
+        of_query.bucket = config.collector.bucket.as_ref().map(lariat_collector::store::BucketConfig::place);
+    }
     let settings = lariat_query::Settings {
-        config: config.query,
+        config: of_query,
         cluster: config.cluster,
         data_dir: Some(config.data_dir.clone()),
         extra: None,

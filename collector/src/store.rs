@@ -25,7 +25,7 @@ pub(crate) mod upload;
 
 pub mod history;
 
-pub use bucket::{BucketConfig, BucketError};
+pub use bucket::{Bucket, BucketConfig, BucketError, BucketPlace};
 pub use directory::DirectoryError;
 pub use manifest::ManifestError;
 pub use retain::Retention;

@@ -12,18 +12,16 @@
 
 pub mod estimates;
 pub mod pins;
+pub mod read;
 pub mod scan;
 pub mod threads;
 pub mod wire;
 
 mod allow;
 mod codec;
-mod read;
 mod service;
 mod weights;
 
 pub use allow::runs_on_nodes;
-pub use codec::StoreScanCodec;
-#[cfg(test)]
-pub(crate) use service::register_bucket;
-pub use service::{WorkerError, routes};
+pub use codec::{MAX_WITHOUT, StoreScanCodec, filter_from, filter_to};
+pub use service::{WorkerError, on_threads, register_bucket, routes, with_token};

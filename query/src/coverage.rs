@@ -48,9 +48,23 @@ pub(crate) struct NodeFacts {
     pub(crate) error: Option<String>,
 }
 
+/// Where a part comes from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum PartSource {
+    /// The node itself.
+    #[default]
+    Live,
+    /// The bucket, in place of the node.
+    Bucket {
+        /// Commit times before which everything of a table is there.
+        cuts: Vec<(Table, i64)>,
+    },
+}
+
 /// A node's part in an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Part {
+    pub(crate) source: PartSource,
     /// What it told of its life.
     pub(crate) told: Told,
     /// What each of its tables holds and held.
@@ -59,6 +73,31 @@ pub(crate) struct Part {
     pub(crate) rows: u64,
     /// Time until it had answered, in milliseconds.
     pub(crate) elapsed_ms: f64,
+}
+
+impl PartSource {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Bucket { .. } => "bucket",
+        }
+    }
+}
+
+impl Part {
+    /// Commit time up to which the rows of a table are in, and what later ones are. In the bucket the cut lies between rows
+    /// of one moment, so what was committed shortly before it may have come later than its time: slices are left open as
+    /// long there as they are now.
+    fn reach(&self, table: Option<Table>) -> (i64, Reason) {
+        match &self.source {
+            PartSource::Live => (self.told.watermark_unix_nanos, Reason::Late),
+            PartSource::Bucket { cuts } => {
+                let of_table = cuts.iter().find(|(of, _)| Some(*of) == table).map(|(_, cut)| *cut);
+                let cut = of_table.unwrap_or(self.told.watermark_unix_nanos);
+                (cut.saturating_sub(OPEN_NANOS), Reason::Unreachable)
+            }
+        }
+    }
 }
 
 /// A table as it stands in a question, and the time that is asked for. `window` has the bounds that data gave where the
@@ -95,20 +134,44 @@ impl NodeFacts {
         self.clock_offset_nanos.abs() > MAX_CLOCK_OFFSET_NANOS
     }
 
+    /// Whether the node itself answered.
+    pub(crate) fn is_live(&self) -> bool {
+        self.answered.as_ref().is_some_and(|part| part.source == PartSource::Live)
+    }
+
     /// Whether it counts among the nodes of now.
     fn counts_now(&self) -> bool {
-        self.left_unix_nanos.is_none() || self.answered.is_some()
+        self.left_unix_nanos.is_none() || self.is_live()
+    }
+
+    /// Whether everything that is asked for of it is in the answer. The node itself gives all that there is; the bucket
+    /// stands for it where it reaches to the end of what is asked for.
+    fn is_whole(&self, input: Input) -> bool {
+        let Some(part) = &self.answered else { return false };
+        if part.source == PartSource::Live {
+            return true;
+        }
+        let Some(window) = input.window else { return false };
+        let everywhere = [TimeRange::new(i64::MIN, i64::MAX)];
+        let expected = self.expected.as_deref().unwrap_or(&everywhere);
+        let wanted = expected.iter().map(|range| range.intersection(&window)).filter(|part| !part.is_empty());
+        wanted.map(|part| part.to_unix_nanos).max().is_none_or(|end| end <= part.reach(input.table).0)
     }
 
     /// Its time, for a table.
     pub(crate) fn life(&self, table: Option<Table>) -> Life {
         let expected = self.expected.clone().unwrap_or_else(|| vec![TimeRange::new(i64::MIN, i64::MAX)]);
         let source = match &self.answered {
-            Some(part) => Source::Told {
-                pieces: pieces(&part.told, depends(table)),
-                watermark_unix_nanos: part.told.watermark_unix_nanos,
-                gone: gone(&part.ranges, table),
-            },
+            Some(part) => {
+                let (watermark_unix_nanos, later) = part.reach(table);
+                Source::Told {
+                    pieces: pieces(&part.told, depends(table)),
+                    watermark_unix_nanos,
+                    later,
+                    gone: gone(&part.ranges, table),
+                    left_unix_nanos: self.left_unix_nanos.filter(|_| !self.is_live()),
+                }
+            }
             None => Source::Absent {
                 why: if self.state == NodeState::NeverSeen { Reason::Unknown } else { Reason::Unreachable },
                 left_unix_nanos: self.left_unix_nanos,
@@ -234,7 +297,7 @@ pub(crate) fn coverage(
     nodes: &[NodeFacts],
     expected_nodes: u32,
 ) -> Coverage {
-    let Input { table, window, without } = input;
+    let Input { window, without, .. } = input;
     let closed = window.map_or(TimeRange::new(0, 0), |window| closed(window, now_unix_nanos));
     let parts = parts(closed, without);
     let mut total = Tally::default();
@@ -242,20 +305,21 @@ pub(crate) fn coverage(
     let mut shown = Vec::with_capacity(nodes.len());
     let nodes = roll_call(nodes.to_vec(), expected_nodes);
     for node in &nodes {
-        let (tally, missing) = judged(node, table, &parts, expected_now(node));
+        let whole = node.is_whole(input);
+        let (tally, missing) = judged(node, input.table, &parts, expected_now(node), whole);
         // Who has left and was not expected in the window is no part of it.
         if tally.nodes == 0 && tally.expected == 0 {
             continue;
         }
         total.add(tally);
         regions.entry(node.region()).or_default().add(tally);
-        shown.push(node_coverage(node, tally, missing));
+        shown.push(node_coverage(node, tally, missing, input.table, whole));
     }
     let state = |wanted: &[NodeState]| {
         u32::try_from(nodes.iter().filter(|node| wanted.contains(&node.state)).count()).unwrap_or(u32::MAX)
     };
     let responding = state(&[NodeState::Responding, NodeState::Ready]);
-    let suspect = nodes.iter().any(|node| node.answered.is_some() && node.clock_suspect());
+    let suspect = nodes.iter().any(|node| node.is_live() && node.clock_suspect());
     Coverage {
         complete: total.answered == total.nodes && total.nodes > 0 && total.expected == total.covered && !suspect,
         ratio: total.ratio(),
@@ -285,7 +349,13 @@ fn region_coverage((region, tally): (String, Tally)) -> RegionCoverage {
 }
 
 /// Expected and covered slices of one node in the closed part of the window, and what is missing.
-fn judged(node: &NodeFacts, table: Option<Table>, parts: &[TimeRange], now: bool) -> (Tally, Vec<Missing>) {
+fn judged(
+    node: &NodeFacts,
+    table: Option<Table>,
+    parts: &[TimeRange],
+    now: bool,
+    whole: bool,
+) -> (Tally, Vec<Missing>) {
     let life = node.life(table);
     let stretches: Vec<Stretch> = parts.iter().flat_map(|part| life.judge(*part)).collect();
     let count = |wanted: &dyn Fn(&Verdict) -> bool| -> u64 {
@@ -295,7 +365,7 @@ fn judged(node: &NodeFacts, table: Option<Table>, parts: &[TimeRange], now: bool
         expected: count(&|verdict| *verdict != Verdict::NotExpected),
         covered: count(&|verdict| *verdict == Verdict::Covered),
         nodes: u32::from(now),
-        answered: u32::from(node.answered.is_some()),
+        answered: u32::from(now && whole),
     };
     let missing = |stretch: &Stretch| match stretch.verdict {
         Verdict::Missing(reason) => Some(Missing {
@@ -308,7 +378,13 @@ fn judged(node: &NodeFacts, table: Option<Table>, parts: &[TimeRange], now: bool
     (tally, stretches.iter().filter_map(missing).collect())
 }
 
-fn node_coverage(node: &NodeFacts, tally: Tally, missing: Vec<Missing>) -> NodeCoverage {
+fn node_coverage(
+    node: &NodeFacts,
+    tally: Tally,
+    missing: Vec<Missing>,
+    table: Option<Table>,
+    whole: bool,
+) -> NodeCoverage {
     let error = node.error.clone().or_else(|| {
         node.clock_suspect()
             .then(|| format!("clock_suspect: its clock is off by {} ms", node.clock_offset_nanos / 1_000_000))
@@ -318,11 +394,11 @@ fn node_coverage(node: &NodeFacts, tally: Tally, missing: Vec<Missing>) -> NodeC
         node_id: node.node_id.clone(),
         region: node.region(),
         state: node.state,
-        answered: part.is_some(),
-        source: part.map(|_| "live".to_owned()),
+        answered: whole,
+        source: part.map(|part| part.source.as_str().to_owned()),
         ratio: tally.ratio(),
         missing,
-        watermark: part.map(|part| rfc3339(part.told.watermark_unix_nanos)),
+        watermark: part.map(|part| rfc3339(part.reach(table).0)),
         rows: part.map_or(0, |part| part.rows),
         elapsed_ms: part.map_or(0.0, |part| part.elapsed_ms),
         error,

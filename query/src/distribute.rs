@@ -1,5 +1,5 @@
-//! Cuts a plan in two: what stands directly above a store's rows and makes less of them runs on the store's node,
-//! everything else on the query service.
+//! Cuts a plan in two: what stands directly above rows and makes less of them runs where they are read, on the store's node
+//! or, for files of the bucket, on each of the query services that share them; everything else where the answer is made.
 //!
 //! The boundaries are placed here and not by the engine's own pass, which distributes the whole plan over all workers:
 //! final aggregates and joins would run on the nodes that route, and a union or a single node would pull leaves up to
@@ -27,10 +27,11 @@ use datafusion_distributed::{
     SessionStateBuilderExt, WorkerResolver,
 };
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{StoreScanCodec, estimates, runs_on_nodes};
+use lariat_collector::worker::{estimates, runs_on_nodes};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
+use crate::bucket::scan::{BucketScan, LeafCodec};
 use crate::ports::relations::{CATALOG, SCHEMA};
 use crate::scan::FleetScan;
 use crate::scan::ids::{IdComparisons, IdLists};
@@ -49,8 +50,14 @@ const CONNECTION_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Where each store's node is reached.
 pub(crate) type Routes = HashMap<StoreId, Url>;
 
-/// A session for one query: it knows the pinned stores' addresses and nothing of earlier queries.
-pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: QueryChannels) -> Result<SessionState> {
+/// A session for one query: it knows the addresses of the pinned stores and of the query services that read the bucket,
+/// and nothing of earlier queries.
+pub(crate) fn session(
+    runtime: Arc<RuntimeEnv>,
+    routes: Arc<Routes>,
+    services: &[Url],
+    channels: QueryChannels,
+) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(TARGET_PARTITIONS)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
@@ -62,7 +69,7 @@ pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: Q
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".to_owned());
 
-    let urls: Vec<Url> = routes.values().cloned().collect();
+    let urls: Vec<Url> = routes.values().chain(services).cloned().collect();
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(IdLists));
     analyzer.rules.insert(1, Arc::new(EstimateWeights));
@@ -74,7 +81,7 @@ pub(crate) fn session(runtime: Arc<RuntimeEnv>, routes: Arc<Routes>, channels: Q
         .with_physical_optimizer_rule(Arc::new(PlaceBoundaries))
         .with_distributed_worker_resolver(Addresses(urls))
         .with_distributed_channel_resolver(channels)
-        .with_distributed_user_codec(StoreScanCodec::for_coordinator())
+        .with_distributed_user_codec(LeafCodec::default())
         .with_distributed_route_tasks_handler(move |event: RouteTasksEvent<'_>| Some(route(&event, &routes)))
         .with_distributed_metrics_collection(false)?
         .with_distributed_worker_connection_buffer_budget_bytes(CONNECTION_BUFFER_BYTES)?
@@ -94,15 +101,15 @@ impl WorkerResolver for Addresses {
     }
 }
 
-/// The address for each task of a stage, by the store that its leaf names.
+/// The address for each task of a stage, by the store or the query service that its leaf names.
 fn route(event: &RouteTasksEvent<'_>, routes: &Routes) -> Result<RouteTasksEventResponse> {
     let mut urls = Vec::new();
     event.plan.apply(|node| {
         let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() else { return Ok(TreeNodeRecursion::Continue) };
         for variant in leaf.variants() {
-            let scan = variant.downcast_ref::<StoreScan>();
-            let url = scan.and_then(|scan| routes.get(&scan.spec().store_id));
-            urls.push(url.cloned().ok_or_else(|| exec_datafusion_err!("a leaf names a store without an address"))?);
+            let of_store = variant.downcast_ref::<StoreScan>().and_then(|scan| routes.get(&scan.spec().store_id));
+            let url = of_store.or_else(|| variant.downcast_ref::<BucketScan>()?.service());
+            urls.push(url.cloned().ok_or_else(|| exec_datafusion_err!("a leaf names nobody with an address"))?);
         }
         Ok(TreeNodeRecursion::Stop)
     })?;
@@ -139,7 +146,7 @@ enum Placed {
 
 fn placed(plan: Arc<dyn ExecutionPlan>) -> Result<Placed> {
     if let Some(scan) = plan.downcast_ref::<FleetScan>() {
-        let variants: Vec<_> = scan.leaves().iter().map(|leaf| Arc::clone(leaf) as Arc<dyn ExecutionPlan>).collect();
+        let variants = scan.leaves().to_vec();
         let tasks = variants.len();
         let leaf = DistributedLeafExec::try_new(Arc::clone(&plan), variants)?;
         return Ok(Placed::OnNodes { plan: Arc::new(leaf), tasks });

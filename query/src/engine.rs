@@ -5,20 +5,20 @@
 //! is right only as long as nothing has been sent to the client. Where rows have gone, the answer goes on without the rest
 //! of the node's if no row depends on another, and says so; otherwise it breaks off with an error.
 
-use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use axum::Router;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lariat_collector::worker::estimates::Estimate;
-use lariat_collector::worker::pins;
 use lariat_collector::worker::threads::Threads;
-use lariat_collector::worker::wire::ReleaseReply;
+use lariat_collector::worker::{pins, register_bucket};
 use lariat_schema::coverage::{Coverage, NodeState, Sampling};
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
@@ -26,18 +26,25 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
+use url::Url;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Ask, AskError, Beside, Outline, Part, Question, Rows, Stats};
+use crate::bucket::catalog;
+use crate::bucket::part::BucketPart;
+use crate::bucket::poll::Shelf;
+use crate::bucket::services::Services;
+use crate::bucket::worker::BucketWorker;
 use crate::coverage::lowest;
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::Channels;
 use crate::limits::Limits;
 use crate::scan::window::Asked;
 use crate::topology::Topology;
-use attempt::{Attempt, Clock, Failed, Outcome};
+use attempt::{Attempt, Clock, Failed, Outcome, Who};
 use delivery::{Delivery, Piece, READ_AHEAD};
-use round::{Pinned, Round};
+pub(crate) use faults::brief;
+use round::{Readings, Round};
 use statement::Parsed;
 
 mod attempt;
@@ -79,18 +86,37 @@ const MAX_STREAMS: usize = 8;
 /// The distributed engine.
 pub(crate) struct Engine {
     inner: Arc<Inner>,
-    threads: Threads,
+    threads: Arc<Threads>,
 }
 
 struct Inner {
     topology: Arc<Topology>,
     channels: Channels,
     runtime: Arc<RuntimeEnv>,
+    /// None where no bucket is configured.
+    bucket: Option<BucketSide>,
     default_deadline: Duration,
     limits: Limits,
     running: Semaphore,
     streaming: Semaphore,
     recent: Arc<Recent>,
+}
+
+/// The bucket and who reads it.
+struct BucketSide {
+    shelf: Arc<Shelf>,
+    worker: BucketWorker,
+    /// What the worker of this process is called.
+    own: Url,
+    services: Arc<Services>,
+}
+
+impl BucketSide {
+    fn part(&self, only: Option<Arc<[StoreId]>>) -> BucketPart {
+        let mut services = vec![self.own.clone()];
+        services.extend(self.services.ready());
+        BucketPart::new(self.shelf.catalog(), services, only)
+    }
 }
 
 /// The engine cannot start.
@@ -102,14 +128,18 @@ pub enum EngineError {
     /// The execution environment could not be made.
     #[error("cannot set up query execution")]
     Runtime(#[from] datafusion::error::DataFusionError),
+    /// This service's own address makes no URL.
+    #[error("cannot name the service by its address")]
+    Address(#[from] url::ParseError),
 }
 
 impl Engine {
     pub(crate) fn start(
         topology: Arc<Topology>,
         token: Option<&str>,
-        default_deadline: Duration,
-        limits: Limits,
+        (default_deadline, limits): (Duration, Limits),
+        shared: Option<(Arc<Shelf>, Arc<Services>)>,
+        address: SocketAddr,
     ) -> Result<Self, EngineError> {
         // What does not fit is refused: a question must not fill the disk that membership is written to.
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
@@ -117,17 +147,38 @@ impl Engine {
             .with_memory_limit(ENGINE_MEMORY_BYTES, 1.0)
             .with_disk_manager_builder(disk)
             .build_arc()?;
+        let own = Url::parse(&format!("http://{address}"))?;
+        register_bucket(&runtime, shared.as_ref().map(|(shelf, _)| Arc::clone(&shelf.objects)))?;
+        let worker = BucketWorker::new(Arc::clone(&runtime));
         let inner = Inner {
             topology,
             channels: Channels::new(token),
             runtime,
+            bucket: shared.map(|(shelf, services)| BucketSide { shelf, worker, own, services }),
             default_deadline,
             limits,
             running: Semaphore::new(MAX_QUESTIONS),
             streaming: Semaphore::new(MAX_STREAMS),
             recent: Arc::default(),
         };
-        Ok(Self { inner: Arc::new(inner), threads: Threads::start("lariat-engine", ENGINE_THREADS)? })
+        Ok(Self { inner: Arc::new(inner), threads: Arc::new(Threads::start("lariat-engine", ENGINE_THREADS)?) })
+    }
+
+    /// True once a look into the bucket has ended, and where there is none.
+    pub(crate) fn has_looked(&self) -> bool {
+        self.inner.bucket.as_ref().is_none_or(|bucket| bucket.shelf.has_looked())
+    }
+
+    /// What is known of the bucket and was read of it, as Prometheus text.
+    pub(crate) fn bucket_figures(&self) -> String {
+        let Some(bucket) = &self.inner.bucket else { return String::new() };
+        bucket.shelf.figures(bucket.worker.book.files_read(), bucket.services.ready().len() as u64)
+    }
+
+    /// What other query services ask this one for: its part of the bucket.
+    pub(crate) fn bucket_routes(&self, token: &Arc<str>) -> Router {
+        let Some(bucket) = &self.inner.bucket else { return Router::new() };
+        bucket.worker.routes(bucket.services.own().clone(), Arc::clone(&self.threads), Arc::clone(token))
     }
 }
 
@@ -261,12 +312,12 @@ impl Inner {
         let round = Round::nobody(&self.topology);
         let runtime = memory::of_question(&self.runtime, self.limits.max_query_bytes);
         let runtime = runtime.map_err(|error| AskError::Internal { source: Box::new(error) })?;
-        let attempt = Attempt::new(&runtime, &self.channels, &self.topology, &parsed, &round, &self.recent);
+        let attempt = Attempt::new(self, &runtime, &parsed, &round);
         let deadline = self.default_deadline;
         match tokio::time::timeout(deadline, attempt.outline()).await {
             Ok(Ok(outline)) => Ok(outline),
             Ok(Err(Failed::Question(error))) => Err(error),
-            Ok(Err(Failed::Nodes(_))) | Err(_) => Err(AskError::Deadline { deadline }),
+            Ok(Err(Failed::Some { .. })) | Err(_) => Err(AskError::Deadline { deadline }),
         }
     }
 
@@ -300,27 +351,45 @@ impl Inner {
         }
         let deadline = self.deadline(question);
         let keep = if delivery.streams() { pins::MAX_KEEP } else { deadline };
-        let mut round = Round::pin(&self.topology, &parsed, &question.scope, deadline, keep).await;
+        let bucket = self.bucket.as_ref().map(|bucket| bucket.part(question.scope.only.clone()));
+        let mut round = Round::pin(&self.topology, bucket, &parsed, &question.scope, (deadline, keep)).await;
         let outcome = loop {
             match self.attempt(question, &parsed, &round, delivery, &mut clock).await {
                 Ok(outcome) => break outcome,
-                Err(Failed::Nodes(errors)) if !delivery.is_under_way() => {
-                    for (store, error) in errors {
-                        tracing::warn!(%store, error, query = %round.query_id, "a node is left out of an answer");
-                        round.leave_out(store, error, 0);
+                Err(Failed::Some { who, read_id }) if !delivery.is_under_way() => {
+                    for (who, error) in who {
+                        tracing::warn!(%who, error, query = %round.query_id, "somebody is left out of an answer");
+                        let stores = self.failed_in_bucket(&who, read_id);
+                        round.leave_out(&who, error, stores);
                     }
                     delivery.discard();
                 }
-                Err(Failed::Nodes(errors)) => return Err(broke_off(&errors)),
+                Err(Failed::Some { who, .. }) => return Err(broke_off(&who)),
                 Err(Failed::Question(error)) => return Err(error),
             }
         };
         for (store, error, rows) in &outcome.broken {
             tracing::warn!(%store, error, rows, query = %round.query_id, "a node broke off in the middle of an answer");
-            round.leave_out(*store, error.clone(), *rows);
+            round.broke_off(*store, error.clone(), *rows);
         }
-        let readings = round.release().await;
+        let readings = self.readings(&mut round, outcome.read_id).await;
         self.finish(question, &round, outcome, &readings, started, delivery.rows())
+    }
+
+    /// Ends the query everywhere; what was read where.
+    async fn readings(&self, round: &mut Round, read_id: Uuid) -> Readings {
+        let elsewhere = round.read_elsewhere(read_id).await;
+        let mut bucket = self.bucket.as_ref().map(|bucket| bucket.worker.book.take(read_id)).unwrap_or_default();
+        bucket.add(&elsewhere);
+        Readings { nodes: round.release().await, bucket }
+    }
+
+    /// The stores of the bucket that this very process could not read.
+    fn failed_in_bucket(&self, who: &Who, read_id: Uuid) -> Vec<(StoreId, String)> {
+        match (&self.bucket, who) {
+            (Some(bucket), Who::Service(url)) if *url == bucket.own => bucket.worker.book.take_failures(read_id),
+            _ => Vec::new(),
+        }
     }
 
     async fn attempt(
@@ -332,24 +401,18 @@ impl Inner {
         clock: &mut Clock,
     ) -> Result<Outcome, Failed> {
         let runtime = memory::of_question(&self.runtime, self.limits.max_query_bytes)?;
-        let attempt = Attempt::new(&runtime, &self.channels, &self.topology, parsed, round, &self.recent);
+        let attempt = Attempt::new(self, &runtime, parsed, round);
         let planned = attempt.plan().await?;
         round.burden(&planned.asked).within(self.limits.max_scan_bytes).map_err(Failed::Question)?;
         if delivery.streams() {
             // Once rows have gone it would be too late to say that they are too few.
-            let coverage = self.coverage(question, round, &planned.asked, &HashMap::new());
+            let coverage = self.coverage(question, round, &planned.asked, &Readings::default());
             is_enough(question, coverage).map_err(Failed::Question)?;
         }
         attempt.run(planned, delivery, clock).await
     }
 
-    fn coverage(
-        &self,
-        question: &Question,
-        round: &Round,
-        asked: &[(Table, Asked)],
-        readings: &HashMap<StoreId, ReleaseReply>,
-    ) -> Coverage {
+    fn coverage(&self, question: &Question, round: &Round, asked: &[(Table, Asked)], readings: &Readings) -> Coverage {
         let now = round.pinned_unix_nanos;
         let inputs = round.inputs(question, asked, now);
         let view = self.topology.view();
@@ -364,25 +427,27 @@ impl Inner {
         question: &Question,
         round: &Round,
         outcome: Outcome,
-        readings: &HashMap<StoreId, ReleaseReply>,
+        readings: &Readings,
         started: Instant,
         rows: u64,
     ) -> Result<Delivered, AskError> {
         let coverage = self.coverage(question, round, &outcome.asked, readings);
         self.recent.keep(&coverage);
         let coverage = is_enough(question, coverage)?;
-        let sampling = merged_sampling(round.pinned());
+        let tables: Vec<Table> = outcome.asked.iter().map(|(table, _)| *table).collect();
+        let sampling = merged_sampling(round, &tables);
         let stats = Stats {
             elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
             rows,
-            bytes_scanned: readings.values().map(|reading| reading.bytes).sum(),
-            files_scanned: readings.values().map(|reading| reading.files).sum(),
+            bytes_scanned: readings.sum(|reading| reading.bytes, |reading| reading.bytes),
+            files_scanned: readings.sum(|reading| reading.files, |reading| reading.files),
             bytes_received: outcome.bytes_received,
             cached: false,
             age_ms: 0,
         };
         let hint = outcome.unweighted.filter(|_| sampling.weighted).map(hint);
-        let stores = round.pinned().iter().map(|pinned| pinned.reply.store_id).collect();
+        let live = round.pinned().iter().map(|pinned| pinned.reply.store_id);
+        let stores = live.chain(round.held().map(|said| said.store_id)).collect();
         Ok(Delivered { schema: outcome.schema, beside: Beside { coverage, sampling, stats, hint }, stores })
     }
 }
@@ -397,15 +462,17 @@ fn is_enough(question: &Question, coverage: Coverage) -> Result<Coverage, AskErr
     }
 }
 
-/// Nodes failed where rows had gone that depend on theirs.
-fn broke_off(errors: &[(StoreId, String)]) -> AskError {
-    let errors: Vec<_> = errors.iter().map(|(store, error)| format!("{store}: {error}")).collect();
+/// Somebody failed where rows had gone that depend on theirs.
+fn broke_off(errors: &[(Who, String)]) -> AskError {
+    let errors: Vec<_> = errors.iter().map(|(who, error)| format!("{who}: {error}")).collect();
     AskError::Internal { source: errors.join("; ").into() }
 }
 
 /// What sampling did, over all stores: the worst of each.
-fn merged_sampling(pinned: &[Pinned]) -> Sampling {
-    pinned.iter().map(|node| &node.reply.sampling).fold(Sampling::default(), |merged, of| Sampling {
+fn merged_sampling(round: &Round, tables: &[Table]) -> Sampling {
+    let live = round.pinned().iter().map(|node| node.reply.sampling.clone());
+    let held = round.held().map(|said| catalog::sampling(said, tables));
+    live.chain(held).fold(Sampling::default(), |merged, of| Sampling {
         weighted: merged.weighted || of.weighted,
         min_probability: merged.min_probability.min(of.min_probability),
         unknown_weight_share: merged.unknown_weight_share.max(of.unknown_weight_share),

@@ -1,8 +1,10 @@
-//! topology → scan → distribute → merge → coverage → APIs.
+//! topology → bucket → scan → distribute → merge → coverage → APIs.
 
 pub mod membership;
 
 pub mod topology;
+
+mod bucket;
 
 mod scan;
 

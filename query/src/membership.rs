@@ -1,6 +1,8 @@
 //! Who belonged to the fleet and when, remembered over restarts: without it a query service that starts after a node has
 //! died would call two of three complete, and could say nothing of last Tuesday's fleet.
 //!
+//! Query services learn from each other through the bucket: what they know of a member is made one by [`union`].
+//!
 //! What happened is appended as one line of JSON per event and synced ([`journal`]); what it adds up to is a fold over
 //! these events, the same one live and at the start. A member is a store and not an address, so a node that comes back
 //! elsewhere replaces its old name. Its time as a member is a list of tenures: each ends by a farewell, by an operator's
@@ -15,6 +17,7 @@ use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use serde::{Deserialize, Serialize};
 
 mod journal;
+mod union;
 
 pub use journal::{MEMBERSHIP_FILE, MembershipError};
 
@@ -68,7 +71,7 @@ pub struct End {
 }
 
 /// Why a member is no longer expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
     /// It ended cleanly and said so.
@@ -344,6 +347,36 @@ impl Membership {
             self.happened(&Event::Retired { at_unix_nanos: now, store_id: *store_id, by: EndedBy::Age })?;
         }
         Ok(!aged.is_empty())
+    }
+
+    /// Takes in what others know. True if it is news, beyond a later moment at which a member was seen.
+    pub(crate) fn learn(&mut self, theirs: &[Member]) -> Result<bool, MembershipError> {
+        let mut news = false;
+        for told in theirs.iter().filter(|told| !told.tenures.is_empty()) {
+            let Some(mine) = self.members.get(&told.store_id) else {
+                // Who has left is not worth the place of another.
+                if (told.is_expected() || self.members.len() < MAX_MEMBERS) && self.make_room() {
+                    self.happened(&Event::Known { member: Box::new(told.clone()) })?;
+                    self.noted.insert(told.store_id, told.last_seen_unix_nanos);
+                    news = true;
+                }
+                continue;
+            };
+            let both = union::union(mine, told);
+            let last_seen_unix_nanos = mine.last_seen_unix_nanos;
+            if (Member { last_seen_unix_nanos, ..both.clone() }) == *mine {
+                self.members.insert(told.store_id, both);
+            } else {
+                self.happened(&Event::Known { member: Box::new(both) })?;
+                news = true;
+            }
+        }
+        Ok(news)
+    }
+
+    /// How long a lost member stays expected.
+    pub(crate) fn retire_after_nanos(&self) -> i64 {
+        self.retire_after_nanos
     }
 
     /// Everyone, also those who left.

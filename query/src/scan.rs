@@ -1,10 +1,12 @@
-//! A table of the fleet: the union of one table over the stores that were pinned for a query.
+//! A table of the fleet: the union of one table over the stores that were pinned for a query and over the files of the
+//! bucket that no node reads.
 //!
-//! The scan knows its stores by name from the beginning, so that no later pass can add or lose one. It is a
-//! placeholder: [`crate::distribute`] replaces it by one leaf per store, and executing it is an error.
+//! The scan knows its stores and files by name from the beginning, so that no later pass can add or lose one. It is a
+//! placeholder: [`crate::distribute`] replaces it by its leaves, and executing it is an error.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -18,28 +20,48 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use lariat_collector::worker::scan::{PARTITIONS, ScanSpec, Share, StoreScan, projected, properties};
-use lariat_schema::ids::{NodeId, StoreId};
+use lariat_collector::worker::read::deal;
+use lariat_collector::worker::scan::{PARTITIONS, Rows, ScanSpec, Share, StoreScan, properties};
+use lariat_schema::ids::NodeId;
 use lariat_schema::tables::Table;
 use uuid::Uuid;
+
+use crate::bucket::catalog::Catalog;
+use crate::bucket::cut::{Answering, BucketFile, cut};
+use crate::bucket::part::BucketPart;
+use crate::bucket::scan::{BucketScan, BucketSpec};
+use crate::bucket::worker::Book;
+use window::Asked;
 
 pub(crate) mod ids;
 pub(crate) mod weights;
 pub(crate) mod window;
 
-/// A store that takes part in a query.
+/// A store whose node takes part in a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PinnedStore {
-    pub(crate) store_id: StoreId,
+    pub(crate) answering: Answering,
     pub(crate) node_id: NodeId,
 }
 
-/// One table over the pinned stores.
+/// One table over the pinned stores, and over those in the bucket.
 #[derive(Debug)]
 pub(crate) struct FleetTable {
     pub(crate) table: Table,
     pub(crate) query_id: Uuid,
     pub(crate) stores: Arc<[PinnedStore]>,
+    pub(crate) bucket: Option<Arc<BucketReads>>,
+}
+
+/// How one try at a query reads the bucket.
+#[derive(Debug)]
+pub(crate) struct BucketReads {
+    pub(crate) part: BucketPart,
+    pub(crate) read_id: Uuid,
+    /// Of the worker of this process.
+    pub(crate) book: Arc<Book>,
+    /// Set where a plan reads a file of it.
+    pub(crate) used: AtomicBool,
 }
 
 #[async_trait]
@@ -65,14 +87,15 @@ impl TableProvider for FleetTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.table.schema();
         let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        if self.stores.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(projected(self.table, &projection)?)));
-        }
         let filter = match conjunction(filters.iter().cloned()) {
             Some(filter) => Some(session.create_physical_expr(filter, &DFSchema::try_from(schema)?)?),
             None => None,
         };
-        let leaves = leaves(self, &projection, filter.as_ref(), limit)?;
+        let rows = Rows { table: self.table, projection, filter, limit };
+        let leaves = leaves(self, &rows, window::bounds(filters))?;
+        if leaves.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(rows.schema()?)));
+        }
         Ok(Arc::new(FleetScan::try_new(leaves)?))
     }
 }
@@ -100,28 +123,52 @@ fn pushdown(filter: &Expr) -> TableProviderFilterPushDown {
     }
 }
 
-/// One leaf per store; two for a single store, since the engine takes a boundary between one task and one for no
-/// boundary at all and would execute the leaf on the query service.
-fn leaves(
-    table: &FleetTable,
-    projection: &[usize],
-    filter: Option<&Arc<dyn PhysicalExpr>>,
-    limit: Option<usize>,
-) -> Result<Vec<Arc<StoreScan>>> {
-    let of = if table.stores.len() == 1 { 2 } else { 1 };
-    let mut leaves = Vec::with_capacity(table.stores.len() * of as usize);
-    for store in table.stores.iter() {
+/// One leaf per store and one per query service that reads the bucket. They are two at least, since the engine takes a
+/// boundary between one task and one for no boundary at all and would execute the leaf where the answer is made.
+fn leaves(table: &FleetTable, rows: &Rows, asked: Asked) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let answering: Vec<Answering> = table.stores.iter().map(|store| store.answering).collect();
+    let cut = match &table.bucket {
+        Some(bucket) => cut(table.table, asked, &answering, &bucket.part.catalog, |store| bucket.part.is_usable(store)),
+        None => cut(table.table, asked, &answering, &Catalog::default(), |_| false),
+    };
+    let mut leaves: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+    if let Some(bucket) = table.bucket.as_ref().filter(|_| !cut.files.is_empty()) {
+        bucket.used.store(true, Ordering::Release);
+        let alone = cut.nodes.is_empty();
+        leaves.extend(bucket_leaves(bucket, rows, cut.files, alone)?);
+    }
+    let of = if leaves.is_empty() && cut.nodes.len() == 1 { 2 } else { 1 };
+    for (store, (store_id, without)) in table.stores.iter().zip(cut.nodes) {
         for index in 0..of {
             leaves.push(Arc::new(StoreScan::try_new(ScanSpec {
-                store_id: store.store_id,
+                store_id,
                 node_id: store.node_id.clone(),
                 query_id: table.query_id,
-                table: table.table,
-                projection: projection.to_vec(),
-                filter: filter.cloned(),
-                limit,
+                rows: rows.clone(),
                 share: Share { index, of },
+                without: Arc::clone(&without),
             })?));
+        }
+    }
+    Ok(leaves)
+}
+
+/// The files of the bucket, dealt out to the query services that read it.
+fn bucket_leaves(
+    bucket: &BucketReads,
+    rows: &Rows,
+    files: Vec<BucketFile>,
+    alone: bool,
+) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let services = bucket.part.services();
+    let parts = if alone { services.len().max(2) } else { services.len() };
+    let dealt = deal(files, parts, |file| file.bytes);
+    let mut leaves: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+    for (files, service) in dealt.into_iter().zip(services.iter().cycle()) {
+        if !files.is_empty() || (alone && leaves.len() < 2) {
+            let spec = BucketSpec { read_id: bucket.read_id, rows: rows.clone(), files };
+            let book = Some(Arc::clone(&bucket.book));
+            leaves.push(Arc::new(BucketScan::try_new(spec, Some(service.clone()), book)?));
         }
     }
     Ok(leaves)
@@ -130,12 +177,12 @@ fn leaves(
 /// The placeholder for all leaves of a table.
 #[derive(Debug)]
 pub(crate) struct FleetScan {
-    leaves: Vec<Arc<StoreScan>>,
+    leaves: Vec<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
 }
 
 impl FleetScan {
-    fn try_new(leaves: Vec<Arc<StoreScan>>) -> Result<Self> {
+    fn try_new(leaves: Vec<Arc<dyn ExecutionPlan>>) -> Result<Self> {
         let Some(first) = leaves.first() else { return internal_err!("a fleet scan without stores") };
         // As many partitions as will arrive, so that the planner sees what the boundary will deliver.
         let properties = properties(first.schema(), leaves.len() * PARTITIONS);
@@ -144,7 +191,7 @@ impl FleetScan {
     }
 
     /// One leaf per task.
-    pub(crate) fn leaves(&self) -> &[Arc<StoreScan>] {
+    pub(crate) fn leaves(&self) -> &[Arc<dyn ExecutionPlan>] {
         &self.leaves
     }
 }
@@ -183,6 +230,6 @@ impl ExecutionPlan for FleetScan {
     }
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        exec_err!("the leaves of a fleet table are executed by their nodes")
+        exec_err!("the leaves of a fleet table are executed by those whom they name")
     }
 }

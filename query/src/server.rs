@@ -11,13 +11,19 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use lariat_collector::store::{BucketError, BucketPlace};
 use lariat_schema::duration_text;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::ask::Ask;
+use crate::bucket::history::{self, Chronicle};
+use crate::bucket::poll::{LOOK_EVERY, Shelf};
+use crate::bucket::services::Services;
+use crate::bucket::worker::ServiceInfo;
 use crate::engine::{Engine, EngineError};
 use crate::feed::NodeDirectory;
 use crate::limits::{self, Callers, Limits, by_caller};
@@ -53,6 +59,8 @@ pub struct Config {
     pub max_scan_bytes: u64,
     /// Questions of one caller at a time.
     pub max_questions_per_caller: usize,
+    /// Where the nodes' files are uploaded; none: the past of nodes that are gone is not read.
+    pub bucket: Option<BucketPlace>,
 }
 
 /// Default deadline of a question.
@@ -72,6 +80,7 @@ impl Default for Config {
             max_query_bytes: limits::DEFAULT_MAX_QUERY_BYTES,
             max_scan_bytes: limits::DEFAULT_MAX_SCAN_BYTES,
             max_questions_per_caller: limits::DEFAULT_MAX_PER_CALLER,
+            bucket: None,
         }
     }
 }
@@ -132,6 +141,12 @@ pub enum StartError {
     /// The engine cannot start.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The id of this service cannot be kept.
+    #[error("cannot keep the query service's id in its data directory")]
+    Identity(#[source] std::io::Error),
+    /// The bucket cannot be used as configured.
+    #[error("query.bucket: {0}")]
+    Bucket(#[from] BucketError),
 }
 
 /// A running query service.
@@ -143,7 +158,7 @@ pub struct Query {
     callers: Arc<Callers>,
     stop: CancellationToken,
     serving: [JoinHandle<()>; 3],
-    polling: JoinHandle<()>,
+    polling: Vec<JoinHandle<()>>,
 }
 
 /// Starts the service; it accepts requests when this returns.
@@ -155,20 +170,41 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     if let Some((_, address)) = config.open_to_everybody().first() {
         return Err(StartError::Open { address: *address });
     }
+    let service_id = match (&data_dir, &config.bucket) {
+        (Some(data_dir), Some(_)) => Some(history::service_id(data_dir).map_err(StartError::Identity)?),
+        _ => None,
+    };
     let topology = Topology::open(&cluster, data_dir)?;
+    let shelf = config.bucket.as_ref().map(Shelf::open).transpose()?.map(Arc::new);
     let token = cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
-    let engine = Arc::new(Engine::start(Arc::clone(&topology), token.as_deref(), config.deadline, config.limits())?);
     let callers = Callers::new(config.max_questions_per_caller);
     let (for_http, address) = bind(config.http).await?;
     let (for_flight, flight_sql) = bind(config.flight_sql).await?;
     let (for_postgres, postgres) = bind(config.postgres).await?;
+    let reading = shelf.map(|shelf| {
+        let services = Services::new(own_info(&shelf), &cluster.queries);
+        (shelf, Arc::new(services))
+    });
+    let limits = (config.deadline, config.limits());
+    let engine = Engine::start(Arc::clone(&topology), token.as_deref(), limits, reading.clone(), address)?;
+    let engine = Arc::new(engine);
     let stop = CancellationToken::new();
-    let polling = tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()));
+    let mut polling = vec![tokio::spawn(poll::run(Arc::clone(&topology), cluster.dns_query, stop.clone()))];
+    if let Some((shelf, services)) = reading {
+        let chronicle = Chronicle::new(Arc::clone(&shelf), Arc::clone(&topology), service_id);
+        polling.push(tokio::spawn(keep_looking(shelf, chronicle, stop.clone())));
+        let (client, stop) = (topology.client.clone(), stop.clone());
+        polling.push(tokio::spawn(async move { services.keep_looking(&client, stop).await }));
+    }
     let ask: Arc<dyn Ask> = Arc::clone(&engine) as _;
     let shared = Shared::new(Arc::clone(&ask), Access::new(config.token), Arc::clone(&callers));
-    let figures = Figures { topology, callers: Arc::clone(&callers), tally: Arc::clone(&shared.tally) };
+    let tally = Arc::clone(&shared.tally);
+    let watched = Watched { topology, engine: Arc::clone(&engine), callers: Arc::clone(&callers), tally };
+    let routes = routes(ask, watched, stop.clone(), extra);
+    // Without a token nobody could be told from a query service.
+    let routes = routes.merge(token.as_ref().map(|token| engine.bucket_routes(token)).unwrap_or_default());
     let serving = [
-        serve_http(for_http, routes(ask, figures, stop.clone(), extra), stop.clone()),
+        serve_http(for_http, routes, stop.clone()),
         flight_sql::serve(for_flight, shared.clone(), stop.clone()),
         postgres::serve(for_postgres, shared, stop.clone()),
     ];
@@ -235,13 +271,41 @@ impl Query {
                 serving.abort();
             }
         }
-        self.polling.abort();
+        self.polling.iter().for_each(JoinHandle::abort);
     }
 }
 
+/// How this service tells of itself to others.
+fn own_info(shelf: &Shelf) -> ServiceInfo {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    ServiceInfo { instance_id: Uuid::new_v4(), version, bucket: shelf.place.clone() }
+}
+
+/// Looks into the bucket now and then.
+async fn keep_looking(shelf: Arc<Shelf>, mut chronicle: Chronicle, stop: CancellationToken) {
+    loop {
+        shelf.look().await;
+        chronicle.round().await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// What readiness and figures are told of.
+#[derive(Clone)]
+struct Watched {
+    topology: Arc<Topology>,
+    engine: Arc<Engine>,
+    callers: Arc<Callers>,
+    tally: Arc<Tally>,
+}
+
 /// Every route of the service. Starts the live feed, which ends with the last of them.
-fn routes(ask: Arc<dyn Ask>, figures: Figures, stop: CancellationToken, extra: Option<Router>) -> Router {
-    let topology = Arc::clone(&figures.topology);
+fn routes(ask: Arc<dyn Ask>, watched: Watched, stop: CancellationToken, extra: Option<Router>) -> Router {
+    let topology = Arc::clone(&watched.topology);
+    let callers = Arc::clone(&watched.callers);
     let feed = feed::start(Arc::clone(&topology) as Arc<dyn NodeDirectory>);
     let asking = api::sql::router(Arc::clone(&ask))
         .merge(api::nodes::router(Arc::clone(&ask)))
@@ -249,12 +313,12 @@ fn routes(ask: Arc<dyn Ask>, figures: Figures, stop: CancellationToken, extra: O
         .merge(reports::router(Arc::clone(&ask)))
         .merge(decisions::router(Arc::clone(&ask)))
         .merge(prometheus::router(Arc::clone(&ask)))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&figures.callers), by_caller));
+        .route_layer(middleware::from_fn_with_state(callers, by_caller));
     let own = Router::new()
         .route("/metrics", get(metrics))
-        .with_state(figures)
+        .route("/ready", get(ready))
+        .with_state(watched)
         .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready).with_state(Arc::clone(&topology)))
         .merge(api::retire::router(topology))
         .merge(api::openapi::router())
         .merge(asking)
@@ -266,26 +330,20 @@ fn routes(ask: Arc<dyn Ask>, figures: Figures, stop: CancellationToken, extra: O
     }
 }
 
-/// What is counted in a query service.
-#[derive(Clone)]
-struct Figures {
-    topology: Arc<Topology>,
-    callers: Arc<Callers>,
-    tally: Arc<Tally>,
-}
-
-async fn ready(State(topology): State<Arc<Topology>>) -> (StatusCode, &'static str) {
-    if topology.settled() {
-        (StatusCode::OK, "ready\n")
-    } else {
+async fn ready(State(watched): State<Watched>) -> (StatusCode, &'static str) {
+    if !watched.topology.settled() {
         (StatusCode::SERVICE_UNAVAILABLE, "some nodes are neither ready nor known to be down\n")
+    } else if !watched.engine.has_looked() {
+        (StatusCode::SERVICE_UNAVAILABLE, "the first look into the bucket has not ended\n")
+    } else {
+        (StatusCode::OK, "ready\n")
     }
 }
 
-/// Nodes by state, and what was refused, as Prometheus text.
-async fn metrics(State(Figures { topology, callers, tally }): State<Figures>) -> String {
+/// Nodes by state, what the bucket holds and what was refused, as Prometheus text.
+async fn metrics(State(watched): State<Watched>) -> String {
     use std::fmt::Write;
-    let view = topology.view();
+    let view = watched.topology.view();
     let mut text = String::from("# TYPE lariat_query_nodes gauge\n");
     for state in lariat_schema::coverage::NodeState::ALL {
         let count = view.known.iter().filter(|node| node.progress.state == *state).count();
@@ -296,9 +354,10 @@ async fn metrics(State(Figures { topology, callers, tally }): State<Figures>) ->
     let refused = view.members_refused;
     writeln!(text, "# TYPE lariat_query_members_refused_total counter\nlariat_query_members_refused_total {refused}")
         .ok();
-    let refused = callers.refused();
+    let refused = watched.callers.refused();
     writeln!(text, "# TYPE lariat_query_callers_refused_total counter\nlariat_query_callers_refused_total {refused}")
         .ok();
-    tally.render(&mut text);
+    watched.tally.render(&mut text);
+    text.push_str(&watched.engine.bucket_figures());
     text
 }

@@ -62,6 +62,9 @@ impl std::fmt::Debug for Secret {
 pub struct ClusterConfig {
     /// Addresses of node APIs, `host:port`.
     pub nodes: Vec<String>,
+    /// Addresses of the query services' HTTP, `host:port`, which share the reading of the bucket; this one's may be among
+    /// them.
+    pub queries: Vec<String>,
     /// Name whose A and AAAA records are the nodes; none: only `nodes`.
     pub dns_query: Option<String>,
     /// Size of the fleet.
@@ -83,6 +86,7 @@ impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
             nodes: vec![format!("127.0.0.1:{NODE_API_PORT}")],
+            queries: Vec::new(),
             dns_query: None,
             expected_nodes: DEFAULT_EXPECTED_NODES,
             region: DEFAULT_REGION.to_owned(),
@@ -399,6 +403,19 @@ impl Topology {
         // Takes a time that tells nothing about where the first difference is.
         let differences = given.iter().zip(token).fold(0, |found, (left, right)| found | (left ^ right));
         given.len() == token.len() && differences == 0
+    }
+
+    /// Takes in what is known of members elsewhere.
+    pub(crate) fn learn_members(&self, theirs: &[Member]) {
+        if self.noted(|membership| membership.learn(theirs)) {
+            self.changed();
+        }
+    }
+
+    /// Everyone, also those who left, and how long a lost one stays expected.
+    pub(crate) fn members(&self) -> (Vec<Member>, i64) {
+        let membership = self.membership.lock();
+        (membership.members(), membership.retire_after_nanos())
     }
 
     /// Retires members that were lost long enough.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, Region, StoreId};
-use crate::node_api::Gone;
+use crate::node_api::{Boot, Gone};
 use crate::tables::Table;
 use crate::time_range::TimeRange;
 
@@ -23,8 +23,17 @@ pub fn manifest_path(store: StoreId) -> String {
     format!("{MANIFESTS_DIR}/store={store}.json")
 }
 
+/// Folder of what query services know of the fleet's members, below the bucket's root.
+pub const MEMBERSHIP_DIR: &str = "membership";
+
+/// Path of what a query service knows of the members, below the bucket's root; the id is of its data directory.
+#[must_use]
+pub fn membership_path(query_service: uuid::Uuid) -> String {
+    format!("{MEMBERSHIP_DIR}/query={query_service}.json")
+}
+
 /// What a store has in the bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreManifest {
     /// Version of this form.
     pub version: u32,
@@ -36,12 +45,15 @@ pub struct StoreManifest {
     pub region: Region,
     /// The node's clock when this was written, Unix nanoseconds.
     pub written_unix_nanos: i64,
+    /// The lives of its node when this was written, oldest first; empty in manifests that are older than this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<Boot>,
     /// One entry per table.
     pub tables: Vec<TableInBucket>,
 }
 
 /// What a store has of one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableInBucket {
     /// The table.
     pub table: Table,
@@ -55,9 +67,9 @@ pub struct TableInBucket {
 }
 
 /// One file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileInBucket {
-    /// Below the bucket's root.
+    /// Below the bucket's root, by [`crate::layout::file_path`].
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -69,4 +81,19 @@ pub struct FileInBucket {
     pub times: TimeRange,
     /// Commit times of its rows.
     pub commits: TimeRange,
+    /// Its node has no copy of its own any longer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_here: bool,
+    /// What sampling did to its rows, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<FileWeights>,
+}
+
+/// What sampling did to the rows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FileWeights {
+    /// The largest adjusted count, 1 at least.
+    pub heaviest: f64,
+    /// Rows without one.
+    pub unknown: u64,
 }

@@ -29,6 +29,18 @@ pub fn file_path(table: Table, store: StoreId, time_unix_nanos: i64, sequence: u
     format!("{}/date={date}/hour={hour:02}/store={store}/{sequence:012}.parquet", table.as_str())
 }
 
+/// The store and the sequence that a path of [`file_path`]'s form names, if it is one of that table.
+#[must_use]
+pub fn named_file(table: Table, path: &str) -> Option<(StoreId, u64)> {
+    let mut parts = path.split('/');
+    let of_table = parts.next()? == table.as_str();
+    let dated = parts.next()?.starts_with("date=") && parts.next()?.starts_with("hour=");
+    let store = parts.next()?.strip_prefix("store=")?.parse().ok()?;
+    let digits = parts.next()?.strip_suffix(".parquet")?;
+    let whole = parts.next().is_none() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (of_table && dated && whole).then_some((store, digits.parse().ok()?))
+}
+
 /// UTC date as `YYYY-MM-DD` and hour of a moment.
 /// Source of the calendar arithmetic: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
 #[must_use]
@@ -59,6 +71,25 @@ mod tests {
             file_path(Table::Spans, store, 1_763_683_200_000_000_000, 7),
             "spans/date=2025-11-21/hour=00/store=0192f0c4-8a5b-7c3d-9e1f-0123456789ab/000000000007.parquet"
         );
+    }
+
+    #[test]
+    fn a_path_names_its_store_and_sequence_and_nothing_else_passes_for_one() {
+        let store: StoreId = "0192f0c4-8a5b-7c3d-9e1f-0123456789ab".parse().unwrap();
+        let path = file_path(Table::Logs, store, 0, 1_234_567_890_123);
+        assert_eq!(named_file(Table::Logs, &path), Some((store, 1_234_567_890_123)));
+        assert_eq!(named_file(Table::Spans, &path), None);
+        for wrong in [
+            format!("{path}/x"),
+            format!("../{path}"),
+            path.replace("date=", "day="),
+            path.replace("hour=00", ".."),
+            path.replace(".parquet", ".json"),
+            path.replace("1234567890123.", "+1.").replace("store=0", "store=x"),
+            String::new(),
+        ] {
+            assert_eq!(named_file(Table::Logs, &wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -11,10 +11,9 @@ use serde::Deserialize;
 use crate::decode::Mapping;
 use crate::forward;
 use crate::receive;
-use crate::store::bucket::Bucket;
 use crate::store::maintain::StoreSettings;
 use crate::store::steps::Steps;
-use crate::store::{BucketConfig, BucketError, Retention};
+use crate::store::{Bucket, BucketConfig, BucketError, Retention};
 
 const DEFAULT_OTLP_GRPC_PORT: u16 = 4317;
 const DEFAULT_OTLP_HTTP_PORT: u16 = 4318;
@@ -95,7 +94,7 @@ impl Config {
         Ok(StoreSettings {
             retention: self.retention.clone(),
             bucket_retention: self.bucket.as_ref().map_or_else(Retention::default, |bucket| bucket.retention.clone()),
-            bucket: self.bucket.as_ref().map(Bucket::open).transpose()?,
+            bucket: self.bucket.as_ref().map(|bucket| Bucket::open(&bucket.place())).transpose()?,
             disk_budget_bytes: self.disk_budget,
             upload_after_nanos: self.bucket.as_ref().map(|bucket| nanos(bucket.upload_after)),
             every: MAINTAIN_EVERY,

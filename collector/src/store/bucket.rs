@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lariat_schema::bucket::{FileInBucket, StoreManifest, TableInBucket, VERSION, manifest_path};
+use lariat_schema::bucket::{FileInBucket, FileWeights, StoreManifest, TableInBucket, VERSION, manifest_path};
 use lariat_schema::duration_text;
 use lariat_schema::ids::StoreId;
-use lariat_schema::node_api::NodeIdentity;
+use lariat_schema::node_api::{Boot, NodeIdentity};
 use lariat_schema::tables::Table;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -54,6 +54,28 @@ pub struct BucketConfig {
     pub retention: Retention,
 }
 
+impl BucketConfig {
+    /// Where it is, without what is done there.
+    #[must_use]
+    pub fn place(&self) -> BucketPlace {
+        BucketPlace { url: self.url.clone(), endpoint: self.endpoint.clone(), region: self.region.clone() }
+    }
+}
+
+/// Where a bucket is and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketPlace {
+    /// `s3://bucket/folder`, or `file:///folder`.
+    pub url: Url,
+    /// Address of a store that is not Amazon's; plain HTTP if it says so.
+    #[serde(default)]
+    pub endpoint: Option<Url>,
+    /// Region; none: what the environment says.
+    #[serde(default)]
+    pub region: Option<String>,
+}
+
 fn default_upload_after() -> Duration {
     DEFAULT_UPLOAD_AFTER
 }
@@ -66,27 +88,27 @@ fn default_retention() -> Retention {
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
     /// Neither a bucket nor a folder.
-    #[error("`collector.bucket.url` is {scheme}://…: write s3://bucket/folder or file:///folder")]
+    #[error("`bucket.url` is {scheme}://…: write s3://bucket/folder or file:///folder")]
     Scheme {
         /// What was written.
         scheme: String,
     },
     /// A secret where everybody can read it.
     #[error(
-        "`collector.bucket.url` and `endpoint` must hold no user and no password: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "`bucket.url` and `endpoint` must hold no user and no password: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )]
     Secret,
     /// It cannot be reached as configured.
-    #[error("cannot use `collector.bucket`: {0}")]
+    #[error("cannot use the bucket: {0}")]
     Store(#[from] object_store::Error),
     /// Its folder cannot be made.
-    #[error("cannot make the folder of `collector.bucket.url`: {0}")]
+    #[error("cannot make the folder of `bucket.url`: {0}")]
     Folder(#[from] std::io::Error),
 }
 
 /// A bucket, ready for use.
 #[derive(Clone)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// Where uploads in parts can be resumed.
     pub(crate) multipart: Option<Arc<dyn MultipartStore>>,
@@ -94,16 +116,19 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Opens it; nothing is asked of it yet, since it may be away when a node starts.
-    pub(crate) fn open(config: &BucketConfig) -> Result<Self, BucketError> {
+    /// Opens it; nothing is asked of it yet, since it may be away when a process starts.
+    ///
+    /// # Errors
+    /// When the place cannot be one, or holds a secret.
+    pub fn open(place: &BucketPlace) -> Result<Self, BucketError> {
         let secret = |url: &Url| !url.username().is_empty() || url.password().is_some();
-        if secret(&config.url) || config.endpoint.as_ref().is_some_and(secret) {
+        if secret(&place.url) || place.endpoint.as_ref().is_some_and(secret) {
             return Err(BucketError::Secret);
         }
-        match config.url.scheme() {
+        match place.url.scheme() {
             "file" => {
                 let folder =
-                    config.url.to_file_path().map_err(|()| BucketError::Scheme { scheme: "file".to_owned() })?;
+                    place.url.to_file_path().map_err(|()| BucketError::Scheme { scheme: "file".to_owned() })?;
                 std::fs::create_dir_all(&folder)?;
                 let objects = Arc::new(LocalFileSystem::new_with_prefix(folder)?);
                 Ok(Self { objects, multipart: None, root: Path::default() })
@@ -116,17 +141,17 @@ impl Bucket {
                     retry_timeout: REQUEST_TIMEOUT,
                 };
                 let mut builder = AmazonS3Builder::from_env()
-                    .with_bucket_name(config.url.host_str().unwrap_or_default())
+                    .with_bucket_name(place.url.host_str().unwrap_or_default())
                     .with_client_options(client)
                     .with_retry(retry);
-                if let Some(endpoint) = &config.endpoint {
+                if let Some(endpoint) = &place.endpoint {
                     let plain = endpoint.scheme() == "http";
                     builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/')).with_allow_http(plain);
                 }
-                if let Some(region) = &config.region {
+                if let Some(region) = &place.region {
                     builder = builder.with_region(region);
                 }
-                let root = Path::parse(config.url.path()).map_err(object_store::Error::from)?;
+                let root = Path::parse(place.url.path()).map_err(object_store::Error::from)?;
                 let s3 = Arc::new(builder.build()?);
                 Ok(Self { objects: Arc::clone(&s3) as Arc<dyn ObjectStore>, multipart: Some(s3), root })
             }
@@ -145,7 +170,8 @@ impl Bucket {
     }
 
     /// The bucket below its root, for readers.
-    pub(crate) fn below_root(&self) -> Arc<dyn ObjectStore> {
+    #[must_use]
+    pub fn below_root(&self) -> Arc<dyn ObjectStore> {
         if self.root.as_ref().is_empty() {
             return Arc::clone(&self.objects);
         }
@@ -158,6 +184,7 @@ pub(crate) fn manifest_of(
     manifest: &Manifest,
     store_id: StoreId,
     identity: &NodeIdentity,
+    boots: Vec<Boot>,
     now_unix_nanos: i64,
 ) -> (String, StoreManifest) {
     let tables = Table::ALL.iter().map(|table| table_of(manifest, *table)).collect();
@@ -167,6 +194,7 @@ pub(crate) fn manifest_of(
         node_id: identity.node_id.clone(),
         region: identity.region.clone(),
         written_unix_nanos: now_unix_nanos,
+        boots,
         tables,
     };
     (manifest_path(store_id), said)
@@ -189,6 +217,10 @@ fn table_of(manifest: &Manifest, table: Table) -> TableInBucket {
                 crc32: file.crc32,
                 times: file.times,
                 commits: file.commits,
+                only_here: file.only_in_bucket,
+                weights: file
+                    .weights
+                    .map(|weights| FileWeights { heaviest: weights.heaviest, unknown: weights.unknown }),
             })
             .collect(),
     }

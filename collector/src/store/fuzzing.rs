@@ -16,7 +16,7 @@ pub(crate) fn asked(manifest: &Manifest, identity: &NodeIdentity, now_unix_nanos
     for upload_after in [None, Some(0), Some(i64::MIN)] {
         let _ = plan(&manifest.files, now_unix_nanos, upload_after);
     }
-    let _ = manifest_of(manifest, manifest.store_id, identity, now_unix_nanos);
+    let _ = manifest_of(manifest, manifest.store_id, identity, Vec::new(), now_unix_nanos);
     let _ = expired(&manifest.files, &Retention::default(), now_unix_nanos);
     for has_bucket in [false, true] {
         let _ = relieve(&manifest.files, has_bucket, u64::MAX, 1, 1 << 20);

@@ -325,9 +325,14 @@ impl Uploader {
     async fn tell(&mut self, all_there: bool) -> Result<(), UploadError> {
         let (path, said) = {
             let core = &self.core;
-            manifest_of(&core.manifest.lock(), core.directory.store_id, &core.identity, core.now())
+            let boots = core.state.lock().boots();
+            manifest_of(&core.manifest.lock(), core.directory.store_id, &core.identity, boots, core.now())
         };
-        let same = self.said.as_ref().is_some_and(|before| before.tables == said.tables);
+        let ends = |said: &StoreManifest| -> Vec<_> {
+            said.boots.iter().map(|boot| (boot.boot_id, boot.farewell_unix_nanos)).collect()
+        };
+        let unchanged = |before: &StoreManifest| before.tables == said.tables && ends(before) == ends(&said);
+        let same = self.said.as_ref().is_some_and(unchanged);
         let early = self.said_at.is_some_and(|at| at.elapsed() < MANIFEST_EVERY);
         let files = |said: &StoreManifest| said.tables.iter().map(|table| table.files.len()).sum::<usize>();
         let news = self.said.as_ref().is_none_or(|before| files(before) != files(&said));

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result, exec_err, not_impl_err};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
     PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
 };
 use datafusion_proto::protobuf::PhysicalExprNode;
 use lariat_schema::ids::{NodeId, StoreId};
+use lariat_schema::tables::Table;
 use prost::Message;
 use uuid::Uuid;
 
 use super::pins::PinBook;
-use super::scan::{ScanSpec, Share, StoreScan};
+use super::scan::{Rows, ScanSpec, Share, StoreScan};
 
 /// Writes leaves on the query service and reads them on the node.
 #[derive(Debug, Clone, Default)]
@@ -57,10 +59,40 @@ struct StoreScanProto {
     share_index: u32,
     #[prost(uint32, tag = "9")]
     share_of: u32,
+    #[prost(uint64, repeated, tag = "10")]
+    without: Vec<u64>,
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
     DataFusionError::External(Box::new(error))
+}
+
+/// A condition as DataFusion's protobuf.
+///
+/// # Errors
+/// When it has none.
+pub fn filter_to(
+    filter: &Arc<dyn PhysicalExpr>,
+    codec: &dyn PhysicalExtensionCodec,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Vec<u8>> {
+    Ok(converter.physical_expr_to_proto(filter, codec)?.encode_to_vec())
+}
+
+/// A condition over a table, from DataFusion's protobuf.
+///
+/// # Errors
+/// When it is none.
+pub fn filter_from(
+    bytes: &[u8],
+    table: Table,
+    codec: &dyn PhysicalExtensionCodec,
+    context: &TaskContext,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let node = PhysicalExprNode::decode(bytes).map_err(external)?;
+    let decode = PhysicalPlanDecodeContext::new(context, codec);
+    converter.proto_to_physical_expr(&node, &table.schema(), &decode)
 }
 
 impl PhysicalExtensionCodec for StoreScanCodec {
@@ -72,30 +104,28 @@ impl PhysicalExtensionCodec for StoreScanCodec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let proto = StoreScanProto::decode(bytes).map_err(external)?;
-        let table: lariat_schema::tables::Table = proto.table.parse().map_err(external)?;
-        let schema = table.schema();
+        let table: Table = proto.table.parse().map_err(external)?;
         let projection: Vec<_> = proto.projection.iter().map(|index| *index as usize).collect();
         let share = Share { index: proto.share_index, of: proto.share_of };
         if share.index >= share.of || share.of > MAX_SHARES {
             return exec_err!("a leaf cannot read share {} of {}", share.index, share.of);
         }
-        let filter = match proto.filter {
-            Some(bytes) => {
-                let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(external)?;
-                let decode = PhysicalPlanDecodeContext::new(context, self);
-                Some(converter.proto_to_physical_expr(&node, &schema, &decode)?)
-            }
-            None => None,
-        };
+        if proto.without.len() > MAX_WITHOUT {
+            return exec_err!("a leaf leaves out {} files of at most {MAX_WITHOUT}", proto.without.len());
+        }
+        let filter = proto.filter.map(|bytes| filter_from(&bytes, table, self, context, converter)).transpose()?;
         let spec = ScanSpec {
             store_id: proto.store_id.parse::<StoreId>().map_err(external)?,
             node_id: NodeId::from(proto.node_id),
             query_id: proto.query_id.parse::<Uuid>().map_err(external)?,
-            table,
-            projection,
-            filter,
-            limit: proto.limit.map(usize::try_from).transpose().map_err(external)?,
+            rows: Rows {
+                table,
+                projection,
+                filter,
+                limit: proto.limit.map(usize::try_from).transpose().map_err(external)?,
+            },
             share,
+            without: proto.without.into(),
         };
         let scan = match &self.book {
             Some(book) => StoreScan::try_at_home(spec, book)?,
@@ -114,18 +144,20 @@ impl PhysicalExtensionCodec for StoreScanCodec {
             return not_impl_err!("{} cannot be sent to a node", node.name());
         };
         let spec = scan.spec();
-        let filter = spec.filter.as_ref().map(|filter| converter.physical_expr_to_proto(filter, self)).transpose()?;
-        let projection: std::result::Result<Vec<u32>, _> = spec.projection.iter().map(|i| u32::try_from(*i)).collect();
+        let Rows { table, projection, filter, limit } = &spec.rows;
+        let filter = filter.as_ref().map(|filter| filter_to(filter, self, converter)).transpose()?;
+        let projection: std::result::Result<Vec<u32>, _> = projection.iter().map(|i| u32::try_from(*i)).collect();
         let proto = StoreScanProto {
             store_id: spec.store_id.to_string(),
             node_id: spec.node_id.to_string(),
             query_id: spec.query_id.to_string(),
-            table: spec.table.as_str().to_owned(),
+            table: table.as_str().to_owned(),
             projection: projection.map_err(external)?,
-            filter: filter.map(|filter| filter.encode_to_vec()),
-            limit: spec.limit.map(|limit| limit as u64),
+            filter,
+            limit: limit.map(|limit| limit as u64),
             share_index: spec.share.index,
             share_of: spec.share.of,
+            without: spec.without.to_vec(),
         };
         proto.encode(bytes).map_err(external)
     }
@@ -133,3 +165,7 @@ impl PhysicalExtensionCodec for StoreScanCodec {
 
 /// Most shares that one store is read in: more tasks than this on one node only cost.
 const MAX_SHARES: u32 = 16;
+
+/// Most files of a store that a leaf leaves to the bucket: a table of forty years of hourly files. With more the node reads
+/// them itself.
+pub const MAX_WITHOUT: usize = 350_400;

@@ -188,6 +188,7 @@ impl PinBook {
             boots: self.store.boots(),
             sampling,
             sizes: sizes(&snapshots),
+            leaves_files_out: true,
         };
         let mut pins = self.pins.lock();
         if pins.len() >= MAX_PINS && !pins.contains_key(&request.query_id) {

@@ -4,6 +4,7 @@
 //! footers before the plan is built. The filter stands twice, in the Parquet reader (statistics, page index, bloom
 //! filters, late materialisation) and exactly above both sources, since a reader may pass rows that it cannot judge.
 
+use std::collections::HashSet;
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,11 +30,11 @@ use futures::{Stream, StreamExt};
 use lariat_schema::ids::StoreId;
 
 use super::pins::Pin;
-use super::scan::{PARTITIONS, ScanSpec, in_store, projected};
+use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
 use crate::store::{SealedFile, Snapshot};
 
-/// What the worker calls the store's bucket. Each worker knows its own store's and no other.
-pub(crate) const BUCKET_URL: &str = "lariat-bucket://store";
+/// What a worker calls its bucket. Each worker knows one and no other.
+pub const BUCKET_URL: &str = "lariat-bucket://store";
 
 /// The rows of one partition of a leaf.
 pub(crate) fn partition(
@@ -43,67 +44,111 @@ pub(crate) fn partition(
     partition: usize,
     context: Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream> {
-    let buckets = spec.share.of as usize * PARTITIONS;
-    let bucket = spec.share.index as usize * PARTITIONS + partition;
-    let files = dealt_files(&snapshot.files, buckets, bucket);
-    let batches: Vec<_> = snapshot.batches.iter().skip(bucket).step_by(buckets).cloned().collect();
+    let parts = spec.share.of as usize * PARTITIONS;
+    let part = spec.share.index as usize * PARTITIONS + partition;
+    let files = dealt_files(own_files(snapshot, &spec.without), parts, part);
+    let batches: Vec<_> = snapshot.batches.iter().skip(part).step_by(parts).cloned().collect();
     let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);
     pin.reading.files.fetch_add(files.len() as u64, Ordering::Relaxed);
-    let plan = plan(spec, &files, batches)?;
+    let plan = plan(&spec.rows, &files, batches)?;
     let inner = plan.execute(0, context)?;
     pin.leaf_began();
     Ok(Box::pin(Counted { store_id: spec.store_id, inner, plan, pin, files, done: false }))
 }
 
-/// The files of a bucket: each file belongs to exactly one.
-fn dealt_files(files: &[Arc<SealedFile>], buckets: usize, bucket: usize) -> Vec<Arc<SealedFile>> {
-    let mut order: Vec<_> = files.iter().collect();
-    order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
-    let mut loads = vec![0_u64; buckets];
-    let mut mine = Vec::new();
-    for file in order {
-        let lightest = (0..buckets).min_by_key(|index| loads[*index]).unwrap_or(0);
-        loads[lightest] += file.bytes;
-        if lightest == bucket {
-            mine.push(Arc::clone(file));
-        }
+/// The files of a snapshot apart from those that are read elsewhere.
+fn own_files(snapshot: &Snapshot, without: &[u64]) -> Vec<Arc<SealedFile>> {
+    if without.is_empty() {
+        return snapshot.files.clone();
     }
-    mine
+    let without: HashSet<u64> = without.iter().copied().collect();
+    let sequence = |file: &SealedFile| file.path.file_stem()?.to_str()?.parse::<u64>().ok();
+    let elsewhere = |file: &Arc<SealedFile>| sequence(file).is_some_and(|sequence| without.contains(&sequence));
+    snapshot.files.iter().filter(|file| !elsewhere(file)).cloned().collect()
+}
+
+/// The files of a part: each file belongs to exactly one.
+fn dealt_files(files: Vec<Arc<SealedFile>>, parts: usize, part: usize) -> Vec<Arc<SealedFile>> {
+    let mut order = files;
+    order.sort_by(|a, b| a.path.cmp(&b.path));
+    deal(order, parts, |file| file.bytes).into_iter().nth(part).unwrap_or_default()
+}
+
+/// Deals things out, the largest first to whoever has least: the same things in the same order are always dealt alike.
+#[must_use]
+pub fn deal<T>(mut things: Vec<T>, parts: usize, bytes: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    things.sort_by_key(|thing| std::cmp::Reverse(bytes(thing)));
+    let mut loads = vec![0_u64; parts];
+    let mut dealt: Vec<Vec<T>> = (0..parts).map(|_| Vec::new()).collect();
+    for thing in things {
+        let lightest = (0..parts).min_by_key(|index| (loads[*index], dealt[*index].len())).unwrap_or(0);
+        loads[lightest] += bytes(&thing);
+        dealt[lightest].push(thing);
+    }
+    dealt
 }
 
 /// A plan with one partition over these files and batches.
-fn plan(spec: &ScanSpec, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
-    let columns = read_columns(spec);
+fn plan(rows: &Rows, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+    let columns = read_columns(rows);
     let mut sources: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
     if !batches.is_empty() {
-        sources.push(MemorySourceConfig::try_new_exec(&[batches], spec.table.schema(), Some(columns.clone()))?);
+        sources.push(MemorySourceConfig::try_new_exec(&[batches], rows.table.schema(), Some(columns.clone()))?);
     }
-    let (remote, local): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|file| file.only_in_bucket);
+    let (remote, local): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.only_in_bucket);
     for (files, url) in [(local, ObjectStoreUrl::local_filesystem()), (remote, ObjectStoreUrl::parse(BUCKET_URL)?)] {
         if !files.is_empty() {
-            sources.push(parquet(spec, &files, &columns, url)?);
+            let files = files.iter().map(|file| PartitionedFile::new(file.path.to_string_lossy(), file.bytes));
+            sources.push(parquet(rows, files.collect(), &columns, url)?);
         }
     }
+    one_partition(rows, &columns, sources)
+}
+
+/// A plan with one partition over files of a bucket, each by its path and its size. The bucket is what the context's
+/// runtime knows under [`BUCKET_URL`].
+///
+/// # Errors
+/// When the rows cannot be had of the table.
+pub fn rows_in_bucket<'a>(
+    rows: &Rows,
+    files: impl IntoIterator<Item = (&'a str, u64)>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let columns = read_columns(rows);
+    let files: FileGroup = files.into_iter().map(|(path, bytes)| PartitionedFile::new(path, bytes)).collect();
+    let sources = if files.is_empty() {
+        Vec::new()
+    } else {
+        vec![parquet(rows, files, &columns, ObjectStoreUrl::parse(BUCKET_URL)?)?]
+    };
+    one_partition(rows, &columns, sources)
+}
+
+fn one_partition(
+    rows: &Rows,
+    columns: &[usize],
+    sources: Vec<Arc<dyn ExecutionPlan>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     if sources.is_empty() {
-        return Ok(Arc::new(EmptyExec::new(projected(spec.table, &spec.projection)?)));
+        return Ok(Arc::new(EmptyExec::new(rows.schema()?)));
     }
     let mut plan = UnionExec::try_new(sources)?;
-    if let Some(filter) = &spec.filter {
+    if let Some(filter) = &rows.filter {
         let filter = reassign_expr_columns(Arc::clone(filter), &plan.schema())?;
-        let output = spec.projection.iter().map(|wanted| columns.iter().position(|read| read == wanted)).collect();
+        let output = rows.projection.iter().map(|wanted| columns.iter().position(|read| read == wanted)).collect();
         plan = Arc::new(FilterExecBuilder::new(filter, plan).apply_projection(output)?.build()?);
     }
     if plan.output_partitioning().partition_count() > 1 {
-        plan = Arc::new(CoalescePartitionsExec::new(plan).with_fetch(spec.limit));
+        plan = Arc::new(CoalescePartitionsExec::new(plan).with_fetch(rows.limit));
     }
     Ok(plan)
 }
 
 /// The columns to read: the output's, and then those that only the filter needs.
-fn read_columns(spec: &ScanSpec) -> Vec<usize> {
-    let mut columns = spec.projection.clone();
-    let mut of_filter: Vec<_> = spec.filter.iter().flat_map(collect_columns).map(|column| column.index()).collect();
+fn read_columns(rows: &Rows) -> Vec<usize> {
+    let mut columns = rows.projection.clone();
+    let mut of_filter: Vec<_> = rows.filter.iter().flat_map(collect_columns).map(|column| column.index()).collect();
     of_filter.sort_unstable();
     for column in of_filter {
         if !columns.contains(&column) {
@@ -113,28 +158,21 @@ fn read_columns(spec: &ScanSpec) -> Vec<usize> {
     columns
 }
 
-fn parquet(
-    spec: &ScanSpec,
-    files: &[Arc<SealedFile>],
-    columns: &[usize],
-    url: ObjectStoreUrl,
-) -> Result<Arc<dyn ExecutionPlan>> {
+fn parquet(rows: &Rows, files: FileGroup, columns: &[usize], url: ObjectStoreUrl) -> Result<Arc<dyn ExecutionPlan>> {
     let mut options = TableParquetOptions::default();
     options.global.enable_page_index = true;
     options.global.bloom_filter_on_read = true;
     options.global.pruning = true;
     options.global.pushdown_filters = true;
     options.global.schema_force_view_types = false;
-    let mut source = ParquetSource::new(spec.table.schema()).with_table_parquet_options(options);
-    if let Some(filter) = &spec.filter {
+    let mut source = ParquetSource::new(rows.table.schema()).with_table_parquet_options(options);
+    if let Some(filter) = &rows.filter {
         source = source.with_predicate(Arc::clone(filter));
     }
-    let group: FileGroup =
-        files.iter().map(|file| PartitionedFile::new(file.path.to_string_lossy(), file.bytes)).collect();
     let config = FileScanConfigBuilder::new(url, Arc::new(source))
-        .with_file_group(group)
+        .with_file_group(files)
         .with_projection_indices(Some(columns.to_vec()))?
-        .with_limit(if spec.filter.is_some() { None } else { spec.limit })
+        .with_limit(if rows.filter.is_some() { None } else { rows.limit })
         .build();
     Ok(DataSourceExec::from_data_source(config))
 }
@@ -161,7 +199,9 @@ impl Counted {
     }
 }
 
-fn bytes_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+/// Bytes that a plan has read from files so far.
+#[must_use]
+pub fn bytes_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let own =
         plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned")).map_or(0, |value| value.as_usize());
     own as u64 + plan.children().into_iter().map(bytes_scanned).sum::<u64>()

@@ -48,6 +48,17 @@ pub struct ScanSpec {
     pub node_id: NodeId,
     /// The query that pinned the snapshot.
     pub query_id: Uuid,
+    /// What is wanted of its rows.
+    pub rows: Rows,
+    /// Which part of the store.
+    pub share: Share,
+    /// Sequences of files that are read elsewhere, in the store's bucket.
+    pub without: Arc<[u64]>,
+}
+
+/// What a leaf hands on of the rows that it reads.
+#[derive(Debug, Clone)]
+pub struct Rows {
     /// The table.
     pub table: Table,
     /// Columns of the table, by index, in the order of the output.
@@ -56,8 +67,33 @@ pub struct ScanSpec {
     pub filter: Option<Arc<dyn PhysicalExpr>>,
     /// Rows that are enough, per partition.
     pub limit: Option<usize>,
-    /// Which part of the store.
-    pub share: Share,
+}
+
+impl Rows {
+    /// The columns of the output.
+    ///
+    /// # Errors
+    /// When the table does not have one of them.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        Ok(Arc::new(self.table.schema().project(&self.projection)?))
+    }
+
+    /// What every leaf shows of itself.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schema = self.table.schema();
+        let columns: Vec<_> = self.projection.iter().map(|index| schema.field(*index).name().as_str()).collect();
+        write!(f, ", projection=[{}]", columns.join(", "))?;
+        if let Some(filter) = &self.filter {
+            write!(f, ", filters=[{filter}]")?;
+        }
+        match self.limit {
+            Some(limit) => write!(f, ", limit={limit}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The leaf.
@@ -89,7 +125,7 @@ impl StoreScan {
     }
 
     fn build(spec: ScanSpec, book: Option<Arc<PinBook>>) -> Result<Self> {
-        let schema = projected(spec.table, &spec.projection)?;
+        let schema = spec.rows.schema()?;
         Ok(Self { spec, properties: properties(schema, PARTITIONS), book })
     }
 
@@ -98,14 +134,6 @@ impl StoreScan {
     pub fn spec(&self) -> &ScanSpec {
         &self.spec
     }
-}
-
-/// The columns of a table that a projection takes.
-///
-/// # Errors
-/// When the table does not have one of them.
-pub fn projected(table: Table, projection: &[usize]) -> Result<SchemaRef> {
-    Ok(Arc::new(table.schema().project(projection)?))
 }
 
 /// The properties of rows in no order, in so many partitions.
@@ -121,21 +149,15 @@ pub fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
 
 impl DisplayAs for StoreScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ScanSpec { store_id, node_id, table, projection, filter, limit, share, .. } = &self.spec;
-        write!(f, "StoreScan: store={store_id}, node={node_id}, table={table}")?;
+        let ScanSpec { store_id, node_id, rows, share, without, .. } = &self.spec;
+        write!(f, "StoreScan: store={store_id}, node={node_id}, table={}", rows.table)?;
         if *share != Share::WHOLE {
             write!(f, ", share={}/{}", share.index + 1, share.of)?;
         }
-        let schema = table.schema();
-        let columns: Vec<_> = projection.iter().map(|index| schema.field(*index).name().as_str()).collect();
-        write!(f, ", projection=[{}]", columns.join(", "))?;
-        if let Some(filter) = filter {
-            write!(f, ", filters=[{filter}]")?;
+        if !without.is_empty() {
+            write!(f, ", files_in_bucket={}", without.len())?;
         }
-        match limit {
-            Some(limit) => write!(f, ", limit={limit}"),
-            None => Ok(()),
-        }
+        rows.show(f)
     }
 }
 
@@ -156,7 +178,7 @@ impl ExecutionPlan for StoreScan {
         &self,
         visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        self.spec.filter.as_ref().map_or(Ok(TreeNodeRecursion::Continue), visit)
+        self.spec.rows.filter.as_ref().map_or(Ok(TreeNodeRecursion::Continue), visit)
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -167,7 +189,7 @@ impl ExecutionPlan for StoreScan {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let ScanSpec { store_id, query_id, table, .. } = &self.spec;
+        let ScanSpec { store_id, query_id, rows: Rows { table, .. }, .. } = &self.spec;
         let Some(book) = &self.book else {
             return Err(unread(format!("store {store_id} is read by the node that keeps it and by nobody else")));
         };
@@ -190,6 +212,7 @@ fn unread(message: String) -> DataFusionError {
 }
 
 /// Names the store that an error comes from.
-pub(crate) fn in_store(store_id: StoreId, error: DataFusionError) -> DataFusionError {
+#[must_use]
+pub fn in_store(store_id: StoreId, error: DataFusionError) -> DataFusionError {
     error.context(format!("store {store_id} could not be read"))
 }

@@ -99,17 +99,17 @@ pub fn routes(
         Router::new().route(PIN_PATH, post(pin)).route(RELEASE_PATH, post(release)).layer(Extension(Arc::clone(&book)));
     let routes = grpc
         .reset_fallback()
-        .layer(middleware::from_fn_with_state(threads, on_worker_threads))
+        .layer(middleware::from_fn_with_state(threads, on_threads))
         .merge(json)
         .route_layer(middleware::from_fn_with_state(token, with_token));
     Ok((routes, book))
 }
 
-/// Lets files be read that are only in the store's bucket.
-pub(crate) fn register_bucket(
-    runtime: &RuntimeEnv,
-    bucket: Option<Arc<dyn ObjectStore>>,
-) -> Result<(), DataFusionError> {
+/// Lets files be read that are only in a bucket.
+///
+/// # Errors
+/// None that could come from outside.
+pub fn register_bucket(runtime: &RuntimeEnv, bucket: Option<Arc<dyn ObjectStore>>) -> Result<(), DataFusionError> {
     if let Some(bucket) = bucket {
         runtime.register_object_store(ObjectStoreUrl::parse(BUCKET_URL)?.as_ref(), bucket);
     }
@@ -125,7 +125,7 @@ fn limited(bytes: usize) -> Result<Arc<RuntimeEnv>, DataFusionError> {
 }
 
 /// Runs a request of the worker protocol, and with it everything that it spawns, on the worker's own threads.
-async fn on_worker_threads(State(threads): State<Arc<Threads>>, request: Request, next: Next) -> Response {
+pub async fn on_threads(State(threads): State<Arc<Threads>>, request: Request, next: Next) -> Response {
     match threads.handle().spawn(next.run(request)).await {
         Ok(response) => response,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -133,7 +133,7 @@ async fn on_worker_threads(State(threads): State<Arc<Threads>>, request: Request
 }
 
 /// Lets only bearers of the cluster's token pass, where there is one.
-async fn with_token(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+pub async fn with_token(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
     if token.is_none_or(|token| bears(request.headers(), &token)) {
         return next.run(request).await;
     }
@@ -143,7 +143,7 @@ async fn with_token(State(token): State<Option<Arc<str>>>, request: Request, nex
     response
 }
 
-/// Compares in a time that does not depend on where the texts differ.
+/// Whether a request bears the token; compared in a time that does not depend on where the texts differ.
 fn bears(headers: &HeaderMap, token: &str) -> bool {
     let Some(found) = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
     else {
@@ -203,8 +203,7 @@ mod tests {
     async fn what_the_worker_is_asked_for_runs_on_threads_of_its_own() {
         let name = || async { std::thread::current().name().unwrap_or_default().to_owned() };
         let threads = Arc::new(Threads::start("lariat-worker", 1).unwrap());
-        let router =
-            Router::new().route("/", get(name)).layer(middleware::from_fn_with_state(threads, on_worker_threads));
+        let router = Router::new().route("/", get(name)).layer(middleware::from_fn_with_state(threads, on_threads));
         let service = TowerToHyperService::new(router);
         let answer = hyper::service::Service::call(&service, Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "lariat-worker");

@@ -50,6 +50,9 @@ pub struct PinReply {
     /// How large the pinned files are, by table and day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<DaySize>,
+    /// Whether its leaves leave out the files that they are told to. Those of an older version do not.
+    #[serde(default)]
+    pub leaves_files_out: bool,
 }
 
 /// The files of a table whose rows begin on one day.

@@ -83,8 +83,16 @@ pub(crate) struct Life {
 /// Where the rows of a store are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
-    /// It answered.
-    Told { pieces: Vec<Piece>, watermark_unix_nanos: i64, gone: Vec<Gone> },
+    /// It answered, or the bucket does for it.
+    Told {
+        pieces: Vec<Piece>,
+        watermark_unix_nanos: i64,
+        /// What slices are that the watermark has not passed.
+        later: Reason,
+        gone: Vec<Gone>,
+        /// When it was gone for good, if it does not answer itself.
+        left_unix_nanos: Option<i64>,
+    },
     /// It did not, for one reason, and after it was gone for good for another.
     Absent { why: Reason, left_unix_nanos: Option<i64> },
 }
@@ -123,8 +131,9 @@ impl Life {
             changes(range.to_unix_nanos);
         }
         match &self.source {
-            Source::Told { pieces, watermark_unix_nanos, gone } => {
+            Source::Told { pieces, watermark_unix_nanos, gone, left_unix_nanos, .. } => {
                 changes(*watermark_unix_nanos);
+                left_unix_nanos.iter().for_each(|at| changes(*at));
                 for times in pieces.iter().map(|piece| &piece.times).chain(gone.iter().map(|(times, _)| times)) {
                     changes(times.from_unix_nanos);
                     changes(times.to_unix_nanos);
@@ -155,19 +164,27 @@ impl Life {
             return Verdict::NotExpected;
         }
         match &self.source {
-            Source::Absent { left_unix_nanos: Some(left), .. } if slice.from_unix_nanos >= *left => {
+            Source::Absent { left_unix_nanos: Some(left), .. } | Source::Told { left_unix_nanos: Some(left), .. }
+                if slice.from_unix_nanos >= *left =>
+            {
                 Verdict::Missing(Reason::Down)
             }
             Source::Absent { why, .. } => Verdict::Missing(*why),
-            Source::Told { pieces, watermark_unix_nanos, gone } => {
-                told(&parts, slice, pieces, *watermark_unix_nanos, gone)
+            Source::Told { pieces, watermark_unix_nanos, later, gone, .. } => {
+                told(&parts, slice, pieces, (*watermark_unix_nanos, *later), gone)
             }
         }
     }
 }
 
 /// The verdict over a slice of a store that answered; `parts` are the expected parts of it.
-fn told(parts: &[TimeRange], slice: TimeRange, pieces: &[Piece], watermark: i64, gone: &[Gone]) -> Verdict {
+fn told(
+    parts: &[TimeRange],
+    slice: TimeRange,
+    pieces: &[Piece],
+    (watermark, later): (i64, Reason),
+    gone: &[Gone],
+) -> Verdict {
     let begin = pieces.partition_point(|piece| piece.times.to_unix_nanos <= slice.from_unix_nanos);
     let touched = pieces[begin..].iter().take_while(|piece| piece.times.from_unix_nanos < slice.to_unix_nanos);
     let meanings: Vec<Verdict> = touched
@@ -180,7 +197,7 @@ fn told(parts: &[TimeRange], slice: TimeRange, pieces: &[Piece], watermark: i64,
     let of_gone = gone.iter().filter(|(times, _)| times.overlaps(&slice));
     let of_gone = of_gone.map(|(_, why)| if *why == Why::Expired { Reason::Expired } else { Reason::Lost });
     // A slice is in once the watermark has passed its end.
-    let late = (watermark < slice.to_unix_nanos).then_some(Reason::Late);
+    let late = (watermark < slice.to_unix_nanos).then_some(later);
     // A heartbeat in the slice shows that the node ran in it, although it may not have for all of it.
     let heard = meanings.contains(&Verdict::Covered);
     let of_life = meanings.iter().filter_map(|meaning| match meaning {

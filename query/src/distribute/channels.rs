@@ -28,6 +28,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower::ServiceBuilder;
 use url::Url;
 
+use crate::bucket::worker::BucketWorker;
+
 /// How long a connection may take to come about: nodes are near or not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often an open connection is asked for a sign of life while a query waits on it.
@@ -93,6 +95,7 @@ impl Channels {
 /// What one address did in one query.
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
+    called: AtomicBool,
     accepted: AtomicBool,
     started: AtomicUsize,
     finished: AtomicUsize,
@@ -106,6 +109,11 @@ impl Conduct {
     /// The first error that came from it.
     pub(crate) fn failure(&self) -> Option<Arc<DataFusionError>> {
         self.failure.lock().clone()
+    }
+
+    /// True once it was sent a plan.
+    pub(crate) fn called(&self) -> bool {
+        self.called.load(Ordering::Acquire)
     }
 
     /// True once it has taken a plan: it is alive.
@@ -155,13 +163,19 @@ pub(crate) struct QueryChannels {
     channels: Channels,
     conduct: Arc<HashMap<Url, Arc<Conduct>>>,
     tolerated: Arc<OnceLock<IsOfNode>>,
+    /// The worker of this process, and what it is called.
+    own: Option<(Url, BucketWorker)>,
 }
 
 impl QueryChannels {
     /// For a query over these addresses.
-    pub(crate) fn new(channels: Channels, urls: impl IntoIterator<Item = Url>) -> Self {
+    pub(crate) fn new(
+        channels: Channels,
+        urls: impl IntoIterator<Item = Url>,
+        own: Option<(Url, BucketWorker)>,
+    ) -> Self {
         let conduct = urls.into_iter().map(|url| (url, Arc::default())).collect();
-        Self { channels, conduct: Arc::new(conduct), tolerated: Arc::default() }
+        Self { channels, conduct: Arc::new(conduct), tolerated: Arc::default(), own }
     }
 
     /// From now on a node that fails is at its end, and the answer goes on without what it has not sent. Only for plans in which
@@ -185,7 +199,11 @@ impl QueryChannels {
 impl ChannelResolver for QueryChannels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
         let conduct = self.conduct.get(url).cloned().unwrap_or_default();
-        Ok(Box::new(Watched { inner: self.channels.client(url)?, conduct, tolerated: Arc::clone(&self.tolerated) }))
+        let inner = match &self.own {
+            Some((own, worker)) if own == url => worker.channel(),
+            _ => self.channels.client(url)?,
+        };
+        Ok(Box::new(Watched { inner, conduct, tolerated: Arc::clone(&self.tolerated) }))
     }
 }
 
@@ -206,6 +224,7 @@ impl WorkerChannel for Watched {
         metrics: ExecutionPlanMetricsSet,
         task_ctx: &Arc<TaskContext>,
     ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
+        self.conduct.called.store(true, Ordering::Release);
         let opened = self.inner.coordinator_channel(headers, set_plan_request, c2w_stream, metrics, task_ctx).await;
         let stream = match opened.map_err(|error| self.conduct.failed(error)) {
             Ok(stream) => stream,

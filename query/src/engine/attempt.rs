@@ -1,7 +1,7 @@
-//! One try at an answer over the nodes that are pinned: plan, execute, collect, and say who failed.
+//! One try at an answer over the nodes that are pinned and the bucket: plan, execute, collect, and say who failed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -23,40 +23,61 @@ use futures::StreamExt;
 use lariat_collector::worker::estimates::Estimate;
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
+use url::Url;
+use uuid::Uuid;
 
-use super::PATIENCE;
 use super::delivery::Delivery;
 use super::faults::{self, Fault};
 use super::functions::Functions;
-use super::round::{Pinned, Round};
+use super::round::{Pinned, Readings, Round};
 use super::statement::Parsed;
-use super::system_tables;
+use super::{Inner, PATIENCE, system_tables};
 use crate::ask::{AskError, Outline};
-use crate::coverage::recent::Recent;
-use crate::distribute::channels::{Channels, Conduct, QueryChannels};
+use crate::bucket::cut::Answering;
+use crate::distribute::channels::{Conduct, QueryChannels};
 use crate::distribute::{Routes, session};
 use crate::scan::weights::unweighted;
 use crate::scan::window::{Asked, asked};
-use crate::scan::{FleetTable, PinnedStore};
-use crate::topology::{Topology, now_unix_nanos};
+use crate::scan::{BucketReads, FleetTable, PinnedStore};
+use crate::topology::now_unix_nanos;
 
 /// What is told of a try beside its rows.
 pub(crate) struct Outcome {
     pub(crate) schema: SchemaRef,
     /// The tables that the plan reads, and the time that it asks about.
     pub(crate) asked: Vec<(Table, Asked)>,
-    /// Bytes of rows that came from nodes.
+    /// Bytes of rows that came from nodes and query services.
     pub(crate) bytes_received: u64,
     /// A plain aggregate over rows that may stand for several, and what estimates it.
     pub(crate) unweighted: Option<(String, Estimate)>,
     /// Nodes that broke off, why, and how many of their rows are in the answer.
     pub(crate) broken: Vec<(StoreId, String, u64)>,
+    /// Under which it is written down what was read from the bucket.
+    pub(crate) read_id: Uuid,
+}
+
+/// Who takes part in an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The node of a store.
+    Node(StoreId),
+    /// A query service that reads the bucket.
+    Service(Url),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Node(store) => write!(f, "store {store}"),
+            Self::Service(url) => write!(f, "query service {url}"),
+        }
+    }
 }
 
 /// Why a try gave no rows.
 pub(crate) enum Failed {
-    /// These nodes failed or hold the answer up: try again without them.
-    Nodes(Vec<(StoreId, String)>),
+    /// These failed or hold the answer up: try again without them.
+    Some { who: Vec<(Who, String)>, read_id: Uuid },
     /// Trying again would fail again.
     Question(AskError),
 }
@@ -103,25 +124,26 @@ impl Clock {
 
 /// One try.
 pub(crate) struct Attempt<'a> {
+    engine: &'a Inner,
     runtime: &'a Arc<RuntimeEnv>,
-    topology: &'a Topology,
     parsed: &'a Parsed,
     round: &'a Round,
-    recent: &'a Arc<Recent>,
     channels: QueryChannels,
+    bucket: Option<Arc<BucketReads>>,
+    read_id: Uuid,
 }
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(
-        runtime: &'a Arc<RuntimeEnv>,
-        channels: &Channels,
-        topology: &'a Topology,
-        parsed: &'a Parsed,
-        round: &'a Round,
-        recent: &'a Arc<Recent>,
-    ) -> Self {
-        let urls = round.pinned().iter().map(|pinned| pinned.base.clone());
-        Self { runtime, topology, parsed, round, recent, channels: QueryChannels::new(channels.clone(), urls) }
+    pub(crate) fn new(engine: &'a Inner, runtime: &'a Arc<RuntimeEnv>, parsed: &'a Parsed, round: &'a Round) -> Self {
+        let urls = round.pinned().iter().map(|pinned| &pinned.base).chain(round.services()).cloned();
+        let own = engine.bucket.as_ref().map(|bucket| (bucket.own.clone(), bucket.worker.clone()));
+        let channels = QueryChannels::new(engine.channels.clone(), urls, own);
+        let read_id = Uuid::new_v4();
+        let bucket = engine.bucket.as_ref().zip(round.bucket.clone()).map(|(bucket, part)| {
+            let book = Arc::clone(&bucket.worker.book);
+            Arc::new(BucketReads { part, read_id, book, used: AtomicBool::new(false) })
+        });
+        Self { engine, runtime, parsed, round, channels, bucket, read_id }
     }
 
     /// Hands the plan's rows over as they come, and waits for nodes as long as the clock says.
@@ -132,14 +154,23 @@ impl<'a> Attempt<'a> {
         clock: &mut Clock,
     ) -> Result<Outcome, Failed> {
         let Planned { context, plan, asked, unweighted, row_by_row } = planned;
-        let mut outcome = Outcome { schema: plan.schema(), asked, bytes_received: 0, unweighted, broken: Vec::new() };
+        let mut outcome = Outcome {
+            schema: plan.schema(),
+            asked,
+            bytes_received: 0,
+            unweighted,
+            broken: Vec::new(),
+            read_id: self.read_id,
+        };
         if self.parsed.explain {
             let batch = explained(plan.as_ref())?;
             outcome.schema = batch.schema();
             delivery.take(batch).await.map_err(Failed::Question)?;
             return Ok(outcome);
         }
-        if row_by_row && delivery.streams() {
+        // A query service reads files of many stores: half of its rows could be told of none.
+        let reads_bucket = self.bucket.as_ref().is_some_and(|bucket| bucket.used.load(Ordering::Acquire));
+        if row_by_row && delivery.streams() && !reads_bucket {
             self.channels.tolerate(|error| faults::fault(error) == Fault::Node);
         }
         let mut stream = execute_stream(plan, context.task_ctx())?;
@@ -175,9 +206,9 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         if !self.channels.is_tolerant() {
-            return Err(Failed::Nodes(laggards));
+            return Err(Failed::Some { who: laggards, read_id: self.read_id });
         }
-        for (_, conduct) in self.conducts().filter(|(store, _)| laggards.iter().any(|(late, _)| late == store)) {
+        for (_, conduct) in self.conducts().filter(|(who, _)| laggards.iter().any(|(late, _)| late == who)) {
             conduct.give_up();
         }
         Ok(())
@@ -185,7 +216,8 @@ impl<'a> Attempt<'a> {
 
     /// Nodes whose rows ended before their end.
     fn broken(&self) -> Vec<(StoreId, String, u64)> {
-        let of = |(store, conduct): (StoreId, &Arc<Conduct>)| {
+        let of = |(who, conduct): (Who, &Arc<Conduct>)| {
+            let Who::Node(store) = who else { return None };
             let error = match conduct.failure() {
                 Some(failure) => faults::brief(&failure),
                 None if conduct.is_given_up() => LATE.to_owned(),
@@ -213,7 +245,7 @@ impl<'a> Attempt<'a> {
     fn session(&self) -> Result<SessionState> {
         let routes: Routes =
             self.round.pinned().iter().map(|pinned| (pinned.reply.store_id, pinned.base.clone())).collect();
-        session(Arc::clone(self.runtime), Arc::new(routes), self.channels.clone())
+        session(Arc::clone(self.runtime), Arc::new(routes), self.round.services(), self.channels.clone())
     }
 
     /// Plans over the nodes that are pinned.
@@ -247,7 +279,12 @@ impl<'a> Attempt<'a> {
     async fn register(&self, context: &SessionContext) -> Result<Functions> {
         let stores: Arc<[PinnedStore]> = self.round.pinned().iter().map(store).collect();
         for table in &self.parsed.tables {
-            let provider = FleetTable { table: *table, query_id: self.round.query_id, stores: Arc::clone(&stores) };
+            let provider = FleetTable {
+                table: *table,
+                query_id: self.round.query_id,
+                stores: Arc::clone(&stores),
+                bucket: self.bucket.clone(),
+            };
             context.register_table(table.as_str(), Arc::new(provider))?;
         }
         for view in &self.parsed.views {
@@ -255,49 +292,57 @@ impl<'a> Attempt<'a> {
             let plan = context.state().statement_to_plan(statement).await?;
             context.register_table(view.name, Arc::new(ViewTable::new(plan, Some(view.sql.to_owned()))))?;
         }
-        let known = self.topology.view();
+        let known = self.engine.topology.view();
         for (name, batch) in [
             (system_tables::NODES, system_tables::nodes(&known)?),
             (system_tables::MEMBERSHIP, system_tables::membership(&known)?),
         ] {
             context.register_table(name, Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))?;
         }
-        let nodes = self.round.facts(&known, &HashMap::new());
-        let functions = Functions::new(nodes, known.expected_nodes, now_unix_nanos(), Arc::clone(self.recent));
+        let nodes = self.round.facts(&known, &Readings::default());
+        let functions = Functions::new(nodes, known.expected_nodes, now_unix_nanos(), Arc::clone(&self.engine.recent));
         functions.register(context);
         Ok(functions)
     }
 
-    fn conducts(&self) -> impl Iterator<Item = (StoreId, &Arc<Conduct>)> {
-        let of = |pinned: &Pinned| Some((pinned.reply.store_id, self.channels.conduct(&pinned.base)?));
-        self.round.pinned().iter().filter_map(of)
+    fn conducts(&self) -> impl Iterator<Item = (Who, &Arc<Conduct>)> {
+        let nodes = self.round.pinned().iter().map(|pinned| (Who::Node(pinned.reply.store_id), &pinned.base));
+        let services = self.round.services().iter().map(|url| (Who::Service(url.clone()), url));
+        nodes.chain(services).filter_map(|(who, url)| Some((who, self.channels.conduct(url)?)))
     }
 
-    /// Nodes that hold the answer up: those that never took their plan, and those still at it when others are done.
+    /// Who holds the answer up: those that never took their plan, and those still at it when others are done.
     /// Where all have taken their plans and none is done, the question is heavy and nobody hangs.
-    fn laggards(&self) -> Vec<(StoreId, String)> {
+    fn laggards(&self) -> Vec<(Who, String)> {
         let someone_finished = self.conducts().any(|(_, conduct)| conduct.finished());
         self.conducts()
-            .filter(|(_, conduct)| !conduct.finished() && (!conduct.accepted() || someone_finished))
-            .map(|(store, _)| (store, LATE.to_owned()))
+            .filter(|(_, conduct)| conduct.called() && !conduct.finished())
+            .filter(|(_, conduct)| !conduct.accepted() || someone_finished)
+            .map(|(who, _)| (who, LATE.to_owned()))
             .collect()
     }
 
-    /// Whose fault an error is: the nodes' that reported it, or the question's.
+    /// Whose fault an error is: theirs who reported it, or the question's.
     fn failed(&self, error: DataFusionError) -> Failed {
-        let nodes: Vec<_> = self
+        let who: Vec<_> = self
             .conducts()
-            .filter_map(|(store, conduct)| {
+            .filter_map(|(who, conduct)| {
                 let error = conduct.failure()?;
-                (faults::fault(&error) == Fault::Node).then(|| (store, faults::brief(&error)))
+                (faults::fault(&error) == Fault::Node).then(|| (who, faults::brief(&error)))
             })
             .collect();
-        if nodes.is_empty() { Failed::Question(faults::ask_error(error)) } else { Failed::Nodes(nodes) }
+        if who.is_empty() {
+            Failed::Question(faults::ask_error(error))
+        } else {
+            Failed::Some { who, read_id: self.read_id }
+        }
     }
 }
 
 fn store(pinned: &Pinned) -> PinnedStore {
-    PinnedStore { store_id: pinned.reply.store_id, node_id: pinned.reply.identity.node_id.clone() }
+    let reply = &pinned.reply;
+    let answering = Answering { store_id: reply.store_id, leaves_files_out: reply.leaves_files_out };
+    PinnedStore { answering, node_id: reply.identity.node_id.clone() }
 }
 
 /// Whether each row of the answer comes from one row below, so that rows of a node that broke off are right by themselves.

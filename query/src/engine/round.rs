@@ -1,11 +1,13 @@
-//! The nodes of one query: who was asked, who pinned, who was left out on the way and why.
+//! Who takes part in one query: the nodes that were asked, those that pinned, what the bucket holds of the others, and who
+//! was left out on the way and why.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use lariat_collector::worker::wire::{PinReply, PinRequest, ReleaseReply, ReleaseRequest};
+use lariat_collector::worker::wire::{DaySize, PinReply, PinRequest, ReleaseReply, ReleaseRequest};
+use lariat_schema::bucket::StoreManifest;
 use lariat_schema::coverage::{Coverage, NodeCoverage};
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::NodeInfo;
@@ -14,11 +16,15 @@ use lariat_schema::time_range::TimeRange;
 use url::Url;
 use uuid::Uuid;
 
+use super::attempt::Who;
 use super::burden::Burden;
 use super::statement::Parsed;
 use crate::ask::{Question, Scope};
+use crate::bucket::catalog;
+use crate::bucket::part::BucketPart;
+use crate::bucket::worker::{ReadReply, ReadRequest, StoreReading};
 use crate::coverage::slices::Told;
-use crate::coverage::{Input, NodeFacts, Part};
+use crate::coverage::{Input, NodeFacts, Part, PartSource};
 use crate::membership::Member;
 use crate::scan::window::Asked;
 use crate::topology::client::ClientError;
@@ -43,12 +49,30 @@ pub(crate) struct Pinned {
     elapsed_ms: f64,
 }
 
-/// The nodes of one query. They hold its snapshots until it is dropped.
+/// What was read where for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Readings {
+    /// By nodes.
+    pub(crate) nodes: HashMap<StoreId, ReleaseReply>,
+    /// From the bucket.
+    pub(crate) bucket: ReadReply,
+}
+
+impl Readings {
+    /// A figure over all.
+    pub(crate) fn sum(&self, of_node: fn(&ReleaseReply) -> u64, of_store: fn(&StoreReading) -> u64) -> u64 {
+        self.nodes.values().map(of_node).sum::<u64>() + self.bucket.stores.values().map(of_store).sum::<u64>()
+    }
+}
+
+/// Who takes part in one query. The nodes hold its snapshots until it is dropped.
 pub(crate) struct Round {
     pub(crate) query_id: Uuid,
     /// When the nodes were asked for their snapshots: the moment that the answer is of, however long it takes.
     pub(crate) pinned_unix_nanos: i64,
     topology: Arc<Topology>,
+    /// What the bucket gives, as it was before the nodes were asked.
+    pub(crate) bucket: Option<BucketPart>,
     pinned: Vec<Pinned>,
     left_out: HashMap<StoreId, LeftOut>,
     errors: HashMap<String, String>,
@@ -68,6 +92,7 @@ impl Round {
     pub(crate) fn nobody(topology: &Arc<Topology>) -> Self {
         Self {
             query_id: super::query_id(),
+            bucket: None,
             pinned_unix_nanos: now_unix_nanos(),
             topology: Arc::clone(topology),
             pinned: Vec::new(),
@@ -77,13 +102,14 @@ impl Round {
         }
     }
 
-    /// Asks every node that is worth asking for a snapshot, all at once.
+    /// Asks every node that is worth asking for a snapshot, all at once. The bucket's part is of before: a file that it
+    /// names is then on the list of each node that pins.
     pub(crate) async fn pin(
         topology: &Arc<Topology>,
+        bucket: Option<BucketPart>,
         parsed: &Parsed,
         scope: &Scope,
-        deadline: Duration,
-        keep: Duration,
+        (deadline, keep): (Duration, Duration),
     ) -> Self {
         let (query_id, pinned_unix_nanos) = (super::query_id(), now_unix_nanos());
         let keep_ms = u64::try_from((keep + PIN_SLACK).as_millis()).unwrap_or(u64::MAX);
@@ -102,6 +128,7 @@ impl Round {
             query_id,
             pinned_unix_nanos,
             topology: Arc::clone(topology),
+            bucket,
             pinned: Vec::new(),
             left_out: HashMap::new(),
             errors: HashMap::new(),
@@ -135,8 +162,34 @@ impl Round {
         &self.pinned
     }
 
-    /// A node failed: the answer goes on without it, save so many rows that cannot be taken back.
-    pub(crate) fn leave_out(&mut self, store: StoreId, error: String, rows: u64) {
+    /// The query services that read the bucket.
+    pub(crate) fn services(&self) -> &[Url] {
+        self.bucket.as_ref().map_or(&[], BucketPart::services)
+    }
+
+    /// Somebody failed: the answer is made anew without. `stores` are those of the bucket that this query service itself
+    /// could not read.
+    pub(crate) fn leave_out(&mut self, who: &Who, error: String, stores: Vec<(StoreId, String)>) {
+        match who {
+            Who::Node(store) => self.leave_out_node(*store, error, 0),
+            Who::Service(url) => {
+                if let Some(bucket) = &mut self.bucket {
+                    bucket.leave_out(url, error, stores);
+                }
+            }
+        }
+    }
+
+    /// A node failed in the middle of an answer that goes on: so many of its rows cannot be taken back, and the bucket
+    /// cannot give the others.
+    pub(crate) fn broke_off(&mut self, store: StoreId, error: String, rows: u64) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.leave_out_store(store, error.clone());
+        }
+        self.leave_out_node(store, error, rows);
+    }
+
+    fn leave_out_node(&mut self, store: StoreId, error: String, rows: u64) {
         if let Some(at) = self.pinned.iter().position(|pinned| pinned.reply.store_id == store) {
             let pinned = self.pinned.remove(at);
             self.left_out.insert(store, LeftOut { pinned, error, rows });
@@ -165,6 +218,16 @@ impl Round {
         readings
     }
 
+    /// What the other query services read of the bucket.
+    pub(crate) async fn read_elsewhere(&self, read_id: Uuid) -> ReadReply {
+        let (client, request) = (&self.topology.client, &ReadRequest { read_id });
+        let others = self.services().iter().skip(1);
+        let asked = others.map(|url| client.bucket_read(url, request, RELEASE_TIMEOUT));
+        let mut sum = ReadReply::default();
+        join_all(asked).await.into_iter().flatten().for_each(|reply| sum.add(&reply));
+        sum
+    }
+
     /// What the files weigh that may have rows of these tables and times.
     pub(crate) fn burden(&self, asked: &[(Table, Asked)]) -> Burden {
         let mut burden = Burden::default();
@@ -176,6 +239,13 @@ impl Round {
             };
             if asked.iter().any(within) {
                 burden.add(size);
+            }
+        }
+        for (table, asked) in asked {
+            let tables = self.held().filter_map(|said| catalog::table(said, *table));
+            for file in tables.flat_map(|table| &table.files).filter(|file| asked.touches(file.times)) {
+                let TimeRange { from_unix_nanos, to_unix_nanos } = file.times;
+                burden.add(&DaySize { table: *table, from_unix_nanos, to_unix_nanos, bytes: file.bytes });
             }
         }
         burden
@@ -202,12 +272,26 @@ impl Round {
     }
 
     fn oldest(&self, table: Table) -> Option<i64> {
-        let ranges = self.pinned.iter().flat_map(|pinned| &pinned.reply.ranges);
-        ranges.filter(|range| range.table == table).filter_map(|range| range.from_unix_nanos).min()
+        let live = self.pinned.iter().flat_map(|pinned| &pinned.reply.ranges);
+        let live = live.filter(|range| range.table == table).filter_map(|range| range.from_unix_nanos);
+        let held = self.held().filter_map(|said| catalog::table(said, table));
+        let held = held.flat_map(|table| &table.files).map(|file| file.times.from_unix_nanos);
+        live.chain(held).min()
+    }
+
+    /// What the bucket holds of stores whose nodes do not answer.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Arc<StoreManifest>> {
+        let all = self.bucket.iter().flat_map(|bucket| bucket.catalog.stores());
+        all.filter(|said| self.held_of(said.store_id).is_some())
+    }
+
+    fn held_of(&self, store: StoreId) -> Option<&Arc<StoreManifest>> {
+        let answers = self.pinned.iter().any(|pinned| pinned.reply.store_id == store);
+        self.bucket.as_ref().filter(|_| !answers)?.held(store)
     }
 
     /// What coverage needs to know of every node.
-    pub(crate) fn facts(&self, view: &View, readings: &HashMap<StoreId, ReleaseReply>) -> Vec<NodeFacts> {
+    pub(crate) fn facts(&self, view: &View, readings: &Readings) -> Vec<NodeFacts> {
         let mut facts = facts(
             view,
             |member, _| self.part(member.store_id, readings),
@@ -216,17 +300,28 @@ impl Round {
         for (store, LeftOut { error, .. }) in &self.left_out {
             let named = |member: &&Member| member.store_id == *store;
             let Some(member) = view.members.iter().find(named) else { continue };
-            let of = |facts: &&mut NodeFacts| facts.answered.is_none() && facts.node_id == member.node_id.as_str();
+            let of = |facts: &&mut NodeFacts| !facts.is_live() && facts.node_id == member.node_id.as_str();
             if let Some(facts) = facts.iter_mut().find(of) {
                 facts.error = Some(error.clone());
+            }
+        }
+        for member in &view.members {
+            let Some(error) = self.bucket.as_ref().and_then(|bucket| bucket.error(member.store_id)) else { continue };
+            let of = |facts: &&mut NodeFacts| facts.answered.is_none() && facts.node_id == member.node_id.as_str();
+            if let Some(facts) = facts.iter_mut().find(of) {
+                let node = facts.error.take().unwrap_or_else(|| "not reachable".to_owned());
+                facts.error = Some(format!("{node}; its part in the bucket: {error}"));
             }
         }
         facts
     }
 
-    fn part(&self, store: StoreId, readings: &HashMap<StoreId, ReleaseReply>) -> Option<Part> {
-        let pinned = self.pinned.iter().find(|pinned| pinned.reply.store_id == store)?;
-        let reading = readings.get(&store).copied().unwrap_or_default();
+    fn part(&self, store: StoreId, readings: &Readings) -> Option<Part> {
+        let Some(pinned) = self.pinned.iter().find(|pinned| pinned.reply.store_id == store) else {
+            return Some(bucket_part(self.held_of(store)?, readings));
+        };
+        let reading = readings.nodes.get(&store).copied().unwrap_or_default();
+        let given_up = readings.bucket.stores.get(&store).copied().unwrap_or_default();
         let reply = &pinned.reply;
         let told = Told {
             watermark_unix_nanos: reply.watermark_unix_nanos,
@@ -235,8 +330,24 @@ impl Round {
             boots: reply.boots.clone(),
         };
         let elapsed_ms = pinned.elapsed_ms.max(reading.elapsed_ms);
-        Some(Part { told, ranges: reply.ranges.clone(), rows: reading.rows, elapsed_ms })
+        let rows = reading.rows + given_up.rows;
+        Some(Part { source: PartSource::Live, told, ranges: reply.ranges.clone(), rows, elapsed_ms })
     }
+}
+
+/// What the bucket tells of a store whose node does not.
+fn bucket_part(said: &StoreManifest, readings: &Readings) -> Part {
+    let reading = readings.bucket.stores.get(&said.store_id).copied().unwrap_or_default();
+    let cuts = said.tables.iter().map(|table| (table.table, table.cut_unix_nanos)).collect();
+    let told = Told {
+        watermark_unix_nanos: said.tables.iter().map(|table| table.cut_unix_nanos).min().unwrap_or(i64::MIN),
+        now_unix_nanos: said.written_unix_nanos,
+        has_proxy: false,
+        boots: said.boots.clone(),
+    };
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of one query")]
+    let elapsed_ms = reading.elapsed_ms as f64;
+    Part { source: PartSource::Bucket { cuts }, told, ranges: catalog::ranges(said), rows: reading.rows, elapsed_ms }
 }
 
 /// Whether a node is worth asking, and one of those that the question is for.

@@ -14,6 +14,7 @@ use crate::ask::local::LocalEngine;
 use crate::server::{self, Query};
 use fleet::{Fleet, spans};
 
+mod bucket;
 mod coverage;
 pub(crate) mod fleet;
 mod formats;

@@ -8,12 +8,21 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use lariat_schema::tables::Table;
+use lariat_schema::time_range::TimeRange;
 
 /// Bounds of the window as far as the question sets them; `None` is open. Half-open, Unix nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Asked {
     pub(crate) from_unix_nanos: Option<i64>,
     pub(crate) to_unix_nanos: Option<i64>,
+}
+
+impl Asked {
+    /// Whether some moment of a range may be asked about.
+    pub(crate) fn touches(self, times: TimeRange) -> bool {
+        self.from_unix_nanos.is_none_or(|from| from < times.to_unix_nanos)
+            && self.to_unix_nanos.is_none_or(|to| times.from_unix_nanos < to)
+    }
 }
 
 /// What an optimised plan asks about: each table of the fleet, with the hull of what its scans ask about.
@@ -41,7 +50,8 @@ fn both(a: Asked, b: Asked) -> Asked {
     }
 }
 
-fn bounds(filters: &[Expr]) -> Asked {
+/// The time that these conditions, all of which must hold, leave.
+pub(crate) fn bounds(filters: &[Expr]) -> Asked {
     let mut asked = Asked::default();
     for condition in filters.iter().flat_map(split_conjunction) {
         match condition {

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::Secret;
 use super::state::Health;
+use crate::bucket::worker::{READ_PATH, ReadReply, ReadRequest, SERVICE_PATH, ServiceInfo};
 
 /// Longest answer that is read, in bytes: what a node says of itself is a few kilobytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -101,6 +102,21 @@ impl NodeClient {
         timeout: Duration,
     ) -> Result<ReleaseReply, ClientError> {
         self.call(Method::POST, base, RELEASE_PATH, json(release)?, timeout).await
+    }
+
+    /// What another query service read of the bucket for a try at a query.
+    pub(crate) async fn bucket_read(
+        &self,
+        base: &Url,
+        request: &ReadRequest,
+        timeout: Duration,
+    ) -> Result<ReadReply, ClientError> {
+        self.call(Method::POST, base, READ_PATH, json(request)?, timeout).await
+    }
+
+    /// Who another query service is.
+    pub(crate) async fn bucket_service(&self, base: &Url, timeout: Duration) -> Result<ServiceInfo, ClientError> {
+        self.call(Method::GET, base, SERVICE_PATH, Bytes::new(), timeout).await
     }
 
     /// Waits for the node's last word, for as long as it lives: its farewell, or none if the connection broke first.

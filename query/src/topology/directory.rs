@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Known, Topology, View, now_unix_nanos};
 use crate::coverage::slices::Told;
-use crate::coverage::{Input, NodeFacts, Part, coverage};
+use crate::coverage::{Input, NodeFacts, Part, PartSource, coverage};
 use crate::feed::{NodeAddress, NodeDirectory};
 use crate::membership::Member;
 
@@ -60,9 +60,9 @@ pub(crate) fn facts(
         let answered = part(member, known);
         let left = member.ended().map(|end| (end, end.by.as_str()));
         let error = match (&answered, left) {
-            (Some(_), _) => None,
-            (None, Some((_, by))) => Some(format!("it is no longer expected: {by}")),
-            (None, None) => known.and_then(&error).or_else(|| Some("not reachable".to_owned())),
+            (Some(part), _) if part.source == PartSource::Live => None,
+            (_, Some((_, by))) => Some(format!("it is no longer expected: {by}")),
+            (_, None) => known.and_then(&error).or_else(|| Some("not reachable".to_owned())),
         };
         NodeFacts {
             node_id: member.node_id.to_string(),

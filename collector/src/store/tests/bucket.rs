@@ -362,7 +362,7 @@ async fn a_store_whose_rows_are_in_the_bucket_does_not_open_without_it() {
 /// Rows of a table as a leaf of a query reads them.
 async fn scanned(spine: &Spine, table: Table) -> usize {
     use crate::worker::pins::PinBook;
-    use crate::worker::scan::{ScanSpec, Share, StoreScan};
+    use crate::worker::scan::{Rows, ScanSpec, Share, StoreScan};
     use datafusion::physical_plan::ExecutionPlan as _;
     let book = Arc::new(PinBook::new(Arc::clone(&spine.core) as _, crate::fixtures::identity(), false));
     let query_id = uuid::Uuid::new_v4();
@@ -373,11 +373,9 @@ async fn scanned(spine: &Spine, table: Table) -> usize {
         store_id: spine.core.store_id(),
         node_id: "lariat@test".into(),
         query_id,
-        table,
-        projection: vec![0, 3],
-        filter: None,
-        limit: None,
+        rows: Rows { table, projection: vec![0, 3], filter: None, limit: None },
         share: Share::WHOLE,
+        without: Arc::default(),
     };
     let scan = StoreScan::try_at_home(spec, &book).unwrap();
     let context = datafusion::prelude::SessionContext::new();
@@ -395,7 +393,7 @@ async fn scanned(spine: &Spine, table: Table) -> usize {
 #[test]
 fn a_bucket_is_s3_or_a_folder_and_its_address_holds_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let config = |url: &str| -> BucketConfig { serde_json::from_value(json!({"url": url})).unwrap() };
+    let config = |url: &str| serde_json::from_value::<BucketConfig>(json!({"url": url})).unwrap().place();
     Bucket::open(&config(&format!("file://{}/made", folder.path().display()))).unwrap();
     assert!(folder.path().join("made").is_dir());
     assert!(matches!(Bucket::open(&config("gs://other")), Err(BucketError::Scheme { .. })));

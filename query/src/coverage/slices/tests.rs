@@ -79,6 +79,8 @@ impl World {
             source: Source::Told {
                 pieces: pieces(&self.told(joined), Depends::Decisions),
                 watermark_unix_nanos: self.watermark * S,
+                later: Reason::Late,
+                left_unix_nanos: None,
                 gone: self.gone.iter().map(|(from, to, why)| (range(*from, *to), *why)).collect(),
             },
         }

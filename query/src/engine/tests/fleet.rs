@@ -1,6 +1,6 @@
 //! Nodes with small stores: half of the rows in a Parquet file, half in hot batches.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use super::REGIONS;
 use crate::server::{self, Config, Query, Settings};
 use crate::topology::{ClusterConfig, Secret, now_unix_nanos};
 
-const TOKEN: &str = "a-token-of-the-tests";
+pub(super) const TOKEN: &str = "a-token-of-the-tests";
 
 /// Rows of spans that differ by node.
 pub(super) fn spans(node: u32, rows: usize) -> RecordBatch {
@@ -156,6 +156,11 @@ impl Fleet {
 
     pub(super) fn stores(&self) -> Vec<StoreId> {
         self.nodes.iter().map(|node| node.store.id).collect()
+    }
+
+    /// The one file of a node.
+    pub(super) fn file(&self, number: usize) -> PathBuf {
+        self.nodes[number].store.file.path.clone()
     }
 
     /// A query service over the fleet that has met every node that answers.

@@ -8,8 +8,16 @@ use hyper_util::rt::TokioExecutor;
 
 use super::*;
 
-async fn get(address: SocketAddr, path: &str) -> (StatusCode, http::HeaderMap, Bytes) {
+pub(super) async fn get(address: SocketAddr, path: &str) -> (StatusCode, http::HeaderMap, Bytes) {
     send(Request::get(format!("http://{address}{path}")).body(Full::default()).unwrap()).await
+}
+
+pub(super) async fn ready(at: SocketAddr) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while get(at, "/ready").await.0 != StatusCode::OK {
+        assert!(Instant::now() < until, "never ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn send(request: Request<Full<Bytes>>) -> (StatusCode, http::HeaderMap, Bytes) {
@@ -94,11 +102,7 @@ async fn the_service_becomes_ready_and_lists_its_nodes() {
     let fleet = Fleet::start(3).await;
     let query = fleet.query().await;
     let at = query.http_address();
-    let until = Instant::now() + Duration::from_secs(30);
-    while get(at, "/ready").await.0 != StatusCode::OK {
-        assert!(Instant::now() < until, "never ready");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    ready(at).await;
     let (_, nodes) = json(at, "/api/v1/nodes").await;
     let states: Vec<_> = nodes["rows"].as_array().unwrap().iter().map(|row| row["state"].clone()).collect();
     assert_eq!(states, ["ready", "ready", "ready"], "{nodes}");
