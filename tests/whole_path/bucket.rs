@@ -84,7 +84,15 @@ async fn node(dir: &Path, endpoint: &str, further: &str) -> (Lariat, Lariat) {
     let nodes = format!("[\"{}\"]", collector.url("node_api").await.trim_start_matches("http://"));
     let query = Lariat::start_with(
         &["query", "--data-dir", &dir.join("query").display().to_string()],
-        &[("LARIAT_QUERY__HTTP", "127.0.0.1:0"), ("LARIAT_CLUSTER__NODES", &nodes)],
+        &[
+            secrets[0],
+            secrets[1],
+            ("LARIAT_QUERY__HTTP", "127.0.0.1:0"),
+            ("LARIAT_QUERY__BUCKET__URL", "s3://lariat/telemetry"),
+            ("LARIAT_QUERY__BUCKET__ENDPOINT", endpoint),
+            ("LARIAT_QUERY__BUCKET__REGION", "us-east-1"),
+            ("LARIAT_CLUSTER__NODES", &nodes),
+        ],
     );
     query.ready("query").await;
     (collector, query)
@@ -166,6 +174,11 @@ async fn files_reach_a_real_s3_server_over_a_bad_line_once_each_and_are_read_bac
     .await;
     assert_eq!(spans(&query).await, stored);
     assert_eq!(figure(&collector, "lost_rows_total").await, 0);
+
+    // And without the node the query service does.
+    collector.kill();
+    assert_eq!(spans(&query).await, stored);
+    assert!(!query.text().contains("hunter2"), "a secret in the log");
 }
 
 pub(super) fn tables(said: &Value) -> impl Iterator<Item = &Value> {

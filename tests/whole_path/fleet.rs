@@ -15,46 +15,53 @@ use serde_json::Value;
 
 use super::harness::{Lariat, call, client, eventually, get_json, rows, run, sql_at};
 
-const TOKEN: &str = "the-fleets-token";
-const COUNT: &str = "SELECT count(*) AS n FROM spans WHERE service_name = 'checkout'";
+pub(super) const TOKEN: &str = "the-fleets-token";
+pub(super) const COUNT: &str = "SELECT count(*) AS n FROM spans WHERE service_name = 'checkout'";
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A place for a node: its data, and an address that it keeps over restarts.
-struct Place {
+pub(super) struct Place {
     dir: PathBuf,
     port: u16,
 }
 
 impl Place {
-    fn new(dir: &Path, number: usize) -> Self {
+    pub(super) fn new(dir: &Path, number: usize) -> Self {
         let dir = dir.join(format!("node-{number}"));
         std::fs::create_dir_all(dir.join("profiles")).unwrap();
         std::fs::write(dir.join("profiles/public.yml"), super::real_node::PROFILE_WITHOUT_PROVIDERS_CALLED).unwrap();
         Self { dir, port: free_port() }
     }
 
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("lariat@127.0.0.1:{}", self.port)
     }
 
-    async fn start(&self, part: &str) -> Lariat {
+    pub(super) async fn start(&self, part: &str) -> Lariat {
+        self.start_with(part, &[]).await
+    }
+
+    /// The same with further variables.
+    pub(super) async fn start_with(&self, part: &str, further: &[(&str, &str)]) -> Lariat {
         let (data, profiles) = (self.dir.join("data"), self.dir.join("profiles"));
         let arguments =
             [part, "--data-dir", &data.display().to_string(), "--profiles", &profiles.display().to_string()];
-        let variables = [
+        let address = self.address();
+        let mut variables = vec![
             ("CLUSTER_TOKEN", TOKEN),
             ("LARIAT_PROXY__LISTEN", "127.0.0.1:0"),
             ("LARIAT_COLLECTOR__OTLP_GRPC", "127.0.0.1:0"),
             ("LARIAT_COLLECTOR__OTLP_HTTP", "127.0.0.1:0"),
-            ("LARIAT_COLLECTOR__NODE_API", &self.address()),
+            ("LARIAT_COLLECTOR__NODE_API", &address),
         ];
+        variables.extend(further);
         let node = Lariat::start_with(&arguments, &variables);
         node.ready("node_api").await;
         node
@@ -62,17 +69,22 @@ impl Place {
 }
 
 async fn start_query(dir: &Path, nodes: &[String]) -> Lariat {
+    start_query_with(&dir.join("query"), nodes, &[]).await
+}
+
+/// A query service in a directory of its own, with further variables.
+pub(super) async fn start_query_with(dir: &Path, nodes: &[String], further: &[(&str, &str)]) -> Lariat {
     let nodes = serde_json::to_string(nodes).unwrap();
-    let query = Lariat::start_with(
-        &["query", "--data-dir", &dir.join("query").display().to_string()],
-        &[("CLUSTER_TOKEN", TOKEN), ("LARIAT_QUERY__HTTP", "127.0.0.1:0"), ("LARIAT_CLUSTER__NODES", &nodes)],
-    );
+    let mut variables =
+        vec![("CLUSTER_TOKEN", TOKEN), ("LARIAT_QUERY__HTTP", "127.0.0.1:0"), ("LARIAT_CLUSTER__NODES", &nodes)];
+    variables.extend(further);
+    let query = Lariat::start_with(&["query", "--data-dir", &dir.display().to_string()], &variables);
     query.ready("query").await;
     query
 }
 
 /// Sends so many requests of spans and returns how many spans were acknowledged.
-async fn load(url: &str, seed: u64, requests: u64) -> u64 {
+pub(super) async fn load(url: &str, seed: u64, requests: u64) -> u64 {
     let mut settings = LoadOtlpSettings::new(url, 5_000.0);
     settings.spans.seed = seed;
     settings.spans_per_request = 20;
@@ -89,23 +101,28 @@ async fn count(url: &str) -> (u64, Value) {
 }
 
 /// The same with another deadline, which is kept.
-async fn count_within(url: &str, deadline: Duration) -> (u64, Value) {
+pub(super) async fn count_within(url: &str, deadline: Duration) -> (u64, Value) {
+    let answer = ask_within(url, COUNT, deadline).await;
+    (rows(&answer)[0]["n"].as_u64().unwrap(), answer["coverage"].clone())
+}
+
+/// An answer by a deadline, which is kept.
+async fn ask_within(url: &str, sql: &str, deadline: Duration) -> Value {
     let since = Instant::now();
     let within = format!("{}ms", deadline.as_millis());
     let response = client()
         .get(format!("{url}/api/v1/sql"))
-        .query(&[("q", COUNT), ("deadline", within.as_str())])
+        .query(&[("q", sql), ("deadline", within.as_str())])
         .send()
         .await
         .unwrap();
     let text = response.text().await.unwrap();
     assert!(since.elapsed() < deadline + Duration::from_secs(2), "{:?}", since.elapsed());
-    let answer: Value = serde_json::from_str(&text).unwrap();
-    (rows(&answer)[0]["n"].as_u64().unwrap(), answer["coverage"].clone())
+    serde_json::from_str(&text).unwrap()
 }
 
 /// Names of the nodes that are not in an answer.
-fn without(coverage: &Value) -> Vec<String> {
+pub(super) fn without(coverage: &Value) -> Vec<String> {
     let nodes = coverage["nodes"].as_array().unwrap().iter().filter(|node| node["answered"] == false);
     nodes.map(|node| node["node_id"].as_str().unwrap().to_owned()).collect()
 }
@@ -160,6 +177,71 @@ async fn answers_without_a_paused_cut_off_killed_or_missing_node_equal_what_the_
     assert_eq!((found, without(&coverage)), (all - given[1], vec![places[1].name()]), "{coverage}");
     nodes.push(places[1].start("collector").await);
     whole(&url, all, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_after_half_its_rows_dies_among_them_or_comes_too_late_costs_its_rows_whole_and_the_deadline_at_most()
+ {
+    /// Every row travels, so that it can stop half way.
+    const ROWS: &str = "SELECT trace_id, span_id, name, time FROM spans WHERE service_name = 'checkout'";
+    const DEADLINE: Duration = Duration::from_secs(8);
+    /// More than anything but rows takes, and less than a quarter of them.
+    const HALF_WAY_BYTES: u64 = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    let places = [Place::new(dir.path(), 0), Place::new(dir.path(), 1)];
+    let nodes = [places[0].start("collector").await, places[1].start("collector").await];
+    let whole_node = load(&nodes[0].url("otlp_grpc").await, 1, 10).await;
+    let halved_node = load(&nodes[1].url("otlp_grpc").await, 2, 200).await;
+    let relay = relay::start("127.0.0.1:0".parse().unwrap(), &places[1].address()).await.unwrap();
+    let query = start_query(dir.path(), &[places[0].address(), relay.address().to_string()]).await;
+    let url = query.url("query").await;
+    whole(&url, whole_node + halved_node, 2).await;
+    for faults in [
+        RelayFaults { stall_after_bytes: Some(HALF_WAY_BYTES), ..RelayFaults::default() },
+        RelayFaults { cut_after_bytes: Some(HALF_WAY_BYTES), ..RelayFaults::default() },
+        RelayFaults { bytes_per_second: Some(HALF_WAY_BYTES / 8), ..RelayFaults::default() },
+    ] {
+        let before = relay.counts().bytes_down;
+        relay.set_faults(faults.clone());
+        relay.reset_connections();
+        let answer = ask_within(&url, ROWS, DEADLINE).await;
+        assert_eq!(rows(&answer).len() as u64, whole_node, "{faults:?}: {}", answer["coverage"]);
+        assert_eq!(without(&answer["coverage"]), [places[1].name()], "{faults:?}");
+        assert!(relay.counts().bytes_down > before, "{faults:?}: it never began");
+        relay.set_faults(RelayFaults::default());
+        relay.reset_connections();
+        eventually("all rows again", async || {
+            let answer = ask_within(&url, ROWS, DEADLINE).await;
+            (rows(&answer).len() as u64 == whole_node + halved_node).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sixteen_processes_one_that_is_paused_is_missing_at_the_deadline_and_nothing_else() {
+    const DEADLINE: Duration = Duration::from_secs(10);
+    let dir = tempfile::tempdir().unwrap();
+    let places: Vec<Place> = (0..16).map(|number| Place::new(dir.path(), number)).collect();
+    let nodes = futures::future::join_all(places.iter().map(|place| place.start("collector"))).await;
+    let mut given = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        given.push(load(&node.url("otlp_grpc").await, 200 + number as u64, 1 + number as u64 % 4).await);
+    }
+    let addresses: Vec<String> = places.iter().map(Place::address).collect();
+    let query = start_query_with(&dir.path().join("query"), &addresses, &[("EXPECTED_NODE_COUNT", "16")]).await;
+    let url = query.url("query").await;
+    let all: u64 = given.iter().sum();
+    eventually("all spans of sixteen processes", async || {
+        let (found, coverage) = count_within(&url, DEADLINE).await;
+        (found == all && coverage["answered"] == 16).then_some(())
+    })
+    .await;
+    nodes[5].signal("STOP");
+    let (found, coverage) = count_within(&url, DEADLINE).await;
+    assert_eq!((found, without(&coverage)), (all - given[5], vec![places[5].name()]), "{coverage}");
+    assert_eq!((coverage["expected"].as_u64(), coverage["answered"].as_u64()), (Some(16), Some(15)), "{coverage}");
+    nodes[5].signal("CONT");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@
 mod bad_input;
 mod bucket;
 mod clients;
+mod cold;
 mod coverage;
 mod demo;
 mod durability;

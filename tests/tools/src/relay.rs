@@ -32,6 +32,8 @@ pub struct RelayFaults {
     pub bytes_per_second: Option<u64>,
     /// A connection is reset after this many bytes in one direction. None: never.
     pub cut_after_bytes: Option<u64>,
+    /// A connection stays open and passes nothing more after this many bytes in one direction. None: never.
+    pub stall_after_bytes: Option<u64>,
     /// Nothing is read or written, and connections stay open.
     pub stalled: bool,
     /// New connections are reset at once.
@@ -247,6 +249,19 @@ async fn pump(
         if let Some(rate) = now.bytes_per_second {
             tokio::time::sleep(Duration::from_secs_f64(n_u64 as f64 / rate.max(1) as f64)).await;
         }
+        if let Some(before) =
+            now.stall_after_bytes.map(|stall| stall.saturating_sub(moved)).filter(|room| *room < n_u64)
+        {
+            let part = usize::try_from(before).unwrap_or(n);
+            to.write_all(&chunk[..part]).await?;
+            passed.fetch_add(before, Ordering::Relaxed);
+            let on = |faults: &RelayFaults| faults.stall_after_bytes.is_none_or(|stall| stall >= moved + n_u64);
+            faults.wait_for(on).await.map_err(|_| Cut)?;
+            to.write_all(&chunk[part..n]).await?;
+            moved += n_u64;
+            passed.fetch_add(n_u64 - before, Ordering::Relaxed);
+            continue;
+        }
         let allowed = now.cut_after_bytes.map_or(n_u64, |cut| cut.saturating_sub(moved).min(n_u64));
         let part = usize::try_from(allowed).unwrap_or(n);
         to.write_all(&chunk[..part]).await?;
@@ -328,6 +343,20 @@ mod tests {
         let error = round_trip(&mut stream, b"hello").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert_eq!((relay.counts().bytes_up, relay.counts().cut), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn a_stall_lets_exactly_so_many_bytes_pass_and_the_rest_once_it_is_over() {
+        let (relay, mut stream) = relay().await;
+        relay.set_faults(RelayFaults { stall_after_bytes: Some(3), ..RelayFaults::default() });
+        stream.write_all(b"hello").await.unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back[..3]).await.unwrap();
+        assert!(timeout(Duration::from_millis(150), stream.read_exact(&mut back[3..])).await.is_err());
+        assert_eq!(relay.counts().bytes_up, 3);
+        relay.set_faults(RelayFaults::default());
+        stream.read_exact(&mut back[3..]).await.unwrap();
+        assert_eq!(&back, b"hello");
     }
 
     #[tokio::test]
