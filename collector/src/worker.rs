@@ -14,6 +14,7 @@ pub mod estimates;
 pub mod pins;
 pub mod read;
 pub mod scan;
+pub mod sized;
 pub mod threads;
 pub mod wire;
 
@@ -21,6 +22,7 @@ mod allow;
 mod codec;
 mod service;
 mod weights;
+mod window;
 
 pub use allow::runs_on_nodes;
 pub use codec::{MAX_WITHOUT, StoreScanCodec, filter_from, filter_to};

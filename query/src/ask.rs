@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use lariat_collector::worker::wire::Pruned;
 use lariat_schema::coverage::{Coverage, Sampling};
 use lariat_schema::ids::StoreId;
 use lariat_schema::time_range::TimeRange;
@@ -160,6 +161,8 @@ pub struct Stats {
     pub bytes_scanned: u64,
     /// Files read, over all nodes.
     pub files_scanned: u64,
+    /// What did not have to be read, over all nodes.
+    pub pruned: Pruned,
     /// Bytes of rows that nodes sent here, as they lie in memory.
     pub bytes_received: u64,
     /// True if a part of it was kept from before.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lariat_collector::worker::wire::Pruned;
 use lariat_schema::ids::StoreId;
 use lariat_schema::time_range::TimeRange;
 use parking_lot::Mutex;
@@ -195,6 +196,7 @@ fn told(mut answer: Answer, since: Instant) -> Answer {
     let stats = &mut answer.stats;
     (stats.cached, stats.age_ms) = (true, u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
     (stats.elapsed_ms, stats.bytes_scanned, stats.files_scanned, stats.bytes_received) = (0.0, 0, 0, 0);
+    stats.pruned = Pruned::default();
     answer
 }
 
@@ -220,6 +222,7 @@ fn summed(mut first: Answer, second: Answer, coverage: lariat_schema::coverage::
     first.stats.rows += second.stats.rows;
     first.stats.bytes_scanned += second.stats.bytes_scanned;
     first.stats.files_scanned += second.stats.files_scanned;
+    first.stats.pruned = first.stats.pruned.and(second.stats.pruned);
     first.stats.bytes_received += second.stats.bytes_received;
     let new = second.stores.iter().filter(|store| !first.stores.contains(store));
     first.stores = first.stores.iter().chain(new).copied().collect();

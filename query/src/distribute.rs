@@ -27,7 +27,7 @@ use datafusion_distributed::{
     SessionStateBuilderExt, WorkerResolver,
 };
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{estimates, runs_on_nodes};
+use lariat_collector::worker::{estimates, runs_on_nodes, sized};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
@@ -89,6 +89,7 @@ pub(crate) fn session(
         .with_distributed_planner()
         .build();
     estimates::register(&mut state)?;
+    sized::register(&mut state)?;
     datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IdComparisons))?;
     Ok(state)
 }

@@ -18,6 +18,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lariat_collector::worker::estimates::Estimate;
 use lariat_collector::worker::threads::Threads;
+use lariat_collector::worker::wire::Pruned;
 use lariat_collector::worker::{pins, register_bucket};
 use lariat_schema::coverage::{Coverage, NodeState, Sampling};
 use lariat_schema::ids::StoreId;
@@ -441,6 +442,7 @@ impl Inner {
             rows,
             bytes_scanned: readings.sum(|reading| reading.bytes, |reading| reading.bytes),
             files_scanned: readings.sum(|reading| reading.files, |reading| reading.files),
+            pruned: readings.nodes.values().map(|reading| reading.pruned).fold(Pruned::default(), Pruned::and),
             bytes_received: outcome.bytes_received,
             cached: false,
             age_ms: 0,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::weights::FileWeights;
-use super::wire::{DaySize, PinReply, PinRequest, ReleaseReply};
+use super::wire::{DaySize, PinReply, PinRequest, Pruned, ReleaseReply};
 use crate::store::{ReadStore, SealedFile, Snapshot};
 
 /// Queries that one node serves at a time. Each may hold files that retention wants gone and a share of the worker's
@@ -77,6 +77,7 @@ pub(crate) struct Reading {
     rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) files: AtomicU64,
+    pruned: Mutex<Pruned>,
     elapsed_us: AtomicU64,
 }
 
@@ -110,6 +111,12 @@ impl Pin {
     pub(crate) fn hands_on(&self, rows: u64) {
         self.reading.rows.fetch_add(rows, Ordering::Relaxed);
         self.totals.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// So much did not have to be read.
+    pub(crate) fn ruled_out(&self, pruned: Pruned) {
+        let mut sum = self.reading.pruned.lock();
+        *sum = sum.and(pruned);
     }
 
     /// A part of a leaf has ended now.
@@ -223,6 +230,7 @@ impl PinBook {
             bytes: reading.bytes.load(Ordering::Relaxed),
             files: reading.files.load(Ordering::Relaxed),
             elapsed_ms: micros.as_secs_f64() * 1e3,
+            pruned: *reading.pruned.lock(),
         })
     }
 

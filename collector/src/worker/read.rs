@@ -1,6 +1,7 @@
 //! One partition of a leaf: the share of the pinned files and hot batches that falls to it, through one filter.
 //!
-//! Whole files are dealt out, the largest first to whoever has least: splitting files by row group would need their
+//! Files without a row in the time that the filter allows are left out by the manifest alone, without opening them. Whole
+//! files of the others are dealt out, the largest first to whoever has least: splitting files by row group would need their
 //! footers before the plan is built. The filter stands twice, in the Parquet reader (statistics, page index, bloom
 //! filters, late materialisation) and exactly above both sources, since a reader may pass rows that it cannot judge.
 
@@ -24,6 +25,7 @@ use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
+use datafusion::physical_plan::metrics::MetricValue;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{Stream, StreamExt};
@@ -31,6 +33,8 @@ use lariat_schema::ids::StoreId;
 
 use super::pins::Pin;
 use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
+use super::window;
+use super::wire::Pruned;
 use crate::store::{SealedFile, Snapshot};
 
 /// What a worker calls its bucket. Each worker knows one and no other.
@@ -46,7 +50,14 @@ pub(crate) fn partition(
 ) -> Result<SendableRecordBatchStream> {
     let parts = spec.share.of as usize * PARTITIONS;
     let part = spec.share.index as usize * PARTITIONS + partition;
-    let files = dealt_files(own_files(snapshot, &spec.without), parts, part);
+    let wanted = window::of(&spec.rows);
+    let own = own_files(snapshot, &spec.without);
+    let timely: Vec<_> = own.iter().filter(|file| wanted.overlaps(&file.times)).cloned().collect();
+    if part == 0 {
+        let files = (own.len() - timely.len()) as u64;
+        pin.ruled_out(Pruned { files, ..Pruned::default() });
+    }
+    let files = dealt_files(timely, parts, part);
     let batches: Vec<_> = snapshot.batches.iter().skip(part).step_by(parts).cloned().collect();
     let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);
@@ -194,6 +205,7 @@ impl Counted {
             return;
         }
         self.pin.reading.bytes.fetch_add(bytes_scanned(&self.plan), Ordering::Relaxed);
+        self.pin.ruled_out(pruned(&self.plan));
         self.pin.leaf_ended();
         self.files.clear();
     }
@@ -205,6 +217,22 @@ pub fn bytes_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let own =
         plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned")).map_or(0, |value| value.as_usize());
     own as u64 + plan.children().into_iter().map(bytes_scanned).sum::<u64>()
+}
+
+/// What the readers of files ruled out.
+fn pruned(plan: &Arc<dyn ExecutionPlan>) -> Pruned {
+    let mut sum = plan.children().into_iter().map(pruned).fold(Pruned::default(), Pruned::and);
+    for metric in plan.metrics().iter().flat_map(|metrics| metrics.iter()) {
+        let MetricValue::PruningMetrics { name, pruning_metrics } = metric.value() else { continue };
+        let count = pruning_metrics.pruned() as u64;
+        match name.as_ref() {
+            "row_groups_pruned_statistics" => sum.row_groups += count,
+            "row_groups_pruned_bloom_filter" => sum.row_groups_by_bloom_filter += count,
+            "page_index_pages_pruned" => sum.pages += count,
+            _ => {}
+        }
+    }
+    sum
 }
 
 impl Stream for Counted {

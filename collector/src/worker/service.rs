@@ -26,6 +26,7 @@ use super::codec::StoreScanCodec;
 use super::estimates;
 use super::pins::PinBook;
 use super::read::BUCKET_URL;
+use super::sized;
 use super::threads::Threads;
 use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
 use crate::store::ReadStore;
@@ -76,6 +77,7 @@ pub fn routes(
         async move {
             let mut state = builder.build();
             estimates::register(&mut state)?;
+            sized::register(&mut state)?;
             Ok(state)
         }
     })

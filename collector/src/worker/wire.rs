@@ -86,4 +86,35 @@ pub struct ReleaseReply {
     pub files: u64,
     /// Milliseconds from the pin to the end of the last leaf.
     pub elapsed_ms: f64,
+    /// What did not have to be read.
+    #[serde(default)]
+    pub pruned: Pruned,
+}
+
+/// What was ruled out before it was read, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pruned {
+    /// Files, by the time of their rows in the manifest.
+    pub files: u64,
+    /// Row groups, by their statistics.
+    pub row_groups: u64,
+    /// Row groups, by bloom filters.
+    pub row_groups_by_bloom_filter: u64,
+    /// Pages, by the page index.
+    pub pages: u64,
+}
+
+impl Pruned {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            files: self.files.saturating_add(other.files),
+            row_groups: self.row_groups.saturating_add(other.row_groups),
+            row_groups_by_bloom_filter: self
+                .row_groups_by_bloom_filter
+                .saturating_add(other.row_groups_by_bloom_filter),
+            pages: self.pages.saturating_add(other.pages),
+        }
+    }
 }

@@ -71,6 +71,7 @@ impl Provenance {
         self.stats.elapsed_ms = self.stats.elapsed_ms.max(answer.stats.elapsed_ms);
         self.stats.bytes_scanned += answer.stats.bytes_scanned;
         self.stats.files_scanned += answer.stats.files_scanned;
+        self.stats.pruned = self.stats.pruned.and(answer.stats.pruned);
         self
     }
 

@@ -51,6 +51,8 @@ pub(super) fn all() -> Value {
         }},
         "Stats": {"type": "object", "required": ["elapsed_ms", "rows", "bytes_scanned", "files_scanned", "cached", "age_ms"], "properties": {
             "elapsed_ms": {"type": "number"}, "rows": count(), "bytes_scanned": count(), "files_scanned": count(),
+            "pruned": {"type": "object", "properties": {"files": count(), "row_groups": count(),
+                "row_groups_by_bloom_filter": count(), "pages": count()}},
             "bytes_received": count(), "cached": {"type": "boolean"}, "age_ms": count(),
         }},
         "Coverage": coverage(),

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampNanosecondArray, new_null_array,
+    ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampNanosecondArray, new_null_array,
 };
-use arrow::datatypes::DataType;
+use arrow::compute::{max, min};
+use arrow::datatypes::{DataType, TimestampNanosecondType};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -76,6 +77,7 @@ struct SmallStore {
     file: Arc<SealedFile>,
     hot: Vec<RecordBatch>,
     boots: Mutex<Vec<Boot>>,
+    told: TimeRange,
 }
 
 impl ReadStore for SmallStore {
@@ -102,7 +104,7 @@ impl ReadStore for SmallStore {
     }
 
     fn ranges(&self) -> Vec<TableRange> {
-        let times = self.file.times;
+        let times = self.told;
         vec![TableRange {
             table: Table::Spans,
             from_unix_nanos: Some(times.from_unix_nanos),
@@ -231,12 +233,14 @@ impl Node {
         writer.close().unwrap();
         let bytes = std::fs::metadata(&path).unwrap().len();
         let now = now_unix_nanos();
-        let times = TimeRange::new(now - 600_000_000_000, now);
+        let told = TimeRange::new(now - 600_000_000_000, now);
+        let times = rows.column_by_name("time").unwrap().as_primitive::<TimestampNanosecondType>();
+        let times = TimeRange::new(min(times).unwrap(), max(times).unwrap() + 1);
         let id = StoreId(uuid::Uuid::new_v4());
         let file = Arc::new(SealedFile { path, bytes, rows: half as u64, times, only_in_bucket: false, weights: None });
         let mut hot = vec![rows.slice(half, half / 2), rows.slice(half + half / 2, count - half - half / 2)];
         hot.extend(std::iter::repeat_n(rows, again));
-        let store = Arc::new(SmallStore { id, file, hot, boots: Mutex::default() });
+        let store = Arc::new(SmallStore { id, file, hot, boots: Mutex::default(), told });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

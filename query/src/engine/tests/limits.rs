@@ -77,6 +77,18 @@ async fn what_a_question_may_read_hold_and_return_is_bounded_and_the_refusal_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_time_and_ids_rule_out_is_not_read_and_the_figures_say_so() {
+    let fleet = Fleet::start_with(2, 1_000, 0).await;
+    let query = fleet.query().await;
+    let (_, body) = sql(&query, "SELECT count(*) AS n FROM spans WHERE time < '2001-01-01'").await;
+    assert_eq!((&body["stats"]["pruned"]["files"], &body["stats"]["files_scanned"]), (&2.into(), &0.into()), "{body}");
+    let (_, body) = sql(&query, "SELECT count(*) AS n FROM spans WHERE time >= '2001-01-01' AND chain = 'none'").await;
+    let stats = &body["stats"];
+    assert_eq!((&stats["pruned"]["files"], &stats["files_scanned"]), (&0.into(), &2.into()), "{body}");
+    assert_eq!((&stats["pruned"]["row_groups"], &body["rows"][0]["n"]), (&2.into(), &0.into()), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_statement_reaches_files_addresses_or_settings() {
     let fleet = Fleet::start(1).await;
     let query = fleet.query().await;
@@ -163,6 +175,8 @@ async fn wrong_names_types_and_ranges_are_the_callers_fault_and_have_a_hint() {
         ("SELECT 1 FROM spans ORDER BY 7", ""),
         ("SELECT time FROM spans a, spans b", ""),
         ("SELECT $1", ""),
+        ("SELECT repeat(chain, 2000000000) FROM spans", ""),
+        ("SELECT count(*) FROM spans WHERE range(0, duration_ns * 1000000000) IS NOT NULL", ""),
     ] {
         let (status, body) = sql(&query, statement).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{statement}: {body}");
