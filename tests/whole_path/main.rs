@@ -26,3 +26,4 @@ mod ports;
 mod real_node;
 mod reports;
 mod sampling_rates;
+mod sql_logic;
