@@ -101,8 +101,8 @@ pub(crate) enum Format {
 
 #[derive(Debug, Args)]
 pub(crate) struct SqlArguments {
-    /// The query; `-` reads it from standard input
-    pub(crate) query: String,
+    /// The query; `-` reads it from standard input; without it a session begins, `\?` tells its commands
+    pub(crate) query: Option<String>,
     #[command(flatten)]
     pub(crate) service: ServiceUrl,
     /// Form of the answer

@@ -2,6 +2,8 @@
 
 pub(crate) mod explain;
 pub(crate) mod fleet;
+mod progress;
+mod session;
 pub(crate) mod sql;
 mod table;
 

@@ -15,7 +15,7 @@ const NODES: &str =
 /// Prints the nodes with the coverage of now.
 pub(crate) async fn nodes(arguments: NodesArguments) -> Result<(), Failure> {
     let question = SqlArguments {
-        query: NODES.to_owned(),
+        query: Some(NODES.to_owned()),
         service: arguments.service,
         format: Format::Table,
         min_coverage: None,
