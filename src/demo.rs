@@ -70,16 +70,17 @@ impl Demo {
             .await
             .map_err(|error| Failure::Failed(causes(&error)))?;
         let token: Arc<str> = Arc::from(hex::encode(rand::random::<[u8; 16]>()));
+        let ports = ports::choose(arguments.port_base, arguments.nodes)?;
         let mut settings = Vec::new();
-        for number in 0..arguments.nodes {
-            settings.push(node_settings(arguments, number, &providers, &token)?);
+        for (number, ports) in (0..).zip(ports.nodes) {
+            settings.push(node_settings(arguments, number, ports, &providers, &token)?);
         }
         let nodes = Fleet::start(settings).await?;
         nodes.announce().await?;
         let node_apis = nodes.node_api_addresses().await;
         let targets = nodes.proxy_urls().await;
         let fleet: SharedFleet = Arc::new(OnceCell::new_with(Some(nodes)));
-        let query = match start_query(arguments, node_apis, &token, Arc::clone(&fleet)).await {
+        let query = match start_query(arguments, ports.query, node_apis, &token, Arc::clone(&fleet)).await {
             Ok(query) => query,
             Err(failure) => {
                 if let Some(fleet) = fleet.get() {
@@ -130,10 +131,10 @@ async fn elapse(duration: Option<Duration>) {
 fn node_settings(
     arguments: &DemoArguments,
     number: u16,
+    ports: ports::NodePorts,
     providers: &[RegionFleet],
     token: &Arc<str>,
 ) -> Result<Settings, Failure> {
-    let ports = ports::of_node(arguments.port_base, number)?;
     let place = usize::from(number) % REGIONS.len();
     let data_dir = fleet::node_dir(&arguments.data_dir, number);
     let profiles_dir = data_dir.join("profiles");
@@ -165,11 +166,11 @@ fn write_profile(dir: &Path, yaml: &str) -> Result<(), Failure> {
 
 async fn start_query(
     arguments: &DemoArguments,
+    ports: ports::QueryPorts,
     nodes: Vec<String>,
     token: &Arc<str>,
     fleet: SharedFleet,
 ) -> Result<Query, Failure> {
-    let ports = ports::of_query(arguments.port_base)?;
     let sections = serde_json::json!({
         "query": {"http": ports.http, "flight_sql": ports.flight_sql, "postgres": ports.postgres},
         "cluster": {"nodes": nodes, "expected_nodes": arguments.nodes, "token": token},

@@ -4,6 +4,7 @@
 pub(crate) mod node;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,9 @@ pub(crate) async fn run(role: Role, arguments: ServeArguments) -> Result<(), Fai
 async fn run_node(mut config: Config, parts: node::Parts, own: OwnSpans, mut signals: Signals) -> Result<(), Failure> {
     if config.collector.node_api.port() == 0 {
         // A node's name holds this port, so it is chosen before the node has one.
-        config.collector.node_api.set_port(free_port()?);
+        if let [port] = free_ports(1)?[..] {
+            config.collector.node_api.set_port(port);
+        }
     }
     let mut hangups = shutdown::catch_hangups()?;
     let profiles = Arc::new(config::load_profiles(&config.profiles_dir)?);
@@ -131,12 +134,33 @@ async fn run_query(
     Ok(())
 }
 
-/// A port of loopback that nobody listens on now.
-pub(crate) fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Failure::Failed(format!("the system gives no free port: {error}")))
+/// Ports that systems give to nobody who does not ask for them: below those of outgoing connections, which Linux begins at
+/// 32768 and others later. A port of that range could be gone before it is bound, or while its node is down.
+const UNASSIGNED_PORTS: Range<u16> = 15_000..32_000;
+/// Ports that are tried before giving up: more of them taken in a row is no chance.
+const PORT_TRIES: usize = 1_000;
+
+/// So many different ports of loopback that nobody listens on now.
+pub(crate) fn free_ports(wanted: usize) -> Result<Vec<u16>, Failure> {
+    let mut held = Vec::new();
+    let mut last = None;
+    for _ in 0..wanted + PORT_TRIES {
+        if held.len() == wanted {
+            break;
+        }
+        // Held until all are found, so that none is found twice.
+        let port = rand::random_range(UNASSIGNED_PORTS);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => held.push((port, listener)),
+            Err(error) => last = Some(error),
+        }
+    }
+    if held.len() < wanted {
+        let why = last.map_or_else(String::new, |error| format!(": {error}"));
+        let (from, to) = (UNASSIGNED_PORTS.start, UNASSIGNED_PORTS.end);
+        return Err(Failure::Failed(format!("too few ports from {from} to {to} are free{why}")));
+    }
+    Ok(held.into_iter().map(|(port, _)| port).collect())
 }
 
 /// Who this process is: `basename@ip`, with the node API's port when it is not the usual one.

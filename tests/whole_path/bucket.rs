@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use lariat_tools::relay::{self, RelayFaults};
 use serde_json::Value;
 
-use super::harness::{Lariat, client, eventually, root, rows, tool};
+use super::harness::{Lariat, client, eventually, free_port, root, rows, tool};
 
 /// moto's S3 server, which checks no signature but wants one.
 pub(super) struct S3 {
@@ -60,10 +60,6 @@ impl S3 {
         let listed = String::from_utf8(self.get("?list-type=2").await).unwrap();
         listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
     }
-}
-
-pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A collector with a bucket, and a query service over it.

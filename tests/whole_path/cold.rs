@@ -8,8 +8,8 @@ use lariat_schema::bucket::{MANIFESTS_DIR, StoreManifest};
 use lariat_schema::tables::Table;
 use serde_json::Value;
 
-use super::fleet::{COUNT, Place, count_within, free_port, load, start_query_with};
-use super::harness::{Lariat, client, eventually, rows, sql_at};
+use super::fleet::{COUNT, Place, count_within, load, start_query_with};
+use super::harness::{Lariat, client, eventually, free_port, rows, sql_at};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -13,14 +13,10 @@ use lariat_tools::load_otlp::{self, LoadOtlpSettings};
 use lariat_tools::relay::{self, RelayFaults};
 use serde_json::Value;
 
-use super::harness::{Lariat, call, client, eventually, get_json, rows, run, sql_at};
+use super::harness::{Lariat, call, client, eventually, free_port, get_json, rows, run, sql_at};
 
 pub(super) const TOKEN: &str = "the-fleets-token";
 pub(super) const COUNT: &str = "SELECT count(*) AS n FROM spans WHERE service_name = 'checkout'";
-
-pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A place for a node: its data, and an address that it keeps over restarts.
 pub(super) struct Place {

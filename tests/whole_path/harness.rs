@@ -282,6 +282,13 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     }
 }
 
+/// A port that nobody listens on, for what must be found there again after it was down: of those that systems give to nobody
+/// who does not ask for them, so that no outgoing connection takes it meanwhile.
+pub(crate) fn free_port() -> u16 {
+    let taken = (0..1_000).map(|_| rand::random_range(15_000..32_000));
+    taken.into_iter().find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("most are free")
+}
+
 /// A tool that a test needs: its path, or `None` after saying that the test did not run. With `LARIAT_REQUIRE_ALL=1`
 /// a missing tool is a failure.
 pub(crate) fn tool(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {

@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use super::bucket::{S3, figure, files, free_port, python, tables};
-use super::harness::{Lariat, eventually, get_json, rows};
+use super::bucket::{S3, figure, files, python, tables};
+use super::harness::{Lariat, eventually, free_port, get_json, rows};
 
 /// Times that something is killed.
 const ROUNDS: usize = 5;
