@@ -12,6 +12,8 @@ use super::fleet::{COUNT, Place, count_within, load, start_query_with};
 use super::harness::{Lariat, client, eventually, free_port, rows, sql_at};
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Less than the log of a new store alone: every copy of what is uploaded has to go.
+const DISK_BUDGET: &str = "10000";
 
 /// Nodes over one bucket.
 struct Cold {
@@ -143,7 +145,7 @@ async fn while_a_node_dies_returns_and_gives_up_its_copies_every_answer_is_exact
         },
         async { tokio::task::spawn_blocking(move || killed.kill()).await.unwrap() }
     );
-    let _node = cold.start(0, &[("LARIAT_COLLECTOR__DISK_BUDGET", "200000")]).await;
+    let _node = cold.start(0, &[("LARIAT_COLLECTOR__DISK_BUDGET", DISK_BUDGET)]).await;
     eventually("copies given up, and leaves that leave them out", async || {
         exact("while copies go").await;
         let plan = sql_at(&url, &format!("EXPLAIN {COUNT}")).await;

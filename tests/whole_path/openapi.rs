@@ -35,5 +35,6 @@ async fn every_operation_of_the_openapi_document_answers_as_it_says() {
     .await
     .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let of_service = demo.text();
+    assert!(output.status.success(), "{text}\n{}\n{of_service}", String::from_utf8_lossy(&output.stderr));
 }

@@ -95,14 +95,20 @@ pub(crate) fn steps(
         for stretch in node.life(table).judge(closed) {
             let mut from = stretch.times.from_unix_nanos;
             while from < stretch.times.to_unix_nanos {
-                let begin = from - (from - closed.from_unix_nanos).rem_euclid(step_nanos);
+                // Three centuries and more lie between the first and the last moment that can be asked about.
+                let since = i128::from(from) - i128::from(closed.from_unix_nanos);
+                let into_step = i64::try_from(since.rem_euclid(i128::from(step_nanos))).unwrap_or(0);
+                let begin = from.saturating_sub(into_step);
                 let end = begin.saturating_add(step_nanos).min(closed.to_unix_nanos);
                 let to = end.min(stretch.times.to_unix_nanos);
                 if step.as_ref().is_none_or(|open| open.times.from_unix_nanos != begin) {
                     all.extend(step.replace(Step::new(TimeRange::new(begin, end), node)));
                 }
                 if let Some(open) = &mut step {
-                    open.count(stretch.verdict, u64::try_from((to - from) / SLICE_NANOS).unwrap_or(0));
+                    open.count(
+                        stretch.verdict,
+                        u64::try_from(TimeRange::new(from, to).nanos() / SLICE_NANOS).unwrap_or(0),
+                    );
                 }
                 from = to;
             }

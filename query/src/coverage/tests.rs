@@ -164,3 +164,14 @@ fn steps_add_up_to_the_slices_of_the_window() {
     assert_eq!(told, [("b", 0, 0, 3), ("a", 3, 0, 0), ("b", 0, 0, 3), ("a", 2, 1, 0), ("b", 0, 0, 2), ("a", 0, 2, 0)]);
     assert!(steps::steps(None, TimeRange::new(0, now), 10 * SECOND, now, &nodes, 2).is_err());
 }
+
+#[test]
+fn steps_of_a_window_of_all_time_are_told_too() {
+    let now = T0 + 100 * SECOND;
+    let nodes = [node("a", "us", Some(T0 + 55 * SECOND)), node("b", "eu", None)];
+    for window in [TimeRange::new(i64::MIN, now), TimeRange::new(-9_000_000_000 * SECOND, i64::MAX)] {
+        for step_nanos in [i64::MAX, window.nanos(), i64::MAX / 3] {
+            assert!(steps::steps(Some(Table::Spans), window, step_nanos, now, &nodes, 2).is_ok(), "{window:?}");
+        }
+    }
+}
