@@ -156,7 +156,7 @@ fn float(array: &ArrayRef, row: usize, binary: bool, out: &mut BytesMut) {
 }
 
 /// The shortest text that reads back as the number, in the words of Postgres.
-fn float_text<'a>(value: f64, shortest: &'a str) -> &'a str {
+fn float_text(value: f64, shortest: &str) -> &str {
     if value.is_nan() {
         "NaN"
     } else if value.is_infinite() {

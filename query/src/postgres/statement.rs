@@ -89,7 +89,7 @@ struct Offsets<'a> {
 
 impl Offsets<'_> {
     fn of(&mut self, place: Location) -> usize {
-        while let Some((offset, character)) = self.rest.next() {
+        for (offset, character) in self.rest.by_ref() {
             let here = (self.line, self.column) == (place.line, place.column);
             (self.line, self.column) =
                 if character == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
