@@ -1,4 +1,4 @@
-//! `cargo run --release --example history`: data directories with as much history as a benchmark of queries wants, written
+//! `cargo run --release --bin lariat-history`: data directories with as much history as a benchmark of queries wants, written
 //! in minutes by the collector's own decoder, fold and writer. Decisions are distinct; the cells of `--calls` repeat one
 //! slice's cells, since a report costs what its cells cost, whatever stands in them.
 
