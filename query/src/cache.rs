@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lariat_collector::worker::wire::Pruned;
 use lariat_schema::ids::StoreId;
 use lariat_schema::time_range::TimeRange;
@@ -68,7 +69,7 @@ pub(crate) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         let weight = |key: &Arc<str>, kept: &Arc<Kept>| {
-            let rows: usize = kept.answer.batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+            let rows: usize = kept.answer.batches.iter().map(get_record_batch_memory_size).sum();
             u32::try_from(rows + key.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
         let kept = moka::sync::Cache::builder().weigher(weight).max_capacity(MAX_BYTES).time_to_live(USABLE).build();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -288,7 +289,7 @@ impl Watched {
             .map_err(move |error| conduct.failed(error))
             .take_while(move |batch| futures::future::ready(batch.is_ok() || !over()))
             .inspect_ok(move |batch| {
-                counting.received_bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+                counting.received_bytes.fetch_add(get_record_batch_memory_size(batch) as u64, Ordering::Relaxed);
                 counting.received_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             })
             .map(Some)

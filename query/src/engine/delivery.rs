@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use tokio::sync::mpsc;
 
 use crate::ask::{AskError, Beside};
@@ -41,7 +42,7 @@ pub(crate) enum Delivery {
 pub(crate) struct Whole {
     pub(crate) batches: Vec<RecordBatch>,
     rows: usize,
-    bytes: usize,
+    memory: RecordBatchMemoryCounter,
     max_rows: usize,
     max_bytes: usize,
 }
@@ -85,7 +86,8 @@ impl Delivery {
     /// Forgets what a try brought that is repeated.
     pub(crate) fn discard(&mut self) {
         if let Self::Whole(whole) = self {
-            (whole.rows, whole.bytes) = (0, 0);
+            whole.rows = 0;
+            whole.memory = RecordBatchMemoryCounter::new();
             whole.batches.clear();
         }
     }
@@ -117,8 +119,9 @@ impl Delivery {
 impl Whole {
     fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
         self.rows += batch.num_rows();
-        self.bytes += batch.get_array_memory_size();
-        if self.rows > self.max_rows || self.bytes > self.max_bytes {
+        // Columns of one message share its buffer: summed column by column, it would count once for each.
+        self.memory.count_batch(&batch);
+        if self.rows > self.max_rows || self.memory.memory_usage() > self.max_bytes {
             return Err(AskError::TooLarge {
                 message: format!("the answer exceeds {} rows or {} MiB", self.max_rows, self.max_bytes >> 20),
                 hint: Some("narrow it by time, aggregate it, add a LIMIT, or ask for format=ndjson".to_owned()),

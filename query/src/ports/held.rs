@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ask::Answer;
@@ -26,7 +27,7 @@ impl Default for Room {
 impl Room {
     /// Room for an answer, until this is dropped; none if there is none.
     pub(crate) fn hold(&self, answer: &Answer) -> Option<OwnedSemaphorePermit> {
-        let bytes: usize = answer.batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+        let bytes: usize = answer.batches.iter().map(get_record_batch_memory_size).sum();
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
         Arc::clone(&self.0).try_acquire_many_owned(kib).ok()
     }

@@ -95,4 +95,8 @@ async fn an_aggregate_over_a_million_rows_receives_its_groups_and_not_the_rows()
     let top = query.engine().ask(question("SELECT time FROM spans ORDER BY time DESC LIMIT 5")).await.unwrap();
     assert_eq!(top.stats.rows, 5);
     assert!(top.stats.bytes_received < 64 * 1024, "{:?}", top.stats);
+    // All columns of five rows from each of two nodes: their message counts once, not once for each of its columns.
+    let wide = query.engine().ask(question("SELECT * FROM spans ORDER BY time DESC LIMIT 5")).await.unwrap();
+    assert_eq!(wide.stats.rows, 5);
+    assert!(wide.stats.bytes_received < 256 * 1024, "{:?}", wide.stats);
 }
