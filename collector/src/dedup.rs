@@ -183,6 +183,13 @@ impl Dedup {
         self.requests.push_back(Remembered { lsn: what.lsn, end, decisions: what.decisions, keys });
     }
 
+    /// Remembers what the log holds, at a start. What had left the window by then goes first: a record that was new again has
+    /// the key that left, and a key goes with the first request that brought it.
+    pub(crate) fn replay(&mut self, what: &Keys<'_>) {
+        self.advance(what.steady_nanos);
+        self.remember(what);
+    }
+
     /// Forgets everything from `lsn` on: the log could not take it.
     pub(crate) fn forget_from(&mut self, lsn: u64) {
         while self.requests.back().is_some_and(|last| last.lsn >= lsn) {

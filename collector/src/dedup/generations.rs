@@ -42,18 +42,19 @@ impl Generations {
         Self { folder, filter: Filter::new(filter_words), generations: VecDeque::new(), next_name: 0 }
     }
 
-    /// The content's hash of a key; of several the oldest one's.
+    /// The content's hash of a key; of several the newest one's: the others have left the window, and stand here since
+    /// runs leave whole.
     pub(crate) fn find(&self, key: u128) -> io::Result<Option<u64>> {
         let mut may_hold = self.filter.may_hold(key);
         if may_hold == 0 {
             return Ok(None);
         }
-        for generation in &self.generations {
+        for generation in self.generations.iter().rev() {
             if may_hold & (1 << generation.bit) == 0 {
                 continue;
             }
             may_hold &= !(1 << generation.bit);
-            for run in &generation.runs {
+            for run in generation.runs.iter().rev() {
                 if let Some(content) = run.find(key)? {
                     return Ok(Some(content));
                 }

@@ -118,21 +118,22 @@ impl Drop for Run {
     }
 }
 
-/// Makes one run of several; of a key that stands in two of them the older one's content holds. `runs` are oldest first.
+/// Makes one run of several; of a key that stands in two of them the newer one's content holds. `runs` are oldest first.
 pub(crate) fn merge(path: PathBuf, runs: &[Run]) -> io::Result<Option<Run>> {
     let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(None) };
     let mut inputs: Vec<_> = runs.iter().map(Run::iter).collect();
     let mut next = BinaryHeap::with_capacity(inputs.len());
-    for (age, input) in inputs.iter_mut().enumerate() {
-        if let Some(first) = input.next() {
-            next.push(Reverse((first?, age)));
+    // The smallest key first, and of equal ones that of the newest run.
+    for (at, input) in inputs.iter_mut().enumerate() {
+        if let Some((key, content)) = input.next().transpose()? {
+            next.push((Reverse(key), at, content));
         }
     }
     let mut last_key = None;
     let merged = std::iter::from_fn(|| {
-        while let Some(Reverse(((key, content), age))) = next.pop() {
-            match inputs[age].next().transpose() {
-                Ok(Some(following)) => next.push(Reverse((following, age))),
+        while let Some((Reverse(key), at, content)) = next.pop() {
+            match inputs[at].next().transpose() {
+                Ok(Some((key, content))) => next.push((Reverse(key), at, content)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
             }
@@ -221,16 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn merged_runs_hold_the_keys_of_all_and_the_older_content() {
+    fn merged_runs_hold_the_keys_of_all_and_the_newer_content() {
         let folder = tempfile::tempdir().unwrap();
         let older = run(folder.path().join("a"), (0..500).map(|key| key * 3));
         let newer = Run::write(folder.path().join("b"), (0..900).map(|key| Ok((key, 7))), 5, END).unwrap();
         let merged = merge(folder.path().join("c"), &[older, newer]).unwrap().unwrap();
         assert_eq!((merged.keys, merged.first_lsn), (900 + 200, 1));
-        assert_eq!(
-            (merged.find(3).unwrap(), merged.find(4).unwrap(), merged.find(1_497).unwrap()),
-            (Some(3), Some(7), Some(497))
-        );
+        assert_eq!([3, 4, 9, 1_497].map(|key| merged.find(key).unwrap()), [Some(7), Some(7), Some(7), Some(497)]);
         let files = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(files, 1, "the inputs are gone with their last use");
     }

@@ -140,14 +140,21 @@ enum Step {
     Refused(Vec<(u8, u8)>),
     /// So much time passes.
     Pass(u8),
+    /// The newest keys go to disk, as after a group of requests.
+    Settle,
+    /// The process dies, and the next one reads what the log holds.
+    Restart,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let records = || proptest::collection::vec((any::<u8>(), 0..3_u8), 0..12);
+    // So few keys that they come again when they have left the window.
+    let records = || proptest::collection::vec((0..40_u8, 0..3_u8), 0..5);
     let step = prop_oneof![
         6 => records().prop_map(Step::Request),
         1 => records().prop_map(Step::Refused),
         2 => (0..40_u8).prop_map(Step::Pass),
+        2 => Just(Step::Settle),
+        1 => Just(Step::Restart),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -156,8 +163,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn inside_the_window_each_content_of_each_key_is_new_once(steps in steps()) {
-        let (_folder, mut dedup) = small(WINDOW);
+    fn inside_the_window_each_content_of_each_key_is_new_once_also_over_restarts(steps in steps()) {
+        let (folder, mut dedup) = small(WINDOW);
+        // What the log holds: number, time and keys of each request.
+        let mut log = Vec::<(u64, i64, Vec<_>)>::new();
         // When each content of each key was last taken in as new.
         let mut model: HashMap<(u8, u8), i64> = HashMap::new();
         let (mut now, mut lsn) = (0_i64, 0_u64);
@@ -166,6 +175,18 @@ proptest! {
                 Step::Pass(nanos) => {
                     now += i64::from(nanos);
                     dedup.advance(now);
+                    continue;
+                }
+                Step::Settle => {
+                    dedup.settle().unwrap();
+                    continue;
+                }
+                Step::Restart => {
+                    dedup = Dedup::sized(WINDOW, &folder.path().join("dedup"), 16, 64).unwrap();
+                    for (lsn, steady_nanos, keys) in &log {
+                        dedup.replay(&Keys { lsn: *lsn, steady_nanos: *steady_nanos, decisions: 0, may_conflict: true, keys });
+                        dedup.settle().unwrap();
+                    }
                     continue;
                 }
                 Step::Request(records) => (records, true),
@@ -192,7 +213,10 @@ proptest! {
                     .map(|(_, record)| *record)
                     .collect();
                 model.extend(new.into_iter().map(|record| (record, now)));
-                dedup.settle().unwrap();
+                log.push((lsn, now, judgement.keys));
+                if lsn % 5 == 0 {
+                    dedup.settle().unwrap();
+                }
             } else {
                 dedup.forget_from(lsn);
             }

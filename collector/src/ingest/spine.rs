@@ -346,15 +346,13 @@ fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup
     }
     let Some(table) = header.table else { return };
     if !entry.keys.is_empty() {
-        let steady_nanos = header.moment().steady_nanos();
-        dedup.remember(&Keys {
+        dedup.replay(&Keys {
             lsn: header.lsn,
-            steady_nanos,
+            steady_nanos: header.moment().steady_nanos(),
             decisions: header.decisions,
             may_conflict: true,
             keys: &entry.keys,
         });
-        dedup.advance(steady_nanos);
         if let Err(error) = dedup.settle() {
             tracing::warn!(%error, "cannot move dedup keys to disk: they stay in memory");
         }

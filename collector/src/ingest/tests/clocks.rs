@@ -67,3 +67,20 @@ async fn spans_of_last_year_and_of_the_next_are_taken_in_and_lie_where_they_belo
     assert_eq!(years, ["2024", "2025", "2026"]);
     assert_eq!(kept(&*spine.core).len(), 3);
 }
+
+#[tokio::test]
+async fn a_record_that_was_new_again_after_its_window_is_remembered_over_a_crash() {
+    let place = Place::new();
+    let spine = place.open();
+    spine.ingest(spans(&[decision(1, json!({}))])).await.unwrap();
+    place.advance(121 * SECOND);
+    eventually(&spine, "the end of the window", |spine| spine.core.watermark_unix_nanos() >= START + 121 * SECOND);
+    // Each time beside another one, so that no body comes twice.
+    let again = spine.ingest(spans(&[decision(1, json!({})), decision(2, json!({}))])).await.unwrap();
+    assert_eq!(again, Committed { accepted: 2, deduplicated: 0 });
+    spine.kill();
+    drop(spine);
+    let spine = place.open();
+    let third = spine.ingest(spans(&[decision(1, json!({})), decision(3, json!({}))])).await.unwrap();
+    assert_eq!(third, Committed { accepted: 1, deduplicated: 1 });
+}

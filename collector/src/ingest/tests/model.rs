@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::disk::{Disk, Fault};
 use super::total;
 use crate::columns::{ids, longs};
-use crate::fixtures::{Place, SECOND, decision, span, spans, visible};
+use crate::fixtures::{Place, SECOND, decision, points, span, spans, visible};
 use crate::ingest::spine::Spine;
 use crate::ingest::{Committed, Ingest as _, Refused};
 
@@ -45,7 +45,8 @@ enum Step {
     /// The process dies in a seal: what of it stands on the disk.
     CrashInSeal(SealCrash),
     Compact,
-    Pass(u8),
+    /// Seconds pass, and the committing thread looks at the clock before the next step if told to.
+    Pass(u8, bool),
     /// The wall's clock is set.
     Leap(i8),
 }
@@ -78,7 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(|torn| Step::CrashInSeal(SealCrash::Files { torn })),
         1 => Just(Step::CrashInSeal(SealCrash::Manifest)),
         1 => Just(Step::Compact),
-        3 => (1..70_u8).prop_map(Step::Pass),
+        3 => (1..70_u8, any::<bool>()).prop_map(|(seconds, seen)| Step::Pass(seconds, seen)),
         1 => (-3..4_i8).prop_map(Step::Leap),
     ];
     proptest::collection::vec(step, 1..20)
@@ -108,6 +109,7 @@ struct World {
     spine: Spine,
     known: BTreeMap<Record, Known>,
     received: i64,
+    points: i64,
     unanswered: Vec<BTreeSet<Record>>,
 }
 
@@ -116,7 +118,7 @@ impl World {
         let (place, disk) = (Place::new(), Disk::default());
         let spine = place.open_with(disk.create());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self { runtime, place, disk, spine, known: BTreeMap::new(), received: 0, unanswered: Vec::new() }
+        Self { runtime, place, disk, spine, known: BTreeMap::new(), received: 0, points: 0, unanswered: Vec::new() }
     }
 
     fn now(&self) -> i64 {
@@ -143,7 +145,12 @@ impl World {
                 self.spine.core.compact().unwrap();
                 self.spine.core.sweep();
             }
-            Step::Pass(seconds) => self.place.advance(i64::from(seconds) * SECOND),
+            Step::Pass(seconds, seen) => {
+                self.place.advance(i64::from(seconds) * SECOND);
+                if seen {
+                    self.send_point();
+                }
+            }
             Step::Leap(months) => self.place.leap(i64::from(months) * 30 * 86_400 * SECOND),
         }
         self.compare(&[]);
@@ -181,6 +188,13 @@ impl World {
             }
         }
         self.compare(&requests);
+    }
+
+    /// Something of another table, after which the committing thread looks at the clock.
+    fn send_point(&mut self) {
+        self.points += 1;
+        self.runtime.block_on(self.spine.ingest(points(&[self.points]))).unwrap();
+        self.received += 1;
     }
 
     /// Plays a death in the middle of a seal by putting back what would not have been written yet.
@@ -258,7 +272,7 @@ impl World {
         assert!(possible.contains(&counts.received), "{} received, one of {possible:?} is right", counts.received);
         self.received = counts.received;
         let visible: usize = found.values().sum();
-        assert_eq!(counts.stored + counts.in_flight, i64::try_from(visible).unwrap());
+        assert_eq!(counts.stored + counts.in_flight, i64::try_from(visible).unwrap() + self.points);
         assert_eq!(counts.received, counts.stored + counts.in_flight + counts.deduplicated);
     }
 
