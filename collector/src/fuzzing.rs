@@ -141,12 +141,8 @@ fn opened(entry: &Entry) {
 pub fn manifest(bytes: &[u8]) {
     let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else { return };
     let again = serde_json::to_vec(&manifest).expect("what was read can be written");
-    // The one float may differ in its last bit.
-    let whole = |mut manifest: Manifest| {
-        manifest.files.iter_mut().for_each(|file| file.weights = None);
-        manifest
-    };
-    assert_eq!(whole(serde_json::from_slice(&again).expect("and read")), whole(manifest.clone()));
+    let read: Manifest = serde_json::from_slice(&again).expect("and read");
+    assert_eq!(serde_json::to_vec(&read).expect("and written"), again);
     let identity = NodeIdentity {
         node_id: "lariat@fuzz".into(),
         region: "here".into(),

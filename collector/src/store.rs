@@ -62,6 +62,7 @@ pub struct SealedFile {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weights {
     /// The largest adjusted count, 1 at least.
+    #[serde(with = "lariat_schema::double_text")]
     pub heaviest: f64,
     /// Rows without one.
     pub unknown: u64,

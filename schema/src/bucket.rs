@@ -93,6 +93,7 @@ pub struct FileInBucket {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FileWeights {
     /// The largest adjusted count, 1 at least.
+    #[serde(with = "crate::double_text")]
     pub heaviest: f64,
     /// Rows without one.
     pub unknown: u64,

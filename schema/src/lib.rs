@@ -12,6 +12,7 @@ mod closed_enum;
 pub mod attributes;
 pub mod bucket;
 pub mod coverage;
+pub mod double_text;
 pub mod duration_text;
 pub mod events;
 pub mod ids;

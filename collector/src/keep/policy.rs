@@ -17,6 +17,7 @@ pub const DEFAULT_RATE: f64 = 0.05;
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingPolicy {
     /// Share of ordinary decisions that is kept, 0 to 1.
+    #[serde(with = "lariat_schema::double_text")]
     pub rate: f64,
     /// Milliseconds from which a decision is kept whole.
     pub slow_ms: u64,

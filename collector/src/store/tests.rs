@@ -243,3 +243,4 @@ mod bucket;
 mod crashes;
 mod retention;
 mod sizes;
+mod weights;
