@@ -1,21 +1,13 @@
 //! Reads a JSON request and gives its records to the same sinks as protobuf.
 //!
-//! The request messages are declared here again, with every field optional: OTLP's JSON may leave out an empty list,
-//! which the generated types refuse. Where the direct reading fails, the body is read once more without members that are
-//! `null`, which protobuf's JSON takes for absent, and without members of values that OTLP does not know yet, which it
-//! ignores: the generated types refuse both. Senders that write neither, which is nearly all, never pay for it.
+//! A request is walked record by record, and only one record at a time is an object. Where the direct reading fails, the
+//! record is read once more without members that are `null`, which protobuf's JSON takes for absent, and without members
+//! of values that OTLP does not know yet, which it ignores: the generated types refuse both. Senders that write neither,
+//! which is nearly all, never pay for it.
 
-use lariat_schema::vocabulary::Signal;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
-use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -23,158 +15,124 @@ use super::Sink;
 use super::logs::Logs;
 use super::metrics::Metrics;
 use super::spans::Spans;
+use super::wire::{MAX_PARTS, SMALL_BYTES};
 use doubles::Doubles;
+use survey::surveyed;
+use walk::{Level, Names, Visit, walk};
+
+mod walk;
+
+mod survey;
 
 mod doubles;
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct TracesRequest {
-    resource_spans: Vec<ResourceSpans>,
-}
+mod metric;
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct MetricsRequest {
-    resource_metrics: Vec<ResourceMetrics>,
-}
+mod protobuf;
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct LogsRequest {
-    resource_logs: Vec<ResourceLogs>,
-}
+pub(crate) use protobuf::protobuf_of;
+
+const TRACES: Names = Names { resources: "resourceSpans", scopes: "scopeSpans", records: "spans" };
+const METRICS: Names = Names { resources: "resourceMetrics", scopes: "scopeMetrics", records: "metrics" };
+const LOGS: Names = Names { resources: "resourceLogs", scopes: "scopeLogs", records: "logRecords" };
 
 /// Gives every span of the body to the sink.
-pub(super) fn spans(body: &[u8], sink: &mut Spans<'_>) -> Result<(), String> {
-    let request: TracesRequest = read(body)?;
-    let mut encoded = Vec::new();
-    for resource in &request.resource_spans {
-        begin(sink, resource.resource.as_ref());
-        for scope in &resource.scope_spans {
-            records(sink, scope.scope.as_ref(), &scope.spans, &mut encoded);
-        }
-    }
-    Ok(())
+pub(super) fn spans<'a>(body: &[u8], sink: &mut Spans<'a>) -> Result<(), String> {
+    walk(body, &TRACES, &mut Records { sink, encoded: Vec::new(), give: give::<Spans<'a>> })
 }
 
 /// Gives every metric of the body to the sink.
 pub(super) fn metrics(body: &[u8], sink: &mut Metrics) -> Result<(), String> {
-    let request = read_metrics(body)?;
-    let mut encoded = Vec::new();
-    for resource in &request.resource_metrics {
-        begin(sink, resource.resource.as_ref());
-        for scope in &resource.scope_metrics {
-            records(sink, scope.scope.as_ref(), &scope.metrics, &mut encoded);
-        }
-    }
-    Ok(())
+    walk(body, &METRICS, &mut Records { sink, encoded: Vec::new(), give: give_metric })
 }
 
 /// Gives every log record of the body to the sink.
-pub(super) fn logs(body: &[u8], sink: &mut Logs) -> Result<(), String> {
-    let request: LogsRequest = read(body)?;
-    let mut encoded = Vec::new();
-    for resource in &request.resource_logs {
-        begin(sink, resource.resource.as_ref());
-        for scope in &resource.scope_logs {
-            records(sink, scope.scope.as_ref(), &scope.log_records, &mut encoded);
+pub(super) fn logs<'a>(body: &[u8], sink: &mut Logs<'a>) -> Result<(), String> {
+    walk(body, &LOGS, &mut Records { sink, encoded: Vec::new(), give: give::<Logs<'a>> })
+}
+
+/// Hands what a walk finds to a sink.
+struct Records<'s, S> {
+    sink: &'s mut S,
+    /// Room for a record as protobuf.
+    encoded: Vec<u8>,
+    give: fn(&mut S, &str, &mut Vec<u8>) -> Result<(), String>,
+}
+
+impl<'a, S: Sink<'a>> Visit for Records<'_, S> {
+    fn begin(&mut self, level: Level, description: Option<&str>) -> Result<(), String> {
+        match level {
+            Level::Request => {}
+            Level::Resource => self.sink.resource(&described::<Resource>(description)?),
+            Level::Scope => self.sink.scope(&described::<InstrumentationScope>(description)?),
         }
+        Ok(())
+    }
+
+    fn record(&mut self, text: &str) -> Result<(), String> {
+        (self.give)(self.sink, text, &mut self.encoded)
+    }
+}
+
+fn give<'a, S: Sink<'a, Record: DeserializeOwned>>(
+    sink: &mut S,
+    text: &str,
+    encoded: &mut Vec<u8>,
+) -> Result<(), String> {
+    match object::<S::Record>(text)? {
+        Some(record) => {
+            encoded.clear();
+            record.encode(encoded).map_err(|error| error.to_string())?;
+            sink.record(&record, encoded);
+        }
+        None => sink.refuse_outsized(),
     }
     Ok(())
 }
 
-/// The same request as protobuf; the same bytes for the same body.
-pub(crate) fn protobuf_of(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
-    Ok(match signal {
-        Signal::Traces => {
-            let TracesRequest { resource_spans } = read(body)?;
-            ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+fn give_metric(sink: &mut Metrics, text: &str, _encoded: &mut Vec<u8>) -> Result<(), String> {
+    if text.len() <= SMALL_BYTES {
+        match metric::small(text)? {
+            Some(metric) => sink.record(&metric, &[]),
+            None => sink.refuse_outsized(),
         }
-        Signal::Metrics => {
-            let MetricsRequest { resource_metrics } = read_metrics(body)?;
-            ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
+        return Ok(());
+    }
+    match metric::metric(text)? {
+        Some(metric) => {
+            sink.encoded(&metric.encoded)?;
+            (0..metric.outsized).for_each(|_| sink.refuse_outsized());
         }
-        Signal::Logs => {
-            let LogsRequest { resource_logs } = read(body)?;
-            ExportLogsServiceRequest { resource_logs }.encode_to_vec()
-        }
-    })
+        None => sink.refuse_outsized(),
+    }
+    Ok(())
 }
 
-fn begin<'a, S: Sink<'a>>(sink: &mut S, resource: Option<&Resource>) {
-    match resource {
-        Some(resource) => sink.resource(resource),
-        None => sink.resource(&Resource::default()),
-    }
+/// A resource or scope; one without a description is as an empty one.
+fn described<T: DeserializeOwned + Default>(description: Option<&str>) -> Result<T, String> {
+    let Some(text) = description else { return Ok(T::default()) };
+    object(text)?.ok_or_else(|| format!("a resource or scope has more than {MAX_PARTS} parts"))
 }
 
-fn records<'a, S: Sink<'a>>(
-    sink: &mut S,
-    scope: Option<&InstrumentationScope>,
-    records: &[S::Record],
-    encoded: &mut Vec<u8>,
-) {
-    match scope {
-        Some(scope) => sink.scope(scope),
-        None => sink.scope(&InstrumentationScope::default()),
-    }
-    for record in records {
-        encoded.clear();
-        record.encode(encoded).expect("a vector grows as needed");
-        sink.record(record, encoded);
-    }
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+/// A part of a request as an object; none if that would take more memory than any honest one.
+fn object<T: DeserializeOwned>(text: &str) -> Result<Option<T>, String> {
     // The derived readers also take a list of members for an object.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err("it is no JSON object".to_owned());
+    if !text.starts_with('{') {
+        return Err("a part of it is no JSON object".to_owned());
     }
-    whole(body).or_else(|error| {
-        let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return Err(error.to_string()) };
+    let Some(text) = surveyed(text) else { return Ok(None) };
+    let read = direct(&text).or_else(|error| {
+        let Ok(mut value) = serde_json::from_str::<Value>(&text) else { return Err(error.to_string()) };
         if !remove_unread(&mut value, false) {
             return Err(error.to_string());
         }
         T::deserialize(Doubles::of(value)).map_err(|_| error.to_string())
-    })
+    });
+    read.map(Some)
 }
 
-/// The members of a metric of which one holds its points.
-const DATA: [&str; 5] = ["gauge", "sum", "histogram", "exponentialHistogram", "summary"];
-
-/// The same of a request of metrics, whose generated type takes data that it cannot read for none, so that nobody would
-/// hear of the points: it is read the slower way, and refused if that helps nothing.
-fn read_metrics(body: &[u8]) -> Result<MetricsRequest, String> {
-    let request: MetricsRequest = read(body)?;
-    if metrics_of(&request).all(|metric| metric.data.is_some()) {
-        return Ok(request);
-    }
-    let mut value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    remove_unread(&mut value, false);
-    let request = MetricsRequest::deserialize(Doubles::of(&value)).map_err(|error| error.to_string())?;
-    let below = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
-    let written = below(&value, "resourceMetrics")
-        .iter()
-        .flat_map(|resource| below(resource, "scopeMetrics"))
-        .flat_map(|scope| below(&scope, "metrics"))
-        .collect::<Vec<_>>();
-    let unread = |(metric, written): &(&Metric, &Value)| {
-        metric.data.is_none() && DATA.iter().any(|member| written.get(member).is_some())
-    };
-    let unread = metrics_of(&request).zip(&written).find(unread).map(|(metric, _)| metric.name.clone());
-    match unread {
-        Some(name) => Err(format!("the data of the metric {name:?} cannot be read")),
-        None => Ok(request),
-    }
-}
-
-fn metrics_of(request: &MetricsRequest) -> impl Iterator<Item = &Metric> {
-    request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics)
-}
-
-fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
-    let mut parser = serde_json::Deserializer::from_slice(body);
+fn direct<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Doubles::of(&mut parser))?;
     parser.end()?;
     Ok(value)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Decoded, Decoding, Encoding, Form, decode};
 
+mod json;
 mod logs;
 mod metrics;
 mod properties;

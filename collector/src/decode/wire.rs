@@ -57,7 +57,7 @@ pub(super) fn object<M: Message + Default>(encoded: &[u8]) -> Result<Option<M>, 
 }
 
 /// Messages up to this size are small as objects too.
-const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 64 << 10;
 /// Most parts (messages, texts) of one record: 32 MiB of objects.
 pub(super) const MAX_PARTS: usize = 1 << 18;
 /// How deep parts are counted; below this an object has grown by all its levels already.
@@ -122,6 +122,9 @@ fn delimited(mut bytes: &[u8], tag: u32) -> Result<(&[u8], &[u8]), String> {
 }
 
 fn merge<M: Message>(message: &mut M, mut part: &[u8]) -> Result<(), String> {
+    if is_outsized(part) {
+        return Err(format!("a resource or scope has more than {MAX_PARTS} parts"));
+    }
     message.merge(&mut part).map_err(|error| error.to_string())
 }
 

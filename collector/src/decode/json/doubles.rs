@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
 /// The members of OTLP's JSON that hold doubles.
-const DOUBLES: [&str; 9] =
+pub(super) const DOUBLES: [&str; 9] =
     ["asDouble", "doubleValue", "sum", "min", "max", "zeroThreshold", "quantile", "value", "explicitBounds"];
 
 /// What a text stands for where a double is wanted.

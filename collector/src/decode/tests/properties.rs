@@ -20,8 +20,9 @@ fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
         Just(None),
         ".{0,8}".prop_map(|text| Some(any_value::Value::StringValue(text))),
         any::<i64>().prop_map(|number| Some(any_value::Value::IntValue(number))),
-        // Eighths: JSON's reader may be off by the last bit of a longer fraction.
-        any::<i32>().prop_map(|number| Some(any_value::Value::DoubleValue(f64::from(number) / 8.0))),
+        proptest::num::f64::ANY
+            .prop_filter("JSON has no other", |number| number.is_finite())
+            .prop_map(|number| Some(any_value::Value::DoubleValue(number))),
         any::<bool>().prop_map(|flag| Some(any_value::Value::BoolValue(flag))),
         vec(any::<u8>(), 0..8).prop_map(|bytes| Some(any_value::Value::BytesValue(bytes))),
     ]
@@ -91,7 +92,7 @@ fn span() -> impl Strategy<Value = Span> {
     )
 }
 
-fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
+pub(super) fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let scope = vec(span(), 0..4).prop_map(|spans| ScopeSpans { spans, ..ScopeSpans::default() });
     let resource = (attributes(), vec(scope, 0..3)).prop_map(|(attributes, scope_spans)| ResourceSpans {
         resource: Some(Resource { attributes, ..Resource::default() }),
