@@ -16,6 +16,7 @@ use lariat_schema::vocabulary::Signal;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::hashed::HashedMap;
+use crate::held::table_bytes;
 
 mod filter;
 mod generations;
@@ -245,6 +246,13 @@ impl Dedup {
     /// Keys held.
     pub(crate) fn len(&self) -> usize {
         self.young.len() + self.old.keys()
+    }
+
+    /// Bytes of memory that all of it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        // Each key stands in the table, and once more with its request.
+        let keys = table_bytes::<u128, u64>(self.young.capacity()) + self.young.len() * size_of::<u128>();
+        keys + self.requests.capacity() * size_of::<Remembered>() + self.old.memory_bytes()
     }
 
     /// Bytes of the keys on disk.

@@ -26,6 +26,7 @@ use threshold::{Incoming, Threshold, Upstream, random_bits};
 
 use crate::columns::count;
 use crate::hashed::HashedMap;
+use crate::held::table_bytes;
 
 /// How long a span waits for its root.
 pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
@@ -180,6 +181,14 @@ impl Keeper {
     /// Bytes that they hold.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.pending.bytes()
+    }
+
+    /// Bytes of the spans that wait, of what finds them, and of the verdicts.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let fell = self.drawn_order.fell.capacity() + self.whole_order.fell.capacity();
+        table_bytes::<SpanKey, (i64, Verdict)>(self.verdicts.capacity())
+            + fell.saturating_mul(size_of::<(i64, SpanKey)>())
+            + self.pending.memory_bytes()
     }
 
     /// The oldest entry that has undecided rows which stand in no file, with its commit.

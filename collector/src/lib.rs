@@ -12,6 +12,8 @@ mod columns;
 
 mod hashed;
 
+mod held;
+
 pub mod ingest;
 
 mod dedup;

@@ -262,6 +262,7 @@ async fn metrics(State(node): State<Node>) -> Response {
     let Figures { core, forwarded, .. } = &node.figures;
     let mut text = exposition::of(core);
     core.counters.received.expose(&mut text);
+    core.counters.received.expose_held(&mut text);
     #[cfg(feature = "worker")]
     node.figures.pins.figures().expose(&mut text);
     // Written after the state is free again.

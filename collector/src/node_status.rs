@@ -36,6 +36,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) lost: &'a [Lost],
     /// What the receivers refused since the start, for whatever reason.
     pub(crate) refusals: &'a [Refusals],
+    /// The most bytes that stood between the receivers and the log since the start.
+    pub(crate) receive_to_log_peak_bytes: u64,
     /// True in the last row of a clean end.
     pub(crate) farewell: bool,
 }
@@ -62,6 +64,7 @@ pub(crate) fn row(facts: &Facts<'_>) -> Result<RecordBatch, ArrowError> {
         ("quarantined", number(facts.quarantined)),
         ("missing", missing(facts.lost)?),
         ("refusals", refusals(facts.refusals)?),
+        ("receive_to_log_peak_bytes", number(facts.receive_to_log_peak_bytes)),
         ("farewell", Arc::new(BooleanArray::from(vec![facts.farewell]))),
     ]);
     in_order(Table::NodeStatus, columns)

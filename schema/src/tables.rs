@@ -445,6 +445,7 @@ fn node_status() -> Vec<Field> {
         // The same of these.
         optional("missing", list_of(missing_fields())),
         optional("refusals", list_of(refusal_fields())),
+        optional("receive_to_log_peak_bytes", DataType::Int64),
     ]
 }
 

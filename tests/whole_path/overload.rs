@@ -108,6 +108,14 @@ async fn at_ten_times_what_it_takes_memory_is_bounded_refusals_are_exact_and_not
     println!("{} MiB at rest, {} MiB at most of {}; {report:?}", base >> 20, peak >> 20, BOUND_BYTES >> 20);
     assert!(peak < BOUND_BYTES, "{peak} bytes were in use");
     assert!(base < BASE_BYTES, "{base} bytes before anybody sent");
+    let held = metric(&collector, "lariat_collector_receive_to_log_peak_bytes").await;
+    println!("{} MiB from the first byte to the log at most of {}", held >> 20, RECEIVE_TO_LOG_BYTES >> 20);
+    assert!(held <= RECEIVE_TO_LOG_BYTES, "{held} bytes between the first byte and the log");
+    // What the process had in use and nobody accounts for would be missing here.
+    assert!(
+        peak - base <= held + HOT_BYTES + SEALING_BYTES + MERGING_BYTES,
+        "{peak} bytes in use, {held} accounted for"
+    );
     assert!(report.put_off > 0, "it was never too much: {report:?}");
     assert_eq!(
         (report.refused, report.given_up, report.put_off_untimed, report.unanswered),

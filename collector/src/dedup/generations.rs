@@ -139,6 +139,12 @@ impl Generations {
         self.generations.iter().flat_map(|generation| &generation.runs).map(Run::bytes).sum()
     }
 
+    /// Bytes of the filter, and of what says where a key stands on disk.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let runs = self.generations.iter().flat_map(|generation| &generation.runs);
+        self.filter_bytes() + runs.map(Run::memory_bytes).sum::<usize>()
+    }
+
     /// Bytes of the filter.
     pub(crate) fn filter_bytes(&self) -> usize {
         self.filter.bytes()

@@ -94,6 +94,11 @@ impl Run {
         crate::columns::count(self.fences.len() * PAGE_BYTES)
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.fences.capacity().saturating_mul(size_of::<u128>()) + size_of::<Self>()
+    }
+
     fn keys_of(&self, page: usize) -> usize {
         (self.keys - page * PAGE_KEYS).min(PAGE_KEYS)
     }

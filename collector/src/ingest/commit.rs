@@ -23,6 +23,7 @@ use super::{Committed, Refused};
 use crate::columns::{count, filtered, signed};
 use crate::decode::Decoded;
 use crate::dedup::{Dedup, Judgement, Keys};
+use crate::held::{Held, Part};
 use crate::keep::Policies;
 use crate::keep::spans::with_columns;
 use crate::ledger::LedgerKey;
@@ -132,7 +133,9 @@ impl Committer {
             let mut state = self.core.state.lock();
             // Every later commit is later than this.
             state.pass(now);
-            state.expire(now.steady_nanos())
+            let shown = state.expire(now.steady_nanos());
+            self.held().set(Part::Undecided, state.undecided_bytes());
+            shown
         };
         self.core.live.show(&shown);
         if now.commit_unix_nanos >= self.next_status {
@@ -152,8 +155,13 @@ impl Committer {
         counters.dedup_keys.store(count(self.dedup.len()), Ordering::Relaxed);
         counters.dedup_disk_bytes.store(self.dedup.disk_bytes(), Ordering::Relaxed);
         counters.dedup_filter_bytes.store(count(self.dedup.filter_bytes()), Ordering::Relaxed);
+        self.held().set(Part::Keys, self.dedup.memory_bytes());
         counters.clock_jumps.store(self.times.jumps(), Ordering::Relaxed);
         self.core.dedup_floor.store(self.dedup.oldest_lsn().unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    fn held(&self) -> &Held {
+        &self.core.counters.received.held
     }
 
     fn follow_policies(&mut self) {
@@ -183,6 +191,9 @@ impl Committer {
             match self.prepare(decoded, lsn, moment, &mut frames) {
                 Ok(mut prepared) => {
                     prepared.reply = Some(reply);
+                    // While an entry is packed its rows stand there twice more.
+                    let packing = usize::try_from(prepared.header.row_bytes).unwrap_or(usize::MAX).saturating_mul(2);
+                    self.held().set(Part::Entries, frames.capacity().saturating_add(packing));
                     group.push((prepared, bytes));
                     lsn += 1;
                 }
@@ -197,6 +208,7 @@ impl Committer {
         self.write(&frames, group);
         frames.clear();
         frames.shrink_to(FRAMES_BYTES);
+        self.held().set(Part::Entries, frames.capacity());
         self.frames = frames;
     }
 
@@ -312,6 +324,7 @@ impl Committer {
                 sequences: state.sequences(),
                 lost: &state.lost(),
                 refusals: &counters.received.refusals(),
+                receive_to_log_peak_bytes: count(counters.received.held.peak()),
                 farewell,
             })
         };

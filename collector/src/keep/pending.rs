@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use super::spans::SpanKey;
 use crate::columns::{filtered, value_bytes_of};
 use crate::hashed::HashedMap;
+use crate::held::table_bytes;
 use crate::log::Moment;
 
 /// Rows are copied once more when fewer than one in so many of an entry's copy still wait.
@@ -81,6 +82,13 @@ impl Pending {
     /// Bytes of their values, and of those that are held with them.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of all of it: the rows, and for each of them its place here and the list of its parent.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let of_row = size_of::<(usize, Waiting)>() + size_of::<[(u64, usize); 4]>();
+        let lists = table_bytes::<SpanKey, Vec<(u64, usize)>>(self.by_parent.capacity());
+        self.bytes + lists + self.rows.saturating_mul(of_row)
     }
 
     /// The oldest entry whose waiting rows stand in no file, and its commit.

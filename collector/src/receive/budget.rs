@@ -5,13 +5,15 @@
 //! keep its data, would not learn that it should slow down.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::counters::Counters;
+use crate::held::{Held, Part};
 
 /// Bytes of a process that requests share.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
-    used: AtomicUsize,
+    counters: Arc<Counters>,
 }
 
 /// There is no room now; there will be.
@@ -19,13 +21,17 @@ pub(super) struct Budget {
 pub(super) struct Exhausted;
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    pub(super) fn new(limit: usize, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { limit, counters })
     }
 
     /// Bytes reserved at the moment.
     pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.held().of(Part::Requests)
+    }
+
+    fn held(&self) -> &Held {
+        &self.counters.held
     }
 
     /// A reservation of nothing, to be grown.
@@ -44,9 +50,9 @@ pub(super) struct Reservation {
 impl Reservation {
     /// Reserves `bytes` more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
-        let limit = self.budget.limit;
-        let grown = |used: usize| used.checked_add(bytes).filter(|total| *total <= limit);
-        self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map_err(|_| Exhausted)?;
+        if !self.budget.held().try_add(Part::Requests, bytes, self.budget.limit) {
+            return Err(Exhausted);
+        }
         self.bytes += bytes;
         Ok(())
     }
@@ -55,14 +61,14 @@ impl Reservation {
     pub(super) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.held().give_back(Part::Requests, bytes);
     }
 
     /// Becomes what the decoded request really takes, even beyond the limit: the memory is committed already, and new
     /// requests are refused until it is gone. How far beyond is bounded by the number of decoders.
     pub(super) fn become_bytes(&mut self, bytes: usize) {
         if bytes > self.bytes {
-            self.budget.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            self.budget.held().add(Part::Requests, bytes - self.bytes);
             self.bytes = bytes;
         } else {
             self.shrink(self.bytes - bytes);
@@ -72,7 +78,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.held().give_back(Part::Requests, self.bytes);
     }
 }
 
@@ -82,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_reservation_is_refused_beyond_the_limit_and_given_back_when_dropped() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, Arc::default());
         let mut first = budget.reservation();
         first.grow(60).unwrap();
         let mut second = budget.reservation();
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_committed_already_counts_even_beyond_the_limit() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, Arc::default());
         let mut reservation = budget.reservation();
         reservation.grow(50).unwrap();
         reservation.become_bytes(150);

@@ -1,13 +1,17 @@
-//! What the receiver did, for the ledger and for `/metrics`. Numbers only grow.
+//! What the receiver did, for the ledger and for `/metrics`. Numbers only grow, except what is held.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lariat_schema::vocabulary::{RefusalReason, Signal};
 
+use crate::held::{Held, PARTS};
+
 /// The receiver's counts since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// What stands between the receivers and the log.
+    pub(crate) held: Held,
     requests: AtomicU64,
     bytes: AtomicU64,
     refused: [Refused; RefusalReason::ALL.len()],
@@ -120,6 +124,18 @@ impl Counters {
         for Refusals { reason, requests, .. } in self.refusals() {
             let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {requests}");
         }
+    }
+
+    /// What is held between the receivers and the log, in the same format.
+    pub(crate) fn expose_held(&self, text: &mut String) {
+        let name = "lariat_collector_receive_to_log_bytes";
+        let help = "Bytes held from the first byte of a request to the log";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (part, label) in PARTS {
+            let _ = writeln!(text, "{name}{{part=\"{label}\"}} {}", self.held.of(part));
+        }
+        let (name, peak) = ("lariat_collector_receive_to_log_peak_bytes", self.held.peak());
+        let _ = writeln!(text, "# HELP {name} The most that all of it ever was\n# TYPE {name} gauge\n{name} {peak}");
     }
 
     pub(super) fn acknowledged(&self, bytes: usize) {

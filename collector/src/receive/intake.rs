@@ -72,9 +72,9 @@ impl Intake {
     ) -> Self {
         Self {
             token,
+            budget: Budget::new(in_flight_bytes, Arc::clone(&counters)),
             counters,
             max_request_bytes,
-            budget: Budget::new(in_flight_bytes),
             in_progress: Arc::new(Semaphore::new(REQUESTS_IN_PROGRESS)),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             ingest,

@@ -388,6 +388,11 @@ impl State {
         }
     }
 
+    /// Bytes that undecided spans and verdicts take.
+    pub(crate) fn undecided_bytes(&self) -> usize {
+        self.keeper.memory_bytes()
+    }
+
     /// Calls by their dimensions since the start, those of the open cells included.
     pub(crate) fn call_metrics(&self) -> CallMetrics {
         let mut metrics = self.call_metrics.clone();
