@@ -14,6 +14,8 @@ mod hashed;
 
 mod held;
 
+mod dictionary;
+
 pub mod ingest;
 
 mod dedup;

@@ -8,7 +8,11 @@ pub(crate) mod owners;
 pub(crate) mod state;
 pub(crate) mod steps;
 
+mod chunk;
 mod encode;
+mod hybrid;
+mod leaves;
+mod noted;
 mod order;
 pub(crate) mod seal;
 pub(crate) mod write;

@@ -29,6 +29,9 @@ const BLOOM_FPP: f64 = 0.01;
 /// dictionary is only in the way. Encodings that few readers know are not used.
 const ENCODINGS: &[(Option<Table>, &str, Encoding)] = &[
     (None, "time", Encoding::DELTA_BINARY_PACKED),
+    (Some(Table::Spans), "trace_id", Encoding::PLAIN),
+    (Some(Table::Spans), "span_id", Encoding::PLAIN),
+    (Some(Table::Spans), "parent_span_id", Encoding::PLAIN),
     (Some(Table::Spans), "duration_ns", Encoding::DELTA_BINARY_PACKED),
     (Some(Table::Spans), "provider_ns", Encoding::DELTA_BINARY_PACKED),
     (Some(Table::Spans), "selection_ns", Encoding::PLAIN),

@@ -4,8 +4,10 @@
 //! and sorting them as a whole was rejected: it holds every row three times. Each table's order ends with the time, and
 //! rows come in runs that are equal in what stands before it: texts are compared once for a run, all else is numbers.
 
-use arrow::array::{Array, ArrayRef, MutableArrayData, RecordBatch, make_array};
-use arrow::compute::interleave;
+use arrow::array::{
+    Array, ArrayRef, FixedSizeBinaryArray, MutableArrayData, RecordBatch, StringArray, UInt32Array, make_array,
+};
+use arrow::compute::{interleave, take};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
@@ -43,13 +45,51 @@ impl SortKey {
     }
 
     pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
-        let schema = batch.schema_ref();
-        let columns: Vec<ArrayRef> = self
-            .columns
-            .iter()
-            .map(|name| Ok(ArrayRef::clone(batch.column(schema.index_of(name)?))))
-            .collect::<Result<_, ArrowError>>()?;
+        let columns = self.columns(batch)?.into_iter().map(ArrayRef::clone).collect::<Vec<_>>();
         self.converter.convert_columns(&columns)
+    }
+
+    fn columns<'b>(&self, batch: &'b RecordBatch) -> Result<Vec<&'b ArrayRef>, ArrowError> {
+        let schema = batch.schema_ref();
+        self.columns.iter().map(|name| Ok(batch.column(schema.index_of(name)?))).collect()
+    }
+
+    /// Where runs of rows begin that are equal in all columns, and the bytes of each run.
+    fn runs(&self, batch: &RecordBatch) -> Result<(Vec<u32>, Rows), ArrowError> {
+        let columns = self.columns(batch)?;
+        let mut begins = vec![false; batch.num_rows()];
+        if let Some(first) = begins.first_mut() {
+            *first = true;
+        }
+        for column in &columns {
+            mark_changes(column, &mut begins);
+        }
+        let begins: Vec<u32> = (0..).zip(begins).filter_map(|(row, begins)| begins.then_some(row)).collect();
+        let rows = UInt32Array::from(begins.clone());
+        let firsts = columns.into_iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+        Ok((begins, self.converter.convert_columns(&firsts)?))
+    }
+}
+
+/// Marks the rows whose cell is another than that of the row before.
+fn mark_changes(column: &ArrayRef, changes: &mut [bool]) {
+    if column.null_count() == column.len() {
+        return;
+    }
+    let any = column.as_any();
+    let nulls = column.nulls();
+    let differ_in_nulls = |row: usize| nulls.is_some_and(|nulls| nulls.is_null(row) != nulls.is_null(row - 1));
+    let mut mark = |differ: &dyn Fn(usize) -> bool| {
+        for (row, change) in changes.iter_mut().enumerate().skip(1) {
+            *change = *change || differ_in_nulls(row) || differ(row);
+        }
+    };
+    if let Some(texts) = any.downcast_ref::<StringArray>() {
+        mark(&|row| texts.value(row) != texts.value(row - 1));
+    } else if let Some(ids) = any.downcast_ref::<FixedSizeBinaryArray>() {
+        mark(&|row| ids.value(row) != ids.value(row - 1));
+    } else {
+        mark(&|_| true);
     }
 }
 
@@ -83,11 +123,17 @@ fn sorted(table: Table, batches: &[RecordBatch]) -> Result<Vec<Sorted>, ArrowErr
     let key = (!before_time.is_empty()).then(|| SortKey::by(table, before_time)).transpose()?;
     let mut row = 0;
     for batch in batches {
-        let keys = key.as_ref().map(|key| key.rows(batch)).transpose()?;
-        for (at, time) in moments(batch, "time").values().iter().enumerate() {
-            let bytes = keys.as_ref().map_or(&[][..], |keys| keys.row(at).data());
-            if runs.last().is_none_or(|run| **run != *bytes) {
-                runs.push(bytes.into());
+        let (begins, keys) = key.as_ref().map(|key| key.runs(batch)).transpose()?.unzip();
+        let mut begins = begins.unwrap_or_default().into_iter().enumerate().peekable();
+        if keys.is_none() && runs.is_empty() {
+            runs.push(Box::default());
+        }
+        for (at, time) in (0..).zip(moments(batch, "time").values()) {
+            if let (Some((run, _)), Some(keys)) = (begins.next_if(|(_, begin)| *begin == at), &keys) {
+                let bytes = keys.row(run).data();
+                if runs.last().is_none_or(|run| **run != *bytes) {
+                    runs.push(bytes.into());
+                }
             }
             let rank = u32::try_from(runs.len() - 1).unwrap_or(u32::MAX);
             sorted.push(Sorted { rank, time: *time, row });
@@ -143,9 +189,19 @@ impl<'a> Gather<'a> {
         self.places.len()
     }
 
+    /// Where the rows are, in their order.
+    pub(crate) fn places(&self) -> &'a [Place] {
+        self.places
+    }
+
+    /// A column of the batches as it lies there.
+    pub(crate) fn sources(&self, at: usize) -> Vec<&'a ArrayRef> {
+        self.batches.iter().map(|batch| batch.column(at)).collect()
+    }
+
     /// A column of the batches in the order of the places.
     pub(crate) fn column(&self, at: usize, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
-        let columns: Vec<&ArrayRef> = self.batches.iter().map(|batch| batch.column(at)).collect();
+        let columns = self.sources(at);
         if columns.iter().all(|column| column.null_count() == column.len()) {
             return Ok(self.nulls.of(data_type, self.rows()));
         }
@@ -164,7 +220,6 @@ impl<'a> Gather<'a> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::UInt32Array;
     use arrow::compute::{concat_batches, take_record_batch};
     use serde_json::json;
 

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
 use arrow::error::ArrowError;
 use lariat_schema::ids::StoreId;
@@ -25,9 +26,11 @@ use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRow
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::Weights;
+use super::chunk::{Chunk, Compressor};
 use super::encode::{ROW_GROUP_BYTES, ROW_GROUP_ROWS, properties};
+use super::leaves::Leaves;
 use super::manifest::FileEntry;
+use super::noted::{Noted, span_of};
 use super::order::{Gather, Place, arranged};
 use super::steps::{Step, Steps};
 use crate::columns::{bytes_of, column, count};
@@ -127,9 +130,7 @@ impl Target {
             open: Vec::new(),
             open_rows: 0,
             rows: 0,
-            times: None,
-            commits: None,
-            weights: None,
+            noted: Noted::default(),
         })
     }
 
@@ -156,9 +157,7 @@ pub(crate) struct FileWriter<'a> {
     open: Vec<ArrowColumnWriter>,
     open_rows: usize,
     rows: u64,
-    times: Option<TimeRange>,
-    commits: Option<TimeRange>,
-    weights: Option<Weights>,
+    noted: Noted,
 }
 
 impl FileWriter<'_> {
@@ -174,7 +173,7 @@ impl FileWriter<'_> {
         let encoded = encode_batch(&mut self.open, batch);
         encoded.map_err(|source| encode_error(self.table, &self.temporary, source))?;
         for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-            self.note(field.name(), column);
+            self.noted.column(field.name(), column);
         }
         self.open_rows += batch.num_rows();
         self.rows += count(batch.num_rows());
@@ -187,13 +186,27 @@ impl FileWriter<'_> {
         let table = self.table;
         self.end_group()?;
         let mut writers = self.column_writers()?.into_iter();
+        let Some(file) = &self.writer else { return Err(SealError::Closing) };
+        let (descrs, properties) = (file.schema_descr().columns().to_vec(), Arc::clone(file.properties()));
+        let failed = |source| encode_error(table, &self.temporary, source);
+        let mut compressor = Compressor::new().map_err(failed)?;
+        let mut leaves = Leaves { leaves: &descrs, properties: &properties, compressor: &mut compressor };
         let mut chunks = Vec::with_capacity(writers.len());
+        let mut noted = self.noted;
         for (at, field) in table.schema().fields().iter().enumerate() {
+            if let Some(own) = leaves.encode(&rows.sources(at), rows.places(), chunks.len()).map_err(failed)? {
+                for chunk in own {
+                    noted.chunk(field.name(), &chunk);
+                    writers.next();
+                    chunks.push(Encoded::Here(Box::new(chunk)));
+                }
+                continue;
+            }
             let column = rows.column(at, field.data_type()).map_err(|source| SealError::Rows { table, source })?;
-            self.note(field.name(), &column);
-            let encoded = encode_column(field, &column, &mut writers, &mut chunks);
-            encoded.map_err(|source| encode_error(table, &self.temporary, source))?;
+            noted.column(field.name(), &column);
+            encode_column(field, &column, &mut writers, &mut chunks).map_err(failed)?;
         }
+        self.noted = noted;
         self.rows += count(rows.rows());
         self.append(chunks)
     }
@@ -210,25 +223,15 @@ impl FileWriter<'_> {
         }
         self.open_rows = 0;
         let open = std::mem::take(&mut self.open);
-        let chunks: Result<Vec<_>, _> = open.into_iter().map(ArrowColumnWriter::close).collect();
+        let chunks: Result<Vec<_>, _> =
+            open.into_iter().map(|writer| writer.close().map(|chunk| Encoded::ByLibrary(Box::new(chunk)))).collect();
         self.append(chunks.map_err(|source| encode_error(self.table, &self.temporary, source))?)
     }
 
-    fn append(&mut self, chunks: Vec<ArrowColumnChunk>) -> Result<(), SealError> {
+    fn append(&mut self, chunks: Vec<Encoded>) -> Result<(), SealError> {
         let Some(writer) = &mut self.writer else { return Err(SealError::Closing) };
         let appended = append_chunks(writer, chunks);
         appended.map_err(|source| encode_error(self.table, &self.temporary, source))
-    }
-
-    /// Takes from a column what the manifest says of the file.
-    fn note(&mut self, name: &str, column: &ArrayRef) {
-        let column = column.as_any();
-        match (name, column.downcast_ref::<TimestampNanosecondArray>(), column.downcast_ref::<Float64Array>()) {
-            ("time", Some(times), _) => self.times = Some(hull(self.times, span_of(times))),
-            ("observed_time", Some(times), _) => self.commits = Some(hull(self.commits, span_of(times))),
-            ("adjusted_count", _, Some(counts)) => self.weights = Some(weights(self.weights, counts)),
-            _ => {}
-        }
     }
 
     fn open_bytes(&self) -> usize {
@@ -249,7 +252,7 @@ impl FileWriter<'_> {
         let buffer = writer.into_inner().map_err(|source| encode_error(table, &temporary, source))?;
         let sink = buffer.into_inner().map_err(|error| write(error.into_error()))?;
         sink.file.sync_all().map_err(write)?;
-        let times = self.times.unwrap_or(TimeRange::new(0, 0));
+        let times = self.noted.times.unwrap_or(TimeRange::new(0, 0));
         let filed = hour_of(times).map_or(ODD_TIMES_UNIX_NANOS, |_| times.from_unix_nanos);
         let path = file_path(table, self.target.store_id, filed, self.sequence);
         name(&self.target.parquet, &temporary, &path, &self.target.steps).map_err(write)?;
@@ -260,13 +263,13 @@ impl FileWriter<'_> {
             rows: self.rows,
             crc32: sink.hasher.finalize(),
             times,
-            commits: self.commits.unwrap_or(times),
+            commits: self.noted.commits.unwrap_or(times),
             replaces: Vec::new(),
             level: 0,
             is_final: false,
             uploaded_unix_nanos: None,
             only_in_bucket: false,
-            weights: self.weights,
+            weights: self.noted.weights,
         })
     }
 }
@@ -276,6 +279,12 @@ impl Drop for FileWriter<'_> {
         // After a whole file there is nothing under this name any more.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// A column chunk, by who encoded it.
+enum Encoded {
+    ByLibrary(Box<ArrowColumnChunk>),
+    Here(Box<Chunk>),
 }
 
 fn encode_batch(writers: &mut [ArrowColumnWriter], batch: &RecordBatch) -> Result<(), ParquetError> {
@@ -292,23 +301,26 @@ fn encode_column(
     field: &Field,
     column: &ArrayRef,
     writers: &mut impl Iterator<Item = ArrowColumnWriter>,
-    chunks: &mut Vec<ArrowColumnChunk>,
+    chunks: &mut Vec<Encoded>,
 ) -> Result<(), ParquetError> {
     for leaf in compute_leaves(field, column)? {
         let mut writer = writers.next().ok_or_else(too_few)?;
         writer.write(&leaf)?;
-        chunks.push(writer.close()?);
+        chunks.push(Encoded::ByLibrary(Box::new(writer.close()?)));
     }
     Ok(())
 }
 
 fn append_chunks<W: Write + Send>(
     writer: &mut SerializedFileWriter<W>,
-    chunks: Vec<ArrowColumnChunk>,
+    chunks: Vec<Encoded>,
 ) -> Result<(), ParquetError> {
     let mut group = writer.next_row_group()?;
     for chunk in chunks {
-        chunk.append_to_row_group(&mut group)?;
+        match chunk {
+            Encoded::ByLibrary(chunk) => chunk.append_to_row_group(&mut group)?,
+            Encoded::Here(chunk) => chunk.append_to(&mut group)?,
+        }
     }
     group.close().map(|_| ())
 }
@@ -386,28 +398,6 @@ fn name(parquet: &Path, temporary: &Path, relative: &str, steps: &Steps) -> io::
         sync_folder(above)?;
     }
     Ok(())
-}
-
-/// The half-open range of a column of moments.
-pub(crate) fn span_of(times: &TimestampNanosecondArray) -> TimeRange {
-    let from = arrow::compute::min(times).unwrap_or(0);
-    TimeRange::new(from, arrow::compute::max(times).unwrap_or(0).saturating_add(1))
-}
-
-/// What sampling did to these rows and those before.
-fn weights(before: Option<Weights>, counts: &Float64Array) -> Weights {
-    let before = before.unwrap_or(Weights { heaviest: 1.0, unknown: 0 });
-    Weights {
-        heaviest: counts.iter().flatten().fold(before.heaviest, f64::max),
-        unknown: before.unknown + count(counts.null_count()),
-    }
-}
-
-fn hull(before: Option<TimeRange>, more: TimeRange) -> TimeRange {
-    before.map_or(more, |before| {
-        let from = before.from_unix_nanos.min(more.from_unix_nanos);
-        TimeRange::new(from, before.to_unix_nanos.max(more.to_unix_nanos))
-    })
 }
 
 /// Times of a batch of any table.
