@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 pub(crate) mod clock;
 pub(crate) mod entry;
 pub(crate) mod segment;
+mod texts;
 
 pub(crate) use clock::Moment;
 pub(crate) use entry::{Entry, Header, Received, Schemas};

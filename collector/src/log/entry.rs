@@ -15,11 +15,15 @@ use lariat_schema::tables::Table;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Moment;
+use super::texts::{self, Numbered};
 use crate::keep::Policies;
 
-/// Version of this form. In version 1 the rows' message held every column of its table; now those without any value
-/// are left out and named before it. Both are read.
-pub(crate) const VERSION: u8 = 2;
+/// Version of this form. In version 1 the rows' message held every column of its table; from 2 on those without any value
+/// are left out and named before it; from 3 on texts that repeat stand before it and are numbers in it. All are read.
+pub(crate) const VERSION: u8 = 3;
+/// The versions from which on something is so.
+const WITHOUT_ABSENT: u8 = 2;
+const WITH_NUMBERS: u8 = 3;
 /// The oldest version that is read.
 const OLDEST_VERSION: u8 = 1;
 /// No entry is longer: receivers refuse requests far below. A longer length is damage.
@@ -139,7 +143,7 @@ pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) -> Result<(), BadEntry> {
     Ok(())
 }
 
-fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), BadEntry> {
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), BadEntry> {
     out.extend_from_slice(&u32::try_from(length).map_err(|_| BadEntry::Length(length))?.to_le_bytes());
     Ok(())
 }
@@ -170,20 +174,20 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Entry, usize), BadEntry> {
     Ok((Entry { header, keys, packed: payload.0.to_vec() }, FRAME_BYTES + length))
 }
 
-struct Cursor<'a>(&'a [u8]);
+pub(super) struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn slice(&mut self, length: usize) -> Result<&'a [u8], BadEntry> {
+    pub(super) fn slice(&mut self, length: usize) -> Result<&'a [u8], BadEntry> {
         let (head, tail) = self.0.split_at_checked(length).ok_or(BadEntry::Short)?;
         self.0 = tail;
         Ok(head)
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadEntry> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], BadEntry> {
         self.slice(N)?.try_into().map_err(|_| BadEntry::Short)
     }
 
-    fn length(&mut self) -> Result<usize, BadEntry> {
+    pub(super) fn length(&mut self) -> Result<usize, BadEntry> {
         usize::try_from(u32::from_le_bytes(self.take()?)).map_err(|_| BadEntry::Short)
     }
 }
@@ -212,15 +216,16 @@ impl Packer {
         let (absent, present): (Vec<usize>, Vec<usize>) = (0..batch.num_columns())
             .partition(|at| batch.num_rows() > 0 && batch.column(*at).null_count() == batch.num_rows());
         let present = batch.project(&present)?;
-        let mut tracker = DictionaryTracker::new(false);
-        let mut context = IpcWriteContext::default();
-        let (_, message) = IpcDataGenerator::default().encode(&present, &mut tracker, &self.options, &mut context)?;
         let plain = &mut self.plain;
         plain.clear();
         put_length(plain, absent.len())?;
         for at in absent {
             put_length(plain, at)?;
         }
+        let numbered = texts::number(&present, plain)?;
+        let mut tracker = DictionaryTracker::new(false);
+        let mut context = IpcWriteContext::default();
+        let (_, message) = IpcDataGenerator::default().encode(&numbered, &mut tracker, &self.options, &mut context)?;
         put_length(plain, message.ipc_message.len())?;
         plain.extend_from_slice(&message.ipc_message);
         plain.extend_from_slice(&message.arrow_data);
@@ -277,7 +282,10 @@ impl Schemas {
         let written = self.0.get(&table).cloned().unwrap_or_else(|| table.schema());
         let plain = unpack(entry)?;
         let mut cursor = Cursor(&plain);
-        let written = if entry.header.version > 1 { without(&written, &absent(&mut cursor)?)? } else { written };
+        let version = entry.header.version;
+        let written = if version >= WITHOUT_ABSENT { without(&written, &absent(&mut cursor)?)? } else { written };
+        let numbered = (version >= WITH_NUMBERS).then(|| Numbered::read(&mut cursor, &written)).transpose()?;
+        let stored = numbered.as_ref().map_or(&written, |numbered| &numbered.schema).clone();
         let length = cursor.length()?;
         let message = arrow::ipc::root_as_message(cursor.slice(length)?)
             .map_err(|error| ArrowError::IpcError(error.to_string()))?;
@@ -289,7 +297,11 @@ impl Schemas {
         }
         let body = Buffer::from(cursor.0);
         let batch =
-            arrow::ipc::reader::read_record_batch(&body, header, written, &HashMap::new(), None, &message.version())?;
+            arrow::ipc::reader::read_record_batch(&body, header, stored, &HashMap::new(), None, &message.version())?;
+        let batch = match numbered {
+            Some(numbered) => numbered.restore(&batch, &written)?,
+            None => batch,
+        };
         Ok(Some(widen(batch, &table.schema())?))
     }
 }

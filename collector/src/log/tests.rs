@@ -51,26 +51,27 @@ fn found(folder: &Path) -> (Vec<u64>, Damage) {
     (lsns, damage)
 }
 
-/// Rows as version 1 packed them: every column, and nothing before the message.
-fn packed_by_version_1(rows: &arrow::array::RecordBatch) -> (Vec<u8>, u64) {
+/// Rows as former versions packed them, every column: nothing stands before the message in version 1, the number of columns
+/// that are left out in version 2.
+fn packed_by_version(version: u8, rows: &arrow::array::RecordBatch) -> (Vec<u8>, u64) {
     use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
     let options = IpcWriteOptions::try_new(8, false, arrow::ipc::MetadataVersion::V5).unwrap();
     let (mut tracker, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
     let (_, message) = IpcDataGenerator::default().encode(rows, &mut tracker, &options, &mut context).unwrap();
-    let mut plain = u32::try_from(message.ipc_message.len()).unwrap().to_le_bytes().to_vec();
+    let mut plain = if version == 1 { Vec::new() } else { vec![0; 4] };
+    plain.extend_from_slice(&u32::try_from(message.ipc_message.len()).unwrap().to_le_bytes());
     plain.extend_from_slice(&message.ipc_message);
     plain.extend_from_slice(&message.arrow_data);
     (zstd::bulk::compress(&plain, 1).unwrap(), plain.len() as u64)
 }
 
 #[test]
-fn rows_of_the_former_version_are_still_read_and_those_of_a_later_one_are_refused() {
+fn rows_of_former_versions_are_still_read_and_those_of_a_later_one_are_refused() {
     let rows = batch(Table::Spans, &[decision(1, json!({}))]);
     let (bytes, _) = entry(1);
     let (mut former, _) = entry::read(&bytes).unwrap();
-    former.header.version = 1;
-    (former.packed, former.header.row_bytes) = packed_by_version_1(&rows);
-    for (version, readable) in [(1, true), (3, false)] {
+    for (version, readable) in [(1, true), (2, true), (entry::VERSION + 1, false)] {
+        (former.packed, former.header.row_bytes) = packed_by_version(version, &rows);
         former.header.version = version;
         let mut frame = Vec::new();
         entry::write(&former, &mut frame).unwrap();
@@ -79,6 +80,25 @@ fn rows_of_the_former_version_are_still_read_and_those_of_a_later_one_are_refuse
         if let Ok((read, _)) = read {
             assert_eq!(Schemas::default().rows(&read).unwrap().unwrap(), rows);
         }
+    }
+}
+
+#[test]
+fn many_rows_are_read_back_with_texts_that_repeat_and_such_that_do_not() {
+    let row = |n: u128| {
+        let method = format!("eth_{}", n % 300);
+        let mut row = decision(n, json!({"method": method, "jsonrpc_id": n.to_string(), "provider_id": "northwind"}));
+        row.as_object_mut().unwrap().retain(|key, _| n % 3 > 0 || key != "provider_id");
+        row
+    };
+    for rows in [1, 31, 32, 700] {
+        let rows = batch(Table::Spans, &(1..=rows).map(row).collect::<Vec<_>>());
+        let (packed, row_bytes) = entry::Packer::new().unwrap().pack(&rows).unwrap();
+        let (bytes, _) = entry(1);
+        let (entry, _) = entry::read(&bytes).unwrap();
+        let header = Header { row_bytes, ..entry.header };
+        let entry = Entry { header, keys: entry.keys, packed };
+        assert_eq!(Schemas::default().rows(&entry).unwrap().unwrap(), rows);
     }
 }
 
