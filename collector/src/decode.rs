@@ -39,6 +39,8 @@ mod columns;
 
 mod rows;
 
+mod shapes;
+
 mod lists;
 
 mod arrays;

@@ -51,6 +51,16 @@ impl Presence {
         nulls.append_n_nulls(missing);
     }
 
+    /// Says that rows up to `row` that were not spoken of have none; tells how many.
+    fn pad(&mut self, row: usize) -> usize {
+        let missing = row.saturating_sub(self.rows);
+        if missing > 0 {
+            self.skip(missing);
+            self.rows = row;
+        }
+        missing
+    }
+
     /// Says that `more` rows after the last one have values.
     fn extend(&mut self, more: usize) {
         if let Some(nulls) = &mut self.nulls {
@@ -124,6 +134,58 @@ impl Texts {
         self.set_with(row, |bytes| bytes.extend_from_slice(text.as_bytes()));
     }
 
+    /// Gives `count` rows from `row` on a text each, which is what `write` puts behind the bytes.
+    pub(super) fn extend_with(&mut self, row: usize, count: usize, mut write: impl FnMut(usize, &mut Vec<u8>)) {
+        let is_first = self.offsets.len() <= self.room;
+        let room = std::mem::take(&mut self.room);
+        if is_first {
+            self.offsets.reserve_exact(room + 1 - self.offsets.len());
+        }
+        let begun = self.bytes.len();
+        let (missing, end) = (self.presence.pad(row), self.end());
+        self.offsets.extend(std::iter::repeat_n(end, missing));
+        for nth in 0..count {
+            write(nth, &mut self.bytes);
+            let end = self.end();
+            self.offsets.push(end);
+        }
+        self.presence.extend(count);
+        if is_first {
+            let like_these = (self.bytes.len() - begun).saturating_mul(room) / count.max(1);
+            self.bytes.reserve_exact((like_these + like_these / ROOM_SHARE).min(ROOM_BYTES));
+        }
+    }
+
+    /// Gives rows from `row` on a text each: `texts` one behind the other, and where each of them ends.
+    pub(super) fn extend(&mut self, row: usize, texts: &[u8], ends: &[usize]) {
+        if self.offsets.len() <= self.room || self.presence.rows < row {
+            let mut from = 0;
+            return self.extend_with(row, ends.len(), |nth, bytes| {
+                bytes.extend_from_slice(&texts[from..ends[nth]]);
+                from = ends[nth];
+            });
+        }
+        let begun = self.bytes.len();
+        self.bytes.extend_from_slice(texts);
+        self.offsets.extend(ends.iter().map(|end| i32::try_from(begun + end).unwrap_or(i32::MAX)));
+        self.presence.extend(ends.len());
+    }
+
+    /// Repeats the last `rows` rows, all of which have a text, `times` times.
+    pub(super) fn repeat_last(&mut self, rows: usize, times: usize) {
+        let first = self.presence.rows - rows;
+        let begun = usize::try_from(self.offsets[first]).unwrap_or_default();
+        let texts = self.bytes[begun..].to_vec();
+        let end = |end: &i32| usize::try_from(*end).unwrap_or_default() - begun;
+        let ends: Vec<usize> = self.offsets[first + 1..].iter().map(end).collect();
+        self.bytes.reserve(texts.len() * times);
+        self.offsets.reserve(rows * times);
+        for _ in 0..times {
+            let row = self.presence.rows;
+            self.extend(row, &texts, &ends);
+        }
+    }
+
     /// Gives the rows from `from` to `to`, none of which has one, the same text.
     pub(super) fn repeat(&mut self, from: usize, to: usize, text: &str) {
         if to <= from {
@@ -131,13 +193,10 @@ impl Texts {
         }
         self.set(from, text);
         let more = to - from - 1;
-        self.bytes.reserve(text.len() * more);
-        self.offsets.reserve(more);
-        for _ in 0..more {
-            self.bytes.extend_from_slice(text.as_bytes());
-            let end = self.end();
-            self.offsets.push(end);
-        }
+        let begun = self.bytes.len();
+        self.bytes.extend_from_slice(text.repeat(more).as_bytes());
+        let end = |nth: usize| i32::try_from(begun + nth * text.len()).unwrap_or(i32::MAX);
+        self.offsets.extend((1..=more).map(end));
         self.presence.extend(more);
     }
 

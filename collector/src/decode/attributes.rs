@@ -87,6 +87,24 @@ impl<'a> Entries<'a> {
         });
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_ref())
+    }
+
+    /// True if a key has no value.
+    pub(super) fn any_absent(&self) -> bool {
+        self.0.iter().any(|(_, content)| content.is_absent())
+    }
+
+    /// What stands at a place.
+    pub(super) fn content(&self, place: usize) -> &Content<'a> {
+        &self.0[place].1
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Content<'a>)> {
         self.0.iter().map(|(key, content)| (key.as_ref(), content))
     }

@@ -19,6 +19,9 @@ use crate::columns::Nulls;
 
 /// Attributes that are believed only from trusted senders.
 const TRUSTED_ONLY: [&str; 3] = [attributes::ACCOUNT_ID, attributes::PROFILE, attributes::DECISION_SEQ];
+/// Attributes of a record whose keys are remembered, and how long a key may be: what honest records have.
+const KNOWN: usize = 64;
+const KNOWN_BYTES: usize = 64;
 /// Places of the table of keys: twice the keys and more, so that most are found at once.
 const PLACES: usize = 256;
 
@@ -170,6 +173,15 @@ pub(super) struct TypedColumns {
     layout: &'static Layout,
     columns: Vec<Column>,
     trusted: bool,
+    /// Keys that records before had in the same place, and the column of each.
+    known: Vec<[Known; 2]>,
+}
+
+/// A key and its column, if it has one. Comparing it with a key costs less than looking that up.
+#[derive(Debug, Default)]
+struct Known {
+    key: String,
+    column: Option<usize>,
 }
 
 impl TypedColumns {
@@ -177,7 +189,7 @@ impl TypedColumns {
     pub(super) fn new(table: Table, trusted: bool) -> Self {
         let layout = Layout::of(table);
         let columns = layout.columns.iter().filter_map(|place| Column::new(&place.data_type)).collect();
-        Self { layout, columns, trusted }
+        Self { layout, columns, trusted, known: Vec::new() }
     }
 
     /// Makes room for so many rows in every column that has a value.
@@ -189,17 +201,40 @@ impl TypedColumns {
 
     /// Fills a row from its attributes; what has no column, or does not fit it, goes to `rest`.
     pub(super) fn append<'a>(&mut self, row: usize, attributes: &[Attribute<'a>], rest: &mut Entries<'a>) {
-        for attribute in attributes {
-            if !self.set(row, attribute) {
+        for (nth, attribute) in attributes.iter().enumerate() {
+            if !self.set(row, nth, attribute) {
                 rest.push(*attribute);
             }
         }
     }
 
-    fn set(&mut self, row: usize, attribute: &Attribute<'_>) -> bool {
-        let Some(index) = self.layout.find(attribute.key) else { return false };
+    fn set(&mut self, row: usize, nth: usize, attribute: &Attribute<'_>) -> bool {
+        let Some(index) = self.find(nth, attribute.key) else { return false };
         let believed = self.trusted || !self.layout.columns[index].trusted_only;
         believed && self.columns[index].set(row, attribute.value)
+    }
+
+    /// The column of the `nth` key of a record.
+    fn find(&mut self, nth: usize, key: &str) -> Option<usize> {
+        if let Some([last, before]) = self.known.get_mut(nth) {
+            if last.key != key {
+                std::mem::swap(last, before);
+            }
+            if last.key == key {
+                return last.column;
+            }
+        }
+        let column = self.layout.find(key);
+        if nth < KNOWN && key.len() <= KNOWN_BYTES {
+            if self.known.len() <= nth {
+                self.known.resize_with(nth + 1, <[Known; 2]>::default);
+            }
+            let last = &mut self.known[nth][0];
+            last.key.clear();
+            last.key.push_str(key);
+            last.column = column;
+        }
+        column
     }
 
     /// Gives an id to a row under a key that has a column of ids.

@@ -12,10 +12,14 @@ use lariat_schema::tables::attribute_map;
 
 use super::arrays::Texts;
 use super::attributes::Entries;
+use super::shapes::Shapes;
+use crate::columns::Nulls;
 
-/// Where each row's list ends, and which rows have one.
+/// Where each row's list ends, and which rows have one. Nothing is written down before the first row that has.
 #[derive(Debug)]
 pub(super) struct Lists {
+    /// Rows without a list, before all others.
+    absent: usize,
     lengths: Vec<usize>,
     present: NullBufferBuilder,
     ended: usize,
@@ -23,11 +27,19 @@ pub(super) struct Lists {
 
 impl Lists {
     pub(super) fn new() -> Self {
-        Self { lengths: Vec::new(), present: NullBufferBuilder::new(0), ended: 0 }
+        Self { absent: 0, lengths: Vec::new(), present: NullBufferBuilder::new(0), ended: 0 }
     }
 
     /// Ends a row: its list is what the children got since the last row, `children` being their length now.
     pub(super) fn end_row(&mut self, children: usize, present: bool) {
+        if self.lengths.is_empty() {
+            if !present && children == self.ended {
+                self.absent += 1;
+                return;
+            }
+            self.lengths.resize(self.absent, 0);
+            self.present.append_n_nulls(self.absent);
+        }
         self.lengths.push(children - self.ended);
         self.ended = children;
         self.present.append(present);
@@ -37,6 +49,9 @@ impl Lists {
     pub(super) fn finish(mut self, fields: Vec<Field>, children: Vec<ArrayRef>) -> ArrayRef {
         let fields = Fields::from(fields);
         let item = Arc::new(Field::new("item", DataType::Struct(fields.clone()), false));
+        if self.lengths.is_empty() {
+            return Nulls::default().of(&DataType::List(item), self.absent);
+        }
         let structs = StructArray::try_new(fields, children, None).expect("the children were built for these fields");
         let offsets = OffsetBuffer::from_lengths(self.lengths);
         let lists = ListArray::try_new(item, offsets, Arc::new(structs), self.present.finish());
@@ -53,11 +68,19 @@ pub(super) struct Maps {
     entries: usize,
     /// Rows that room is made for with the next.
     room: usize,
+    shapes: Shapes,
 }
 
 impl Maps {
     pub(super) fn new() -> Self {
-        Self { offsets: vec![0], keys: Texts::new(), values: Texts::new(), entries: 0, room: 0 }
+        Self {
+            offsets: vec![0],
+            keys: Texts::new(),
+            values: Texts::new(),
+            entries: 0,
+            room: 0,
+            shapes: Shapes::default(),
+        }
     }
 
     /// Makes room for so many rows like the next one.
@@ -67,21 +90,26 @@ impl Maps {
 
     /// Appends as many rows as `rows`, all the same.
     pub(super) fn append_times(&mut self, entries: &Entries<'_>, rows: usize) {
-        self.offsets.reserve_exact(rows);
-        for _ in 0..rows {
-            self.append(entries);
+        if rows == 0 {
+            return;
+        }
+        self.offsets.reserve(rows);
+        self.append(entries);
+        let more = rows - 1;
+        if entries.any_absent() {
+            return (0..more).for_each(|_| self.append(entries));
+        }
+        self.keys.repeat_last(entries.len(), more);
+        self.values.repeat_last(entries.len(), more);
+        for _ in 0..more {
+            self.entries += entries.len();
+            self.end_row();
         }
     }
 
-    /// Appends one row.
+    /// Appends one row, its keys sorted.
     pub(super) fn append(&mut self, entries: &Entries<'_>) {
-        if self.room > 0 {
-            let room = std::mem::take(&mut self.room);
-            self.offsets.reserve_exact(room);
-            let entries = self.entries + entries.iter().count() * room;
-            self.keys.reserve(entries);
-            self.values.reserve(entries);
-        }
+        self.make_room(entries.len());
         for (key, content) in entries.iter() {
             self.keys.set(self.entries, key);
             if !content.is_absent() {
@@ -89,6 +117,42 @@ impl Maps {
             }
             self.entries += 1;
         }
+        self.end_row();
+    }
+
+    /// Appends one row, its keys in any order. Of a key that stands more than once the last one counts.
+    pub(super) fn append_unsorted(&mut self, entries: &mut Entries<'_>) {
+        self.make_room(entries.len());
+        let Some(shape) = self.shapes.of(entries) else {
+            entries.sort();
+            return self.append(entries);
+        };
+        self.keys.extend(self.entries, &shape.keys, &shape.ends);
+        if entries.any_absent() {
+            for (place, row) in shape.sorted.iter().zip(self.entries..) {
+                let content = entries.content(*place);
+                if !content.is_absent() {
+                    self.values.set_with(row, |bytes| content.write(bytes));
+                }
+            }
+        } else {
+            let write = |nth: usize, bytes: &mut Vec<u8>| entries.content(shape.sorted[nth]).write(bytes);
+            self.values.extend_with(self.entries, shape.sorted.len(), write);
+        }
+        self.entries += shape.sorted.len();
+        self.end_row();
+    }
+
+    fn make_room(&mut self, entries: usize) {
+        if self.room > 0 {
+            let entries = self.entries + entries * self.room;
+            self.offsets.reserve_exact(std::mem::take(&mut self.room));
+            self.keys.reserve(entries);
+            self.values.reserve(entries);
+        }
+    }
+
+    fn end_row(&mut self) {
         self.offsets.push(i32::try_from(self.entries).unwrap_or(i32::MAX));
     }
 

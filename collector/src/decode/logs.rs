@@ -117,8 +117,7 @@ impl<'a> Logs<'a> {
             rest.put("otel.observed_time_unix_nano", log.observed_time_unix_nano.to_string());
         }
         dropped(rest, "otel.dropped_attributes_count", log.dropped_attributes_count);
-        rest.sort();
-        self.attributes.append(rest);
+        self.attributes.append_unsorted(rest);
         self.rows.append(self.rows.content_key(encoded), self.rows.content(encoded));
     }
 }

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, StringBuilder};
+use arrow::array::{Array, ArrayBuilder, Float64Builder, Int32Builder, StringBuilder};
 use lariat_schema::attributes as names;
 use lariat_schema::tables::{eligible_fields, excluded_fields};
 
+use super::arrays::Flags;
 use super::attributes::Entries;
 use super::lists::Lists;
 use super::rows::Columns;
@@ -135,7 +136,8 @@ fn excluded<'a>(event: &[Attribute<'a>]) -> Option<Vec<Excluded<'a>>> {
 pub(super) struct Selections {
     eligible: EligibleColumns,
     excluded: ExcludedColumns,
-    fail_open: BooleanBuilder,
+    fail_open: Flags,
+    rows: usize,
 }
 
 #[derive(Debug)]
@@ -179,7 +181,8 @@ impl Selections {
                 transport: StringBuilder::new(),
                 reason: StringBuilder::new(),
             },
-            fail_open: BooleanBuilder::new(),
+            fail_open: Flags::new(),
+            rows: 0,
         }
     }
 
@@ -207,11 +210,14 @@ impl Selections {
         let decided = !selections.is_empty();
         self.eligible.lists.end_row(self.eligible.selection.len(), decided);
         self.excluded.lists.end_row(self.excluded.selection.len(), decided);
-        self.fail_open.append_option(decided.then(|| selections.iter().any(|selection| selection.fail_open)));
+        if decided {
+            self.fail_open.set(self.rows, selections.iter().any(|selection| selection.fail_open));
+        }
+        self.rows += 1;
     }
 
     /// Puts the three columns in.
-    pub(super) fn finish(mut self, columns: &mut Columns) {
+    pub(super) fn finish(self, columns: &mut Columns) {
         let mut eligible = self.eligible;
         let children: Vec<Arc<dyn Array>> = vec![
             Arc::new(eligible.selection.finish()),
@@ -231,6 +237,6 @@ impl Selections {
             Arc::new(excluded.reason.finish()),
         ];
         columns.insert("excluded", excluded.lists.finish(excluded_fields(), children));
-        columns.insert("fail_open", Arc::new(self.fail_open.finish()));
+        columns.insert("fail_open", self.fail_open.finish(self.rows));
     }
 }

@@ -40,8 +40,8 @@ pub(super) struct Spans<'a> {
     links: Links,
     malformed_selections: u64,
     mapping: Option<&'a Mapping>,
-    /// Room for the span that is read.
-    view: SpanView<'a>,
+    /// Room for the span that is read; in a box, since it is taken out for each.
+    view: Option<Box<SpanView<'a>>>,
     /// Room for its attributes without a column.
     rest: Entries<'a>,
 }
@@ -82,7 +82,7 @@ impl<'a> Spans<'a> {
             links: Links::new(),
             malformed_selections: 0,
             mapping: None,
-            view: SpanView::default(),
+            view: None,
             rest: Entries::default(),
         }
     }
@@ -130,8 +130,7 @@ impl<'a> Spans<'a> {
         dropped(rest, "otel.dropped_attributes_count", span.dropped_attributes_count);
         dropped(rest, "otel.dropped_events_count", span.dropped_events_count);
         dropped(rest, "otel.dropped_links_count", span.dropped_links_count);
-        rest.sort();
-        self.attributes.append(rest);
+        self.attributes.append_unsorted(rest);
         let mut key = [0; 24];
         key[..16].copy_from_slice(&valid.trace_id);
         key[16..].copy_from_slice(&valid.span_id);
@@ -205,7 +204,8 @@ impl<'a> Sink<'a> for Spans<'a> {
             self.refuse_outsized();
             return Ok(());
         }
-        let mut view = std::mem::take(&mut self.view).cleared();
+        let mut view = self.view.take().unwrap_or_default();
+        view.clear();
         let scanned = scan::span(encoded, &mut view);
         if scanned.is_ok() {
             let mut rest = std::mem::take(&mut self.rest);
@@ -214,7 +214,7 @@ impl<'a> Sink<'a> for Spans<'a> {
         } else {
             self.record(&Span::decode(encoded).map_err(|error| error.to_string())?, encoded);
         }
-        self.view = view;
+        self.view = Some(view);
         Ok(())
     }
 }
@@ -383,7 +383,6 @@ fn inner<'a>(attributes: &[Attribute<'a>], dropped_attributes_count: u32) -> Ent
         entries.push(*attribute);
     }
     dropped(&mut entries, "otel.dropped_attributes_count", dropped_attributes_count);
-    entries.sort();
     entries
 }
 
@@ -395,7 +394,7 @@ impl Events {
     fn push(&mut self, event: &EventView<'_>, attributes: &[Attribute<'_>]) {
         self.name.set(self.time.len(), event.name);
         self.time.push(i64::try_from(event.time_unix_nano).unwrap_or(i64::MAX));
-        self.attributes.append(&inner(attributes, event.dropped_attributes_count));
+        self.attributes.append_unsorted(&mut inner(attributes, event.dropped_attributes_count));
     }
 
     fn end_row(&mut self) {
@@ -452,7 +451,7 @@ impl Links {
         if !link.trace_state.is_empty() {
             self.trace_state.set(self.links, link.trace_state);
         }
-        self.attributes.append(&inner(attributes, link.dropped_attributes_count));
+        self.attributes.append_unsorted(&mut inner(attributes, link.dropped_attributes_count));
         self.links += 1;
         true
     }

@@ -132,6 +132,23 @@ fn text(value: &[u8]) -> Result<(), String> {
     std::str::from_utf8(value).map(|_| ()).map_err(|error| format!("schema_url is no text: {error}"))
 }
 
+/// A field that is a message or text of less than 16 KiB, as nearly all are, with its number and what follows it. Of any other
+/// nothing is said.
+#[inline]
+fn short_field(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let (key, rest) = bytes.split_first()?;
+    if *key >= 0x80 || key & 7 != 2 || *key < 8 {
+        return None;
+    }
+    let (length, rest) = match rest {
+        [low, rest @ ..] if *low < 0x80 => (usize::from(*low), rest),
+        [low, high, rest @ ..] if *high < 0x80 => (usize::from(low & 0x7f) | usize::from(*high) << 7, rest),
+        _ => return None,
+    };
+    let (value, rest) = rest.split_at_checked(length)?;
+    Some((u32::from(key >> 3), value, rest))
+}
+
 /// Calls `on` with each value of the field `wanted` and skips all other fields.
 fn each<'a>(
     mut bytes: &'a [u8],
@@ -139,6 +156,13 @@ fn each<'a>(
     mut on: impl FnMut(&'a [u8]) -> Result<(), String>,
 ) -> Result<(), String> {
     while !bytes.is_empty() {
+        if let Some((tag, value, rest)) = short_field(bytes) {
+            bytes = rest;
+            if tag == wanted {
+                on(value)?;
+            }
+            continue;
+        }
         let (tag, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
         if wire_type == WireType::LengthDelimited {
             let (value, rest) = delimited(bytes, tag)?;
