@@ -130,9 +130,16 @@ impl Dedup {
         // First content of each new key of this request.
         let mut own: HashedMap<u64> = HashedMap::default();
         own.reserve(keys.len());
-        for (key, content) in keys.iter().zip(contents) {
-            let key = of_record(signal, *key);
-            let known = self.find(key)?;
+        // What is asked of memory for one key does not depend on another: it is asked for all at once, so that they are
+        // not waited for one by one.
+        let keys: Vec<u128> = keys.iter().map(|key| of_record(signal, *key)).collect();
+        let young: Vec<Option<u64>> = keys.iter().map(|key| self.young.get(key).copied()).collect();
+        let old: Vec<u32> = keys.iter().map(|key| self.old.may_hold(*key)).collect();
+        for (((key, content), young), old) in keys.into_iter().zip(contents).zip(young).zip(old) {
+            let known = match young {
+                Some(content) => Some(content),
+                None => self.old.find_in(key, old)?,
+            };
             let is_new = match known.or_else(|| own.get(&key).copied()) {
                 // The first content may have left the window before the second.
                 None if self.conflict.is_some() && self.find(of_conflict(key, *content))?.is_some() => false,

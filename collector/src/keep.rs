@@ -211,7 +211,7 @@ impl Keeper {
         let mut profile = None;
         let mut policy = self.policies.of(profile);
         for (row, verdict) in verdicts.iter_mut().enumerate() {
-            if spans.parent(row).is_none() {
+            if spans.is_root(row) {
                 // Neighbours mostly are of one profile.
                 if spans.profile(row) != profile {
                     profile = spans.profile(row);

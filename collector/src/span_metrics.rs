@@ -307,7 +307,7 @@ impl Columns<'_> {
     }
 
     /// Who is called, as far as the calling span says.
-    fn peer(&self, row: usize) -> Option<graph::Peer> {
+    fn peer(&self, row: usize) -> Option<graph::Peer<'_>> {
         if let Some(provider) = text(self.provider, row) {
             return Some(graph::Peer::Provider(provider.into()));
         }

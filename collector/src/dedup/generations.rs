@@ -45,7 +45,16 @@ impl Generations {
     /// The content's hash of a key; of several the newest one's: the others have left the window, and stand here since
     /// runs leave whole.
     pub(crate) fn find(&self, key: u128) -> io::Result<Option<u64>> {
-        let mut may_hold = self.filter.may_hold(key);
+        self.find_in(key, self.may_hold(key))
+    }
+
+    /// The generations that may hold a key, a bit each.
+    pub(crate) fn may_hold(&self, key: u128) -> u32 {
+        self.filter.may_hold(key)
+    }
+
+    /// The same as [`Self::find`], of a key that only these generations may hold.
+    pub(crate) fn find_in(&self, key: u128, mut may_hold: u32) -> io::Result<Option<u64>> {
         if may_hold == 0 {
             return Ok(None);
         }

@@ -67,9 +67,17 @@ impl<'a> Spans<'a> {
     /// The parent within the unit; `None` for a root: a span without parent, a decision's SERVER span, or the entry
     /// of a trace into a service, whose parent lives elsewhere.
     pub(crate) fn parent(&self, row: usize) -> Option<SpanKey> {
-        let entry = matches!(self.span_kind.value(row), "server" | "consumer");
-        (self.parent_span_id.is_valid(row) && !entry)
-            .then(|| span_key(self.trace_id.value(row), self.parent_span_id.value(row)))
+        (!self.is_root(row)).then(|| span_key(self.trace_id.value(row), self.parent_span_id.value(row)))
+    }
+
+    /// Whether the row has no parent within its unit.
+    pub(crate) fn is_root(&self, row: usize) -> bool {
+        self.parent_span_id.is_null(row) || self.is_entry(row)
+    }
+
+    /// Whether it is the entry of a trace into a service.
+    fn is_entry(&self, row: usize) -> bool {
+        matches!(self.span_kind.value(row), "server" | "consumer")
     }
 
     /// Whether the row is an attempt of a decision, as the view `attempts` has it.
@@ -124,8 +132,10 @@ impl<'a> Spans<'a> {
 
 fn span_key(trace_id: &[u8], span_id: &[u8]) -> SpanKey {
     let mut bytes = [0; 24];
-    for (to, from) in bytes.iter_mut().zip(trace_id.iter().chain(span_id)) {
-        *to = *from;
+    // Columns of ids have these widths.
+    if let (Some(trace_id), Some(span_id)) = (trace_id.first_chunk::<16>(), span_id.first_chunk::<8>()) {
+        bytes[..16].copy_from_slice(trace_id);
+        bytes[16..].copy_from_slice(span_id);
     }
     xxh3_128(&bytes)
 }

@@ -5,6 +5,7 @@
 //! server's half without parent is called by `user`, as Tempo has it. An attempt of our own proxy names its provider,
 //! whose spans nobody sends here, so that it waits for nothing.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use lariat_schema::time_range::NANOS_PER_SECOND;
@@ -47,24 +48,43 @@ const DATABASE: &str = "database";
 
 /// Whom a client's span says that it called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(super) enum Peer<'a> {
     /// A provider of ours.
-    Provider(Box<str>),
+    Provider(Cow<'a, str>),
     /// A database, which sends no spans.
-    Database(Box<str>),
+    Database(Cow<'a, str>),
     /// A service that may send its own.
-    Named(Box<str>),
+    Named(Cow<'a, str>),
 }
 
-/// One end of a call.
+impl Peer<'_> {
+    fn into_owned(self) -> Peer<'static> {
+        let owned = |name: Cow<'_, str>| Cow::Owned(name.into_owned());
+        match self {
+            Self::Provider(name) => Peer::Provider(owned(name)),
+            Self::Database(name) => Peer::Database(owned(name)),
+            Self::Named(name) => Peer::Named(owned(name)),
+        }
+    }
+}
+
+/// One end of a call. Its names are borrowed from its row until it has to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Half {
+pub(super) struct Half<'a> {
     pub(super) side: Side,
-    pub(super) service: Box<str>,
+    pub(super) service: Cow<'a, str>,
     pub(super) connection: &'static str,
-    pub(super) peer: Option<Peer>,
+    pub(super) peer: Option<Peer<'a>>,
     pub(super) nanos: i64,
     pub(super) failed: bool,
+}
+
+impl Half<'_> {
+    fn into_owned(self) -> Half<'static> {
+        let Self { side, service, connection, peer, nanos, failed } = self;
+        let service = Cow::Owned(service.into_owned());
+        Half { side, service, connection, peer: peer.map(Peer::into_owned), nanos, failed }
+    }
 }
 
 /// Who calls whom over what.
@@ -101,14 +121,14 @@ pub(super) struct Graph {
     places: HashMap<Ends, usize>,
     /// Place of the edge that was counted last: neighbours mostly are of one.
     last: usize,
-    waiting: HashMap<Call, Half>,
+    waiting: HashMap<Call, Half<'static>>,
     order: VecDeque<(i64, Call)>,
     unpaired: u64,
 }
 
 impl Graph {
     /// Takes in one half; `id` is the span of the client.
-    pub(super) fn take(&mut self, trace: &[u8], id: Option<&[u8]>, half: Half, commit: i64) {
+    pub(super) fn take(&mut self, trace: &[u8], id: Option<&[u8]>, half: Half<'_>, commit: i64) {
         let call = trace.try_into().ok().zip(id.and_then(|id| id.try_into().ok()));
         let call: Call = match (call, &half) {
             (Some(call), Half { peer: None | Some(Peer::Named(_)), .. }) => call,
@@ -121,11 +141,11 @@ impl Graph {
             }
             // A second half of the same side: a server that was called twice by one span, say.
             Some(other) => {
-                self.waiting.insert(call, half);
+                self.waiting.insert(call, half.into_owned());
                 self.unmatched(other, commit);
             }
             None if self.waiting.len() < MAX_WAITING => {
-                self.waiting.insert(call, half);
+                self.waiting.insert(call, half.into_owned());
                 self.order.push_back((commit, call));
             }
             None => {
@@ -135,7 +155,7 @@ impl Graph {
         }
     }
 
-    fn pair(&mut self, client: &Half, server: &Half, commit: i64) {
+    fn pair(&mut self, client: &Half<'_>, server: &Half<'_>, commit: i64) {
         let connection = if client.connection.is_empty() { server.connection } else { client.connection };
         let edge = self.edge(&client.service, &server.service, connection, commit);
         edge.requests += 1;
@@ -146,14 +166,14 @@ impl Graph {
 
     /// A half whose other end never came. A server that names a parent was called by somebody whose span is missing, not
     /// by a user, so it makes no edge.
-    fn unmatched(&mut self, half: Half, commit: i64) {
+    fn unmatched(&mut self, half: Half<'_>, commit: i64) {
         if half.side == Side::Client {
             self.alone(half, commit);
         }
     }
 
     /// A half whose other end sends no spans.
-    fn alone(&mut self, half: Half, commit: i64) {
+    fn alone(&mut self, half: Half<'_>, commit: i64) {
         let Half { side, service, peer, nanos, failed, .. } = half;
         let edge = match (side, peer) {
             (Side::Client, Some(Peer::Provider(peer) | Peer::Named(peer))) => {
