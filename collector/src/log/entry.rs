@@ -1,6 +1,7 @@
 //! The form of one entry of the log: `[length u32 | crc32 u32 | payload]`, little endian.
 //!
-//! The payload is a small JSON header, the dedup keys as plain numbers, and the rows as one Arrow message under zstd.
+//! The payload is a small JSON header, the dedup keys as plain numbers, and under zstd the texts that repeat and the rows as one Arrow
+//! message.
 //! Keys stand apart from the rows, so that a restart reads the keys of rows that are sealed already without decoding
 //! those. The schema stands once per segment and not in each entry, where it would be larger than most rows.
 

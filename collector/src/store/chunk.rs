@@ -236,15 +236,11 @@ impl ChunkWriter {
         let mut totals = Totals::default();
         let mut offsets = OffsetIndexBuilder::new();
         let mut writer = SerializedPageWriter::new(&mut sink);
-        let mut encodings = vec![Encoding::RLE, self.encoding];
-        let mut stats = Vec::new();
         if let Some(values) = dictionary {
             let (page, plain_bytes) = self.dictionary_page(values, compressor)?;
             totals.add(&writer.write_page(CompressedPage::new(page, plain_bytes))?);
-            encodings.push(Encoding::PLAIN);
-            stats.push(PageEncodingStats { page_type: PageType::DICTIONARY_PAGE, encoding: Encoding::PLAIN, count: 1 });
         }
-        let data_page_offset = totals.compressed;
+        let first_page = dictionary.map(|_| totals.compressed);
         let mut index = Index::new(self.kind);
         for page in &self.pages {
             let data = Page::DataPage {
@@ -266,40 +262,56 @@ impl ChunkWriter {
             index.add(page);
         }
         writer.close()?;
+        let metadata = self.metadata(&totals, first_page, &index)?;
+        Ok(Chunk {
+            bytes: Bytes::from(sink.into_inner()?),
+            nulls: index.nulls,
+            extremes: index.extremes.take(),
+            close: ColumnCloseResult {
+                bytes_written: totals.compressed,
+                rows_written: self.pages.iter().map(|page| page.rows.unsigned_abs()).sum(),
+                metadata,
+                bloom_filter,
+                column_index: if self.has_statistics { Some(index.build()?) } else { None },
+                offset_index: Some(offsets.build()),
+            },
+        })
+    }
+
+    /// What the footer says of the chunk; `first_page` is where the first page of data is if a dictionary stands before it.
+    fn metadata(
+        &self,
+        totals: &Totals,
+        first_page: Option<u64>,
+        index: &Index,
+    ) -> Result<ColumnChunkMetaData, ParquetError> {
+        let mut encodings = vec![Encoding::RLE, self.encoding];
+        let mut stats = Vec::new();
+        if first_page.is_some() {
+            encodings.push(Encoding::PLAIN);
+            stats.push(PageEncodingStats { page_type: PageType::DICTIONARY_PAGE, encoding: Encoding::PLAIN, count: 1 });
+        }
         stats.push(PageEncodingStats {
             page_type: PageType::DATA_PAGE,
             encoding: self.encoding,
             count: i32::try_from(self.pages.len()).map_err(too_long)?,
         });
-        let text_bytes = self.pages.iter().map(|page| page.text_bytes).sum();
-        let (nulls, rows) = (index.nulls, self.pages.iter().map(|page| page.rows.unsigned_abs()).sum());
-        let mut metadata = ColumnChunkMetaData::builder(self.descr)
+        let mut metadata = ColumnChunkMetaData::builder(ColumnDescPtr::clone(&self.descr))
             .set_compression(self.codec)
             .set_encodings_mask(EncodingMask::new_from_encodings(encodings.iter()))
             .set_page_encoding_stats(stats)
             .set_total_compressed_size(signed(totals.compressed))
             .set_total_uncompressed_size(signed(totals.plain))
             .set_num_values(signed(totals.levels))
-            .set_data_page_offset(signed(data_page_offset))
-            .set_dictionary_page_offset(dictionary.map(|_| 0));
+            .set_data_page_offset(first_page.map_or(0, signed))
+            .set_dictionary_page_offset(first_page.map(|_| 0));
         if self.has_statistics {
+            let text_bytes = self.pages.iter().map(|page| page.text_bytes).sum();
             metadata = metadata
-                .set_statistics(self.kind.statistics(index.extremes.as_ref(), nulls))
+                .set_statistics(self.kind.statistics(index.extremes.as_ref(), index.nulls))
                 .set_unencoded_byte_array_data_bytes((self.kind == Kind::Text).then_some(text_bytes));
         }
-        Ok(Chunk {
-            bytes: Bytes::from(sink.into_inner()?),
-            nulls,
-            extremes: index.extremes.take(),
-            close: ColumnCloseResult {
-                bytes_written: totals.compressed,
-                rows_written: rows,
-                metadata: metadata.build()?,
-                bloom_filter,
-                column_index: if self.has_statistics { Some(index.build()?) } else { None },
-                offset_index: Some(offsets.build()),
-            },
-        })
+        metadata.build()
     }
 
     fn dictionary_page(&self, values: &[&[u8]], compressor: &mut Compressor) -> Result<(Page, usize), ParquetError> {
