@@ -168,6 +168,9 @@ pub fn start(settings: Settings) -> Starting {
 /// whoever awaits it, and the crate of the command line, which does, is not optimised.
 pub type Starting = Pin<Box<dyn Future<Output = Result<Collector, StartError>> + Send>>;
 
+/// The reading of a mapping file; false if there is none.
+pub type ReloadingMapping = Pin<Box<dyn Future<Output = Result<bool, BadMapping>> + Send>>;
+
 async fn open_and_listen(settings: Settings) -> Result<Collector, StartError> {
     let Settings { config, data_dir, identity, token, policies, has_proxy } = settings;
     let mapping = config.mapping.as_deref().map(Mapping::read).transpose()?.map(Arc::new);
@@ -289,13 +292,25 @@ impl Collector {
     /// # Errors
     /// It cannot be read, or is no mapping: the old one stays in force.
     pub async fn reload_mapping(&self) -> Result<bool, BadMapping> {
-        let Some(path) = self.mapping.clone() else { return Ok(false) };
-        let source = path.clone();
-        let read = tokio::task::spawn_blocking(move || Mapping::read(&path)).await;
-        let mapping =
-            read.unwrap_or_else(|error| Err(BadMapping::Read { path: source, source: std::io::Error::other(error) }))?;
-        self.receiver.set_mapping(Arc::new(mapping));
-        Ok(true)
+        self.mapping_reloader()().await
+    }
+
+    /// The same as [`Self::reload_mapping`], for who outlives a borrow; it puts nothing in force once the collector has ended.
+    pub fn mapping_reloader(&self) -> impl Fn() -> ReloadingMapping + Send + Sync + use<> {
+        let (path, set) = (self.mapping.clone(), Arc::new(self.receiver.mapping_setter()));
+        move || {
+            let (path, set) = (path.clone(), Arc::clone(&set));
+            Box::pin(async move {
+                let Some(path) = path else { return Ok(false) };
+                let source = path.clone();
+                let read = tokio::task::spawn_blocking(move || Mapping::read(&path)).await;
+                let mapping = read.unwrap_or_else(|error| {
+                    Err(BadMapping::Read { path: source, source: std::io::Error::other(error) })
+                })?;
+                set(Arc::new(mapping));
+                Ok(true)
+            })
+        }
     }
 
     /// Says that it is ending, stops receiving, commits what was taken in, seals what is hot, brings that into the bucket and

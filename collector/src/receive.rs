@@ -201,9 +201,15 @@ impl Receiver {
         Arc::clone(&self.intake.counters)
     }
 
-    /// Reads spans of other proxies by another mapping, from the next request on.
-    pub(crate) fn set_mapping(&self, mapping: Arc<Mapping>) {
-        self.intake.set_mapping(Some(mapping));
+    /// What lets spans of other proxies be read by another mapping, from the next request on; it does nothing once the
+    /// receiver is gone.
+    pub(crate) fn mapping_setter(&self) -> impl Fn(Arc<Mapping>) + Send + Sync + use<> {
+        let intake = Arc::downgrade(&self.intake);
+        move |mapping| {
+            if let Some(intake) = intake.upgrade() {
+                intake.set_mapping(Some(mapping));
+            }
+        }
     }
 
     /// Bytes that requests in flight hold at the moment.

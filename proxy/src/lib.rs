@@ -127,6 +127,8 @@ pub struct Settings {
     pub profiles: Arc<profiles::Catalog>,
     /// Where the profiles are read again from; without it there are no reloads.
     pub source: Option<reload::Source>,
+    /// What else `POST /admin/reload` reads again.
+    pub beside: Option<reload::Beside>,
     /// Who it is.
     pub identity: NodeIdentity,
     /// Where its record goes.
@@ -195,7 +197,7 @@ pub fn start(settings: Settings) -> Starting {
 pub type Starting = Pin<Box<dyn Future<Output = Result<Proxy, StartError>> + Send>>;
 
 async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, StartError> {
-    let Settings { config, profiles: catalog, source, identity, exporter, admin_token } = settings;
+    let Settings { config, profiles: catalog, source, beside, identity, exporter, admin_token } = settings;
     if config.is_open_unsaid() {
         return Err(StartError::Open { address: config.listen });
     }
@@ -217,7 +219,7 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let saving = Saving::new(&catalog);
     let filters = Arc::new(Filters::default());
     let (tasks, draining, background) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-    let files = reload::Files { source, ca_file: config.ca_file.clone() };
+    let files = reload::Files { source, ca_file: config.ca_file.clone(), beside };
     let reloader = Reloader::new(files, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };

@@ -11,6 +11,7 @@ mod fingerprint;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -52,12 +53,27 @@ pub struct Source {
     pub env: fn(&str) -> Option<String>,
 }
 
+/// What else of its node is read again when an operator asks for it: whether there is any such, or what is wrong with it.
+/// It is nobody's but the node's what that is.
+#[derive(Clone)]
+pub struct Beside(pub Arc<dyn Fn() -> ReadBeside + Send + Sync>);
+
+/// The reading of it.
+pub type ReadBeside = Pin<Box<dyn Future<Output = Result<bool, String>> + Send>>;
+
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Beside")
+    }
+}
+
 /// Every file that a reload reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     pub(crate) source: Option<Source>,
     /// The operator's authorities.
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) beside: Option<Beside>,
 }
 
 /// Why the old profiles stay in force.
@@ -167,9 +183,20 @@ pub(crate) async fn reload(site: &Arc<Site>) -> Result<Changes, ReloadError> {
     read_again(site).instrument(tracing::info_span!("reload")).await
 }
 
+/// Reads again what is beside the profiles; false if nothing is.
+///
+/// # Errors
+/// The old one stays.
+pub(crate) async fn reload_beside(site: &Arc<Site>) -> Result<bool, String> {
+    match &site.reloader.files.beside {
+        Some(Beside(read)) => read().await,
+        None => Ok(false),
+    }
+}
+
 async fn read_again(site: &Arc<Site>) -> Result<Changes, ReloadError> {
     let reloader = &site.reloader;
-    let Files { source: Some(source), ca_file } = reloader.files.clone() else { return Err(ReloadError::NoFiles) };
+    let Files { source: Some(source), ca_file, .. } = reloader.files.clone() else { return Err(ReloadError::NoFiles) };
     let mut last = reloader.last.lock().await;
     let reading = tokio::task::spawn_blocking(move || {
         // Looked at before they are read: what is written meanwhile looks different afterwards and is read again.
@@ -299,7 +326,7 @@ pub(crate) async fn watch_files(site: Arc<Site>, stop: CancellationToken) {
 }
 
 async fn look(files: &Files) -> Option<Fingerprint> {
-    let Files { source, ca_file } = files.clone();
+    let Files { source, ca_file, .. } = files.clone();
     let dir = source?.dir;
     tokio::task::spawn_blocking(move || Fingerprint::of(&dir, ca_file.as_deref())).await.ok()
 }

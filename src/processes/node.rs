@@ -10,7 +10,7 @@ use lariat_collector::{Collector, Policies, SamplingPolicy};
 use lariat_proxy::Proxy;
 use lariat_proxy::profiles::Catalog;
 use lariat_proxy::record::ExporterConfig;
-use lariat_proxy::reload::Source;
+use lariat_proxy::reload::{Beside, Source};
 use lariat_schema::node_api::NodeIdentity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -118,7 +118,7 @@ impl Node {
         let exporter = settings.exporter.exporter(settings.parts, otlp, settings.token.clone());
         let proxy = match settings.parts {
             Parts::Collector => None,
-            Parts::Both | Parts::Proxy => match start_proxy(&settings, exporter.clone()).await {
+            Parts::Both | Parts::Proxy => match start_proxy(&settings, exporter.clone(), collector.as_ref()).await {
                 Ok(proxy) => Some(proxy),
                 Err(failure) => {
                     // What was started is ended cleanly: the next start must find the log closed.
@@ -228,11 +228,16 @@ async fn start_collector(settings: &Settings) -> Result<Collector, Failure> {
     lariat_collector::start(settings).await.map_err(|error| Failure::Failed(chain(&error)))
 }
 
-async fn start_proxy(settings: &Settings, exporter: ExporterConfig) -> Result<Proxy, Failure> {
+async fn start_proxy(
+    settings: &Settings,
+    exporter: ExporterConfig,
+    collector: Option<&Collector>,
+) -> Result<Proxy, Failure> {
     let proxy = lariat_proxy::Settings {
         config: settings.proxy.clone(),
         profiles: Arc::clone(&settings.profiles),
         source: Some(Source { dir: settings.profiles_dir.clone(), env: config::variable }),
+        beside: collector.map(beside),
         identity: settings.identity.clone(),
         exporter,
         admin_token: settings.token.as_ref().map(ToString::to_string),
@@ -243,6 +248,15 @@ async fn start_proxy(settings: &Settings, exporter: ExporterConfig) -> Result<Pr
         }
         _ => Failure::Failed(chain(&error)),
     })
+}
+
+/// The mapping file of the collector beside a proxy, which an operator's reload reads too.
+fn beside(collector: &Collector) -> Beside {
+    let reload = collector.mapping_reloader();
+    Beside(Arc::new(move || {
+        let reading = reload();
+        Box::pin(async move { reading.await.map_err(|error| error.to_string()) })
+    }))
 }
 
 /// Hands the rates of each reload to the collector beside the proxy.

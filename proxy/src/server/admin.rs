@@ -178,7 +178,11 @@ pub(super) async fn act(site: &Arc<Site>, path: &str, request: &Request<Incoming
     let segments: Vec<Cow<'_, str>> = path.split('/').skip(2).map(routes::decoded).collect();
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     match segments[..] {
-        ["reload"] => reloaded(reload::reload(site).await),
+        ["reload"] => {
+            // Each is read whatever the other is.
+            let beside = reload::reload_beside(site).await;
+            reloaded(reload::reload(site).await, beside)
+        }
         ["circuits", profile, chain, provider, transport, act @ ("open" | "close")] => {
             let to = if act == "open" { CircuitState::Open } else { CircuitState::Closed };
             force(&site.core(), [profile, chain, provider, transport], to).unwrap_or_else(Unknown::reply)
@@ -253,11 +257,24 @@ fn drain(site: &Site, names: [&str; 3], drained: bool) -> Result<Reply, Unknown>
     Ok(answer(StatusCode::OK, &json!({ "draining": drained })))
 }
 
-/// The answer to `POST /admin/reload`.
-fn reloaded(outcome: Result<Changes, ReloadError>) -> Reply {
-    let error = match outcome {
-        Ok(changes) => return answer(StatusCode::OK, &json!(changes)),
-        Err(error) => error,
+/// The answer to `POST /admin/reload`: what changed of the profiles, and whether a mapping file was read again.
+fn reloaded(outcome: Result<Changes, ReloadError>, beside: Result<bool, String>) -> Reply {
+    let error = match (outcome, beside) {
+        (Ok(changes), Ok(mapping)) => {
+            let mut told = json!(changes);
+            told["mapping"] = mapping.into();
+            return answer(StatusCode::OK, &told);
+        }
+        (Ok(_), Err(problem)) => {
+            let message = "the mapping is wrong and the old one stays in force; the profiles are those of now";
+            let errors = json!([{ "file": null, "path": "collector.mapping", "line": null, "problem": problem }]);
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "message": message, "errors": errors }));
+        }
+        (Err(error), Ok(_)) => error,
+        (Err(error), Err(problem)) => {
+            tracing::error!(problem, "the old mapping stays");
+            error
+        }
     };
     let status = match error {
         ReloadError::NoFiles => StatusCode::CONFLICT,

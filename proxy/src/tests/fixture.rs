@@ -276,7 +276,7 @@ async fn start_within(
     let config = Config { listen, circuit_recovery_ms: 60_000, ca_file, ..Config::default() };
     let admin_token = Some("t0ken".to_owned());
     let profiles = Arc::new(catalog);
-    let settings = Settings { config, profiles, source, identity, exporter, admin_token };
+    let settings = Settings { config, profiles, source, beside: None, identity, exporter, admin_token };
     crate::start_within(settings, bounds).await.unwrap()
 }
 

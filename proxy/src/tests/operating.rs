@@ -1,11 +1,13 @@
 //! What operators read and do.
 
 use super::fixture::{Fleet, call, collector, eventually, exporter, fleet, post, provider, proxy_of, request};
+use crate::reload::{Beside, Source};
 use crate::{Config, Settings, StartError, profiles};
 use http::{Request, StatusCode};
 use lariat_schema::ids::BootId;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,15 +125,17 @@ async fn a_name_that_does_not_exist_is_answered_with_those_that_do() {
     assert_eq!(request(address, get, "/admin/reload", "").await.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
+const PUBLIC: &str =
+    "chains: { ethereum: { chain_id: 1, name: Ethereum, providers: [ { id: a, url: 'http://127.0.0.1:9' } ] } }";
+
 fn settings(listen: &str, allow_open_access: bool) -> Settings {
-    let text =
-        "chains: { ethereum: { chain_id: 1, name: Ethereum, providers: [ { id: a, url: 'http://127.0.0.1:9' } ] } }";
     let identity =
         NodeIdentity { node_id: "n".into(), region: "us-east".into(), boot_id: BootId(uuid::Uuid::new_v4()) };
     Settings {
         config: Config { listen: listen.parse().unwrap(), allow_open_access, ..Config::default() },
-        profiles: Arc::new(profiles::parse("public", text, &|_| None).unwrap()),
+        profiles: Arc::new(profiles::parse("public", PUBLIC, &|_| None).unwrap()),
         source: None,
+        beside: None,
         identity,
         exporter: exporter(SocketAddr::from(([127, 0, 0, 1], 9))),
         admin_token: None,
@@ -151,6 +155,30 @@ async fn without_a_configured_token_admin_calls_say_that_they_are_off_and_chains
     let health = get(proxy.address(), "/api/health").await.1;
     assert!(health["uptime_seconds"].is_u64() && health["timestamp"].as_str().unwrap().ends_with('Z'), "{health}");
     assert_eq!((&health["node_id"], &health["cluster"]["regions"]), (&"n".into(), &json!(["us-east"])));
+}
+
+#[tokio::test]
+async fn a_reload_reads_what_is_beside_the_profiles_too_and_says_what_is_wrong_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("public.yml"), PUBLIC).unwrap();
+    let outcomes = Mutex::new(vec![Ok(false), Err("rule 3 names no span".to_owned()), Ok(true)]);
+    let beside = Beside(Arc::new(move || {
+        let next = outcomes.lock().pop().unwrap();
+        Box::pin(async move { next })
+    }));
+    let source = Some(Source { dir: dir.path().to_owned(), env: |_| None });
+    let admin_token = Some("t0ken".to_owned());
+    let settings = Settings { source, beside: Some(beside), admin_token, ..settings("127.0.0.1:0", false) };
+    let proxy = crate::start(settings).await.unwrap();
+    let (status, answer) = admin(proxy.address(), "/admin/reload").await;
+    assert_eq!((status, &answer["mapping"]), (StatusCode::OK, &true.into()), "{answer}");
+    assert!(answer["policy_hash"].is_string(), "{answer}");
+    let (status, answer) = admin(proxy.address(), "/admin/reload").await;
+    let error = &answer["errors"][0];
+    assert_eq!((status, &error["path"]), (StatusCode::UNPROCESSABLE_ENTITY, &"collector.mapping".into()), "{answer}");
+    assert_eq!(error["problem"], "rule 3 names no span");
+    let (status, answer) = admin(proxy.address(), "/admin/reload").await;
+    assert_eq!((status, &answer["mapping"]), (StatusCode::OK, &false.into()), "{answer}");
 }
 
 #[tokio::test]
