@@ -313,8 +313,13 @@ fn files(folder: &std::path::Path) -> Vec<PathBuf> {
     found
 }
 
+/// Cases of a run; `PROPTEST_CASES` asks for more.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_crashes_fails_is_retried_or_sent_twice_nothing_acknowledged_is_lost_and_nothing_counts_twice(
