@@ -18,6 +18,7 @@ use lariat_schema::duration_text;
 use parquet::arrow::ArrowWriter;
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{ApiError, headers_beside};
 use crate::answer::{json_text, rows_as_json};
@@ -225,9 +226,9 @@ fn as_csv(answer: &Answer) -> Result<Vec<u8>, ArrowError> {
         let mut lines = Vec::new();
         rows_as_json(batch, |out| out.push(b'\n'), &mut lines)?;
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let row: serde_json::Map<String, serde_json::Value> =
+            let row: Texts<'_> =
                 serde_json::from_slice(line).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-            let fields: Vec<_> = row.values().map(csv_value).collect();
+            let fields: Vec<_> = row.0.into_iter().map(csv_value).collect();
             out.extend_from_slice(fields.join(",").as_bytes());
             out.extend_from_slice(b"\r\n");
         }
@@ -235,11 +236,38 @@ fn as_csv(answer: &Answer) -> Result<Vec<u8>, ArrowError> {
     Ok(out)
 }
 
-fn csv_value(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => csv_field(text),
-        other => csv_field(&other.to_string()),
+/// The values of a row as they are written: a parser of JSON would read some numbers a little off.
+struct Texts<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Texts<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> serde::de::Visitor<'de> for Members {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a row")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some((serde::de::IgnoredAny, value)) = members.next_entry()? {
+                    values.push(value);
+                }
+                Ok(values)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Self)
+    }
+}
+
+fn csv_value(value: &RawValue) -> String {
+    match value.get() {
+        "null" => String::new(),
+        text if text.starts_with('"') => csv_field(&serde_json::from_str::<String>(text).unwrap_or_default()),
+        text => csv_field(text),
     }
 }
 
