@@ -145,7 +145,8 @@ impl NodeApi {
         self.readiness.clone()
     }
 
-    /// Adds routes, such as the worker's.
+    /// Adds the worker's routes.
+    #[cfg(feature = "worker")]
     pub(crate) fn with_routes(mut self, routes: Router) -> Self {
         self.router = self.router.merge(routes);
         self
