@@ -11,6 +11,8 @@ use std::io::Read as _;
 
 use arrow::json::LineDelimitedWriter;
 use lariat_schema::attributes as key;
+use lariat_schema::ids::BootId;
+use lariat_schema::seeds::selection_seed;
 use lariat_schema::vocabulary::Strategy;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -22,7 +24,8 @@ use crate::cli::{Failure, ReplayArguments};
 /// What a Parquet file begins with.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 /// The columns that are read of a Parquet file.
-const COLUMNS: [&str; 6] = ["request_id", "batch_index", "strategy", "eligible", "excluded", "attributes"];
+const COLUMNS: [&str; 8] =
+    ["request_id", "batch_index", "boot_id", "decision_seq", "strategy", "eligible", "excluded", "attributes"];
 
 /// Replays a file, prints every selection, and fails if one comes out otherwise.
 #[allow(clippy::print_stdout, reason = "the command's answer")]
@@ -57,6 +60,10 @@ struct Decision<'a> {
     request_id: Option<String>,
     #[serde(default)]
     batch_index: Option<i64>,
+    #[serde(default)]
+    boot_id: Option<String>,
+    #[serde(default)]
+    decision_seq: Option<u64>,
     #[serde(default)]
     strategy: Option<String>,
     /// Told by the service; a row has the flat lists below.
@@ -137,7 +144,7 @@ fn decisions(bytes: &[u8]) -> Result<Vec<Whole>, String> {
     let found = rows(text)?.into_iter().filter_map(|row| whole(row).transpose()).collect::<Result<Vec<_>, _>>()?;
     if found.is_empty() {
         return Err(
-            "holds no decision: select strategy, eligible, excluded and attributes of routing_decisions".to_owned()
+            "holds no decision: select boot_id, decision_seq, strategy, eligible, excluded and attributes of routing_decisions".to_owned()
         );
     }
     Ok(found)
@@ -188,11 +195,15 @@ fn whole(row: &RawValue) -> Result<Option<Whole>, String> {
         let entry = (candidate.name(), candidate.reason.clone().unwrap_or_default());
         selections.entry(candidate.selection.unwrap_or(1)).or_default().excluded.push(entry);
     }
+    let boot_id = decision.boot_id.and_then(|text| text.parse::<BootId>().ok());
     for (ordinal, recorded) in &mut selections {
         let kept = seeds.remove(ordinal).or_else(|| attributes.get(&key_of(key::SEED, *ordinal)).cloned().flatten());
-        recorded.seed = match kept {
-            Some(text) => Some(u64::from_str_radix(&text, 16).map_err(|_| format!("{name}: `{text}` is no seed"))?),
-            None => None,
+        recorded.seed = match (kept, boot_id, decision.decision_seq, u64::try_from(*ordinal)) {
+            (Some(text), ..) => {
+                Some(u64::from_str_radix(&text, 16).map_err(|_| format!("{name}: `{text}` is no seed"))?)
+            }
+            (None, Some(boot_id), Some(seq), Ok(ordinal)) => Some(selection_seed(boot_id, seq, ordinal)),
+            _ => None,
         };
     }
     let strategy = decision.strategy.as_deref().map(str::parse).transpose();
@@ -237,7 +248,10 @@ impl Tally {
         for (ordinal, recorded) in &decision.selections {
             let drawn = matches!(strategy, Strategy::LoadBalanced | Strategy::LatencyWeighted);
             if drawn && recorded.seed.is_none() && !recorded.eligible.is_empty() {
-                return Err(format!("{}: selection {ordinal} has no seed: select attributes too", decision.name));
+                return Err(format!(
+                    "{}: selection {ordinal} has no seed: select boot_id, decision_seq and attributes too",
+                    decision.name
+                ));
             }
             let replayed = lariat_proxy::strategies::replay(strategy, recorded.seed.unwrap_or(0), &recorded.eligible)
                 .ok_or_else(|| {

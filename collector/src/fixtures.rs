@@ -62,7 +62,8 @@ pub(crate) fn decision(trace: u128, fields: Value) -> Value {
     span(trace, 1, None, row)
 }
 
-fn merge(row: &mut Value, fields: Value) {
+/// Puts fields into a row, in place of those that it has.
+pub(crate) fn merge(row: &mut Value, fields: Value) {
     if let (Some(row), Value::Object(fields)) = (row.as_object_mut(), fields) {
         row.extend(fields);
     }

@@ -21,7 +21,7 @@ use crate::core::Core;
 use crate::jsonrpc::{Call, Reply};
 use crate::policy::Safety;
 use crate::profiles::{Chain, Profile};
-use crate::record::{AttemptEnd, Chosen, DecisionRecord, Ending, Scope, Timing, now_unix_nanos, span_id};
+use crate::record::{AttemptEnd, Chosen, DecisionRecord, Ending, Scope, Timing, now_unix_nanos};
 use crate::refusal::Refusal;
 use crate::reply_budget::Charge;
 use crate::trace_context::{Trace, TraceContext};
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         let record = Box::new(DecisionRecord {
             scope,
             seq,
-            span_id: span_id(),
+            span_id: core.span_ids.of_decision(seq),
             jsonrpc_id: call.id.as_ref().map(|id| String::from_utf8_lossy(&id[..id.len().min(256)]).into()),
             strategy: route.strategy,
             client_transport: position.client_transport,

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use lariat_schema::ids::{ChainName, ProfileName, ProviderId};
+use lariat_schema::ids::{BootId, ChainName, ProfileName, ProviderId};
+use lariat_schema::seeds::selection_seed;
 use lariat_schema::vocabulary::Transport;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::admit::rate::Limits;
 use crate::filters::Filters;
 use crate::health::{Book, Change, Place};
 use crate::profiles::{Catalog, Chain, Provider};
-use crate::record::{ChannelEvent, Digest, DigestKey, Happened, Item, Recorder, now_unix_nanos};
+use crate::record::{ChannelEvent, Digest, DigestKey, Happened, Item, Recorder, SpanIds, now_unix_nanos};
 use crate::saving::Saving;
 use crate::upstream::Upstreams;
 
@@ -26,7 +26,10 @@ pub(crate) struct Core {
     pub(crate) filters: Arc<Filters>,
     pub(crate) recorder: Recorder,
     /// What the seeds of this boot's decisions are made from.
-    pub(crate) boot_seed: u64,
+    pub(crate) boot_id: BootId,
+    /// Keeps clients from choosing calls that meet in one place of a table.
+    pub(crate) hash_seed: u64,
+    pub(crate) span_ids: SpanIds,
     /// Key of the digests.
     pub(crate) digests: DigestKey,
 }
@@ -42,17 +45,16 @@ impl Core {
             upstreams,
             filters: self.filters.clone(),
             recorder: self.recorder.clone(),
-            boot_seed: self.boot_seed,
+            boot_id: self.boot_id,
+            hash_seed: self.hash_seed,
+            span_ids: self.span_ids,
             digests: self.digests.clone(),
         }
     }
 
     /// The seed of a selection.
     pub(crate) fn seed(&self, decision_seq: u64, selection: u64) -> u64 {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&decision_seq.to_be_bytes());
-        bytes[8..].copy_from_slice(&selection.to_be_bytes());
-        xxh3_64_with_seed(&bytes, self.boot_seed)
+        selection_seed(self.boot_id, decision_seq, selection)
     }
 
     /// Digest of parameters or of a result.

@@ -7,7 +7,7 @@ use lariat_schema::vocabulary::{CircuitState, ExclusionReason, Strategy, Transpo
 use crate::health::{ChannelIndex, Place, Snapshot};
 use crate::policy::{BlockNeed, MethodPolicy, Safety};
 use crate::profiles::{Chain, ProfileKey, Provider};
-use crate::strategies::{self, Candidate, Inputs};
+use crate::strategies::{self, Candidate, Inputs, known_ms};
 
 /// Channels that are considered at most; the rest are excluded as beyond the budget.
 const MAX_ELIGIBLE: usize = 10;
@@ -47,7 +47,6 @@ pub(crate) struct Decision {
     /// True where filters were waived since they left nobody.
     pub(crate) fail_open: bool,
     pub(crate) snapshot: u64,
-    pub(crate) seed: u64,
     /// The chain's height as its providers agree on it.
     pub(crate) consensus: Option<u64>,
 }
@@ -106,7 +105,7 @@ pub(crate) fn decide(ask: &Ask<'_>, snapshot: &Snapshot, tried: &[Tried], seed: 
         let Candidate { name, channel, provider, .. } = candidate;
         excluded.push(Excluded { name, reason: ExclusionReason::Budget, channel, provider });
     }
-    Decision { eligible, excluded, fail_open, snapshot: snapshot.number, seed, consensus }
+    Decision { eligible, excluded, fail_open, snapshot: snapshot.number, consensus }
 }
 
 /// Limits on parameters are waived once, before the first attempt: after it, an answer is there that says more than they.
@@ -232,9 +231,9 @@ fn candidate(ask: &Ask<'_>, snapshot: &Snapshot, at: usize, provider: &Provider,
         BlockNeed::Recent | BlockNeed::Earliest => false,
     };
     let inputs = Inputs {
-        latency_ms: evidence.and_then(|evidence| evidence.latency_ms),
+        latency_ms: evidence.and_then(|evidence| evidence.latency_ms).map(known_ms),
         qualified: evidence.is_some_and(|evidence| evidence.is_qualified(ask.now_ms)),
-        prior_ms: view.prior_ms,
+        prior_ms: view.prior_ms.map(known_ms),
         priority: provider.priority,
         half_open: view.circuit == CircuitState::HalfOpen,
         limited: view.limited_until_ms > ask.now_ms,

@@ -61,7 +61,7 @@ use crate::admit::{Bounds, Gate};
 use crate::core::Core;
 use crate::filters::Filters;
 use crate::health::Book;
-use crate::record::{DigestKey, Sources};
+use crate::record::{DigestKey, Sources, SpanIds};
 use crate::reload::{Changes, ReloadError, Reloader};
 use crate::saving::Saving;
 use crate::server::Site;
@@ -214,7 +214,7 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let sources = Sources::new(identity.clone(), catalog.clone(), book.clone(), digests.clone());
     let recording = record::start(&exporter, sources)
         .map_err(|problem| StartError::Exporter { endpoint: exporter.endpoint.clone(), problem })?;
-    let boot_seed = rand::random();
+    let (boot_id, hash_seed, span_ids) = (identity.boot_id, rand::random(), SpanIds::random());
     let recorder = recording.recorder.clone();
     let saving = Saving::new(&catalog);
     let filters = Arc::new(Filters::default());
@@ -223,7 +223,8 @@ async fn start_within(settings: Settings, bounds: Bounds) -> Result<Proxy, Start
     let reloader = Reloader::new(files, catalog.clone(), tasks.clone(), background.clone());
     let limits = Limits::new(&catalog);
     let life = Life { tasks: tasks.clone(), draining: draining.clone(), kill: kill.clone() };
-    let core = Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_seed, digests };
+    let core =
+        Core { catalog, book, limits, upstreams, saving, filters, recorder, boot_id, hash_seed, span_ids, digests };
     let site = Arc::new(Site::new(core, gate, admin_token, identity, reloader, life));
     tasks.spawn(probe::keep_book(site.clone(), background.clone()));
     reload::keep_instances(&site);

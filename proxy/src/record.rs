@@ -13,6 +13,7 @@ mod gauges;
 mod histogram;
 mod points;
 mod snapshots;
+mod span_ids;
 mod spans;
 mod units;
 mod wire;
@@ -38,6 +39,7 @@ use crate::profiles::Catalog;
 use crate::trace_context::Trace;
 pub(crate) use digest::{Digest, DigestKey};
 pub use export::ExporterConfig;
+pub(crate) use span_ids::SpanIds;
 use spans::Attributes;
 pub(crate) use worker::{Running, Sources, start};
 
@@ -223,6 +225,8 @@ pub(crate) enum Item {
 pub(crate) struct Counters {
     /// Highest number handed out.
     pub(crate) seq: AtomicU64,
+    /// Probes so far.
+    probes: AtomicU64,
     /// Decisions that found the queue full.
     pub(crate) refused: AtomicU64,
     /// Decisions that were numbered and lost after the queue.
@@ -272,6 +276,11 @@ impl Recorder {
         self.counters.seq.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// The next probe's number, from 1.
+    pub(crate) fn next_probe(&self) -> u64 {
+        self.counters.probes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Hands a value over, or counts that there was no room.
     pub(crate) fn hand_over(&self, item: Item) {
         if let Err(refused) = self.queue.try_send(item) {
@@ -302,11 +311,6 @@ impl Recorder {
 pub(crate) fn now_unix_nanos() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A random span id, which is never zero.
-pub(crate) fn span_id() -> [u8; 8] {
-    (rand::random::<u64>() | 1).to_be_bytes()
 }
 
 #[cfg(test)]

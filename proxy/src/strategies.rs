@@ -21,6 +21,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// that every format can hold.
 pub(crate) const UNKNOWN_LATENCY_MS: f64 = 1e9;
 
+/// Significant bits of a score and of a probability once the order stands: they explain it, and are made again from the
+/// inputs by whoever wants all bits. Rounding keeps the order of scores, and of equal ones the channel's rank tells it.
+const TOLD_BITS: u32 = 16;
+
 /// What a score is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Inputs {
@@ -101,9 +105,9 @@ pub(crate) struct Candidate {
     /// Its channel.
     pub(crate) channel: crate::health::ChannelIndex,
     pub(crate) inputs: Inputs,
-    /// Lower first, within tier and group.
+    /// Lower first, within tier and group; rounded once the order stands.
     pub(crate) score: f64,
-    /// Probability of being put first.
+    /// Probability of being put first, rounded likewise.
     pub(crate) probability: f64,
     /// Lower first, within the tier: what is better known comes before what is not.
     pub(crate) group: u8,
@@ -152,8 +156,27 @@ pub(crate) fn rank(strategy: Strategy, candidates: &mut [Candidate], seed: u64) 
         sum += candidate.probability;
     }
     for candidate in candidates.iter_mut() {
-        candidate.probability /= sum;
+        candidate.probability = told(candidate.probability / sum);
+        candidate.score = told(candidate.score);
     }
+}
+
+/// The nearest number of [`TOLD_BITS`] significant bits.
+fn told(number: f64) -> f64 {
+    const DROPPED_BITS: u32 = f64::MANTISSA_DIGITS - TOLD_BITS;
+    f64::from_bits((number.to_bits() + (1 << (DROPPED_BITS - 1))) >> DROPPED_BITS << DROPPED_BITS)
+}
+
+/// A latency as decisions know it: three digits of it, and microseconds at the finest. Averages move by more from call to
+/// call, and what is not known to a decision need not be recorded of it.
+pub(crate) fn known_ms(latency_ms: f64) -> f64 {
+    let steps_per_ms = match latency_ms {
+        ..1.0 => 1_000.0,
+        1.0..10.0 => 100.0,
+        10.0..100.0 => 10.0,
+        _ => 1.0,
+    };
+    (latency_ms * steps_per_ms).round() / steps_per_ms
 }
 
 /// Runs a recorded selection again: the channels in the order in which they would be tried. None where the record is

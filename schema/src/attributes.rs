@@ -135,7 +135,7 @@ attributes! {
     EXCLUDED_REASONS = "lariat.excluded.reasons", StringArray, "1", Selection, None, "Why each was passed over.";
     FAIL_OPEN = "lariat.fail_open", Bool, "1", Selection, None, "True where the filters were waived since they left nobody.";
     SNAPSHOT = "lariat.snapshot", Int, "1", Selection, None, "Number of the health and evidence snapshot that was read.";
-    SEED = "lariat.seed", String, "1", Selection, None, "Seed of the selection's random generator, in hexadecimal.";
+    SEED = "lariat.seed", String, "1", Selection, None, "Seed of the selection's draws, in hexadecimal, of a sender whose seeds do not follow from boot and number.";
 
     CIRCUIT_FROM = "lariat.circuit.from", String, "1", Event, None, "State before a transition.";
     CIRCUIT_TO = "lariat.circuit.to", String, "1", Event, None, "State after it.";

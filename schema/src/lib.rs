@@ -22,6 +22,7 @@ pub mod live;
 pub mod metrics;
 pub mod node_api;
 pub mod reports;
+pub mod seeds;
 pub mod tables;
 pub mod time_range;
 pub mod views;

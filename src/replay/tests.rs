@@ -67,7 +67,10 @@ fn told(row: &Value) -> Value {
         let seed = &row["attributes"][key_of(key::SEED, n)];
         json!({ "selection": n, "chosen": null, "seed": seed, "eligible": of("eligible", n), "excluded": of("excluded", n) })
     };
-    json!({ "request_id": row["request_id"], "strategy": row["strategy"], "selections": [selection(1), selection(2)] })
+    json!({
+        "request_id": row["request_id"], "boot_id": row["boot_id"], "decision_seq": row["decision_seq"],
+        "strategy": row["strategy"], "selections": [selection(1), selection(2)],
+    })
 }
 
 fn parquet_of(rows: &[Value]) -> Vec<u8> {
@@ -117,6 +120,25 @@ proptest! {
             let text = tally.replay(&decisions[0]).unwrap();
             prop_assert_eq!(tally.differ, 0, "{}", text);
             prop_assert!(text.contains("px:ws (not_connected)"), "{}", text);
+        }
+    }
+}
+
+#[test]
+fn a_seed_that_is_not_recorded_follows_from_boot_and_number() {
+    let boot_id = BootId(uuid::Uuid::new_v4());
+    for decision_seq in 1..=20 {
+        let seed = |selection| selection_seed(boot_id, decision_seq, selection);
+        let first = order(Strategy::LoadBalanced, seed(1), &channels(&[1.0, 2.0, 3.0, 4.0]));
+        let second = order(Strategy::LoadBalanced, seed(2), &first[1..]);
+        let mut row = row(Strategy::LoadBalanced, &[(seed(1), first), (seed(2), second)]);
+        row["attributes"] = json!({ "lariat.snapshot": "7" });
+        row["boot_id"] = json!(boot_id);
+        row["decision_seq"] = json!(decision_seq);
+        for file in files(&row) {
+            let mut tally = Tally::default();
+            let text = tally.replay(&decisions(&file).unwrap()[0]).unwrap();
+            assert_eq!((tally.selections, tally.differ), (2, 0), "{text}");
         }
     }
 }

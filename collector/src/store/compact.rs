@@ -13,6 +13,7 @@ use lariat_schema::time_range::NANOS_PER_SECOND;
 use tracing::field::Empty;
 
 use super::core::Core;
+use super::encode::is_smaller_merged;
 use super::manifest::{FileEntry, verify};
 use super::merge::{MERGE_INPUTS, merge};
 use super::write::{NANOS_PER_HOUR, SealError, hour_of};
@@ -131,7 +132,9 @@ impl Core {
                 return self.set_aside(entry, &fault).map(|()| 0);
             }
         }
-        if let ([only], true) = (old, is_final) {
+        if let ([only], true) = (old, is_final)
+            && (only.level > 0 || !is_smaller_merged(table))
+        {
             let entry = FileEntry { is_final, ..only.clone() };
             return self.change(old, vec![entry], |_| {}).map(|()| 1);
         }

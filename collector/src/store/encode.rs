@@ -1,7 +1,9 @@
 //! How a table's columns are encoded in Parquet, and what stands beside them for readers that skip.
 //!
 //! Encodings are chosen per column, by measurement (docs/data.md, "Bytes per row"); a column that is not named has
-//! Parquet's own choice: a dictionary, or plain values where that grows too large.
+//! Parquet's own choice: a dictionary, or plain values where that grows too large. A seal writes what arrives as fast as it
+//! arrives, and a merge soon writes the same rows again, in the background and to stay: what costs more work for fewer
+//! bytes is left to it.
 
 use lariat_schema::ids::StoreId;
 use lariat_schema::layout::SCHEMA_VERSION_KEY;
@@ -20,8 +22,11 @@ pub(crate) const ROW_GROUP_ROWS: usize = 131_072;
 pub(crate) const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Rows of a page: what a lookup by id reads at least.
 const PAGE_ROWS: usize = 4_096;
-/// zstd level of sealed files: beyond it files hardly shrink.
+/// zstd level of most columns: beyond it they hardly shrink.
 const ZSTD: i32 = 3;
+/// zstd level of the columns below in merged files: their values repeat at distances that only a longer search finds.
+const ZSTD_OF_REPEATED: i32 = 9;
+const REPEATED: &[&str] = &["eligible.list.item.score", "eligible.list.item.probability", "eligible.list.item.inputs"];
 /// Share of wrong hits of a bloom filter.
 const BLOOM_FPP: f64 = 0.01;
 
@@ -43,8 +48,34 @@ const ENCODINGS: &[(Option<Table>, &str, Encoding)] = &[
     (Some(Table::Spans), "eligible.list.item.score", Encoding::PLAIN),
 ];
 
+/// What merged files have in place of these. Our own span ids differ in their last bytes, and scores in their first.
+const MERGED_ENCODINGS: &[(Option<Table>, &str, Encoding)] = &[
+    (Some(Table::Spans), "span_id", Encoding::DELTA_BYTE_ARRAY),
+    (Some(Table::Spans), "parent_span_id", Encoding::DELTA_BYTE_ARRAY),
+    (Some(Table::Spans), "eligible.list.item.score", Encoding::BYTE_STREAM_SPLIT),
+];
+
+/// What writes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A seal of hot rows.
+    Seal,
+    /// A merge of files.
+    Merge,
+}
+
+/// True where a merge of one file is worth while.
+pub(crate) fn is_smaller_merged(table: Table) -> bool {
+    MERGED_ENCODINGS.iter().any(|(of, ..)| of.is_none_or(|of| of == table))
+}
+
 /// Properties of a file of about so many rows.
-pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<WriterProperties, ParquetError> {
+pub(crate) fn properties(
+    table: Table,
+    store_id: StoreId,
+    rows: u64,
+    stage: Stage,
+) -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD)?))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -66,11 +97,22 @@ pub(crate) fn properties(table: Table, store_id: StoreId, rows: u64) -> Result<W
     for path in nested_columns(table) {
         properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
     }
-    for (_, name, encoding) in ENCODINGS.iter().filter(|(of, ..)| of.is_none_or(|of| of == table)) {
-        let path = ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
+    let merged = MERGED_ENCODINGS.iter().filter(|_| stage == Stage::Merge);
+    for (_, name, encoding) in ENCODINGS.iter().chain(merged).filter(|(of, ..)| of.is_none_or(|of| of == table)) {
+        let path = column_path(name);
         properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, *encoding);
     }
+    if (table, stage) == (Table::Spans, Stage::Merge) {
+        let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_OF_REPEATED)?);
+        for name in REPEATED {
+            properties = properties.set_column_compression(column_path(name), compression);
+        }
+    }
     Ok(properties.build())
+}
+
+fn column_path(name: &str) -> ColumnPath {
+    ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Leaves of lists and maps. The least and the greatest of all keys and values of a page tell no reader what to skip, and

@@ -12,6 +12,7 @@ use lariat_schema::tables::Table;
 use lariat_schema::vocabulary::{KeepReason, Signal};
 
 use super::directory::{Directory, DirectoryError};
+use super::encode::Stage;
 use super::manifest::{CutCommits, Manifest, ManifestError};
 use super::write::{SealError, Target};
 use crate::decode::{Encoding, Form, Malformed, decode};
@@ -114,7 +115,8 @@ impl History {
             steps: super::steps::Steps::default(),
         };
         let next = &self.next_sequence;
-        let written = target.write(table, batches, &|| next.replace(next.get() + 1))?;
+        // They are as merges leave them.
+        let written = target.write(table, batches, &|| next.replace(next.get() + 1), Stage::Merge)?;
         self.manifest.files.extend(written.into_iter().map(|mut entry| {
             entry.is_final = true;
             entry.level = LEVEL;

@@ -20,6 +20,7 @@ use lariat_schema::tables::Table;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
+use super::encode::Stage;
 use super::manifest::FileEntry;
 use super::order::SortKey;
 use super::write::{FileWriter, SealError, Sequence, Target};
@@ -82,7 +83,7 @@ fn run(
             written.push(whole.finish()?);
         }
         if file.is_none() {
-            file = Some(target.start(table, expected, sequence())?);
+            file = Some(target.start(table, expected, sequence(), Stage::Merge)?);
         }
         if let Some(file) = &mut file {
             file.write(&batch)?;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use tracing::field::Empty;
 
 use super::core::Core;
+use super::encode::Stage;
 use super::manifest::{FileEntry, NotSaved, Pinned};
 use super::state::Taken;
 use super::steps::Step;
@@ -62,7 +63,7 @@ impl Core {
         let target = self.target();
         let mut entries = Vec::new();
         for (table, batches) in &taken.tables {
-            match target.write(*table, batches, &|| self.next_sequence()) {
+            match target.write(*table, batches, &|| self.next_sequence(), Stage::Seal) {
                 Ok(written) => entries.extend(written),
                 Err(error) => {
                     target.discard(&entries);

@@ -6,12 +6,15 @@ use std::sync::atomic::Ordering;
 use lariat_schema::coverage::Why;
 use lariat_schema::node_api::Gone;
 use lariat_schema::tables::Table;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
 use serde_json::json;
 
+use super::encode::Stage;
+use super::steps::Steps;
 use super::*;
 use crate::columns::{moments, texts};
 use crate::fixtures::{Place, SECOND, START, decision, kept, points, read, rows, spans};
@@ -36,6 +39,22 @@ async fn a_sealed_file_and_a_merged_one_are_sorted_and_have_what_readers_skip_by
     place.advance(2 * 3_600 * SECOND);
     while spine.core.compact().unwrap() {}
     made_for_readers(&spine, 80);
+}
+
+#[test]
+fn files_of_every_table_are_read_as_what_was_written_without_arrows_schema() {
+    for (table, stage) in Table::ALL.iter().flat_map(|table| [(*table, Stage::Seal), (*table, Stage::Merge)]) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = write::Target {
+            parquet: folder.path().to_owned(),
+            store_id: StoreId(uuid::Uuid::nil()),
+            steps: Steps::default(),
+        };
+        let file = target.start(table, 1, 1, stage).unwrap().finish().unwrap();
+        let file = File::open(folder.path().join(file.path)).unwrap();
+        let read = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        assert_eq!(read.schema().fields(), table.schema().fields(), "{table}");
+    }
 }
 
 fn made_for_readers(spine: &crate::ingest::spine::Spine, rows: usize) {

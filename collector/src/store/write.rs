@@ -22,12 +22,14 @@ use lariat_schema::layout::{ODD_TIMES_UNIX_NANOS, file_path};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+};
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::chunk::{Chunk, Compressor};
-use super::encode::{ROW_GROUP_BYTES, ROW_GROUP_ROWS, properties};
+use super::encode::{ROW_GROUP_BYTES, ROW_GROUP_ROWS, Stage, properties};
 use super::leaves::Leaves;
 use super::manifest::FileEntry;
 use super::noted::{Noted, span_of};
@@ -77,6 +79,7 @@ impl Target {
         table: Table,
         batches: &[RecordBatch],
         sequence: Sequence<'_>,
+        stage: Stage,
     ) -> Result<Vec<FileEntry>, SealError> {
         let rows = arranged(table, batches).map_err(|source| SealError::Rows { table, source })?;
         let own = own_hours(rows.iter().map(|(hour, _)| *hour));
@@ -87,7 +90,7 @@ impl Target {
         let group_rows = group_rows(batches);
         let mut entries = Vec::with_capacity(hours.len());
         for places in hours.into_values() {
-            let written = self.start(table, count(places.len()), sequence()).and_then(|mut file| {
+            let written = self.start(table, count(places.len()), sequence(), stage).and_then(|mut file| {
                 for group in places.chunks(group_rows) {
                     file.write_group(&Gather::new(batches, group))?;
                 }
@@ -105,7 +108,13 @@ impl Target {
     }
 
     /// Begins a file of about so many rows, all of one hour and in the table's order.
-    pub(crate) fn start(&self, table: Table, rows: u64, sequence: u64) -> Result<FileWriter<'_>, SealError> {
+    pub(crate) fn start(
+        &self,
+        table: Table,
+        rows: u64,
+        sequence: u64,
+        stage: Stage,
+    ) -> Result<FileWriter<'_>, SealError> {
         let temporary = self.parquet.join(format!("{table}-{sequence:012}.tmp"));
         let write = |source| SealError::Write { path: temporary.clone(), source };
         self.steps.before(Step::Write).map_err(write)?;
@@ -116,9 +125,11 @@ impl Target {
             bytes: 0,
         };
         let encode = |source| SealError::Encode { table, source };
-        let properties = properties(table, self.store_id, rows).map_err(encode)?;
+        let properties = properties(table, self.store_id, rows, stage).map_err(encode)?;
         let sink = io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
-        let writer = ArrowWriter::try_new(sink, table.schema(), Some(properties)).map_err(encode)?;
+        // Parquet's own schema says all of ours; Arrow's beside it would be a third of the footer.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(sink, table.schema(), options).map_err(encode)?;
         let (writer, groups) = writer.into_serialized_writer().map_err(encode)?;
         Ok(FileWriter {
             target: self,

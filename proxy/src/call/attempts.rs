@@ -21,7 +21,7 @@ use crate::classify;
 use crate::decide::{Ask, Tried, decide};
 use crate::health::{Admission, ChannelIndex};
 use crate::policy::{self, BlockNeed, Safety};
-use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos, span_id};
+use crate::record::{Attempt, AttemptEnd, Chosen, Selection, now_unix_nanos};
 use crate::refusal::Refusal;
 use crate::strategies::Candidate;
 use crate::upstream::{self, Answer, Outgoing};
@@ -295,9 +295,10 @@ impl<'a> Run<'a> {
             transport,
             head_lag_blocks: consensus.and_then(|consensus| snapshot.lag(provider.instance, consensus)),
         };
-        let span_id = span_id();
-        let alone = !self.recording.is_busy();
+        let (seq, alone) = (self.seq, !self.recording.is_busy());
         let record = self.record();
+        let ordinal = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let span_id = core.span_ids.of_attempt(seq, ordinal);
         let mut outgoing = way.outgoing.clone();
         if provider.trace_context {
             outgoing.trace = record.scope.trace.outgoing(record.scope.request_id.as_bytes(), span_id);
@@ -305,7 +306,6 @@ impl<'a> Run<'a> {
         if alone {
             record.ending.provider = Some(chosen.clone());
         }
-        let ordinal = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let at = self.recording.begin(Attempt {
             span_id,
             ordinal,

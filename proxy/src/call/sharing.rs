@@ -128,7 +128,7 @@ impl Run<'_> {
             method: policy.name,
             params: self.call.params.clone(),
         };
-        Some(Key::new(parts, self.core.boot_seed))
+        Some(Key::new(parts, self.core.hash_seed))
     }
 
     /// An error may come of a time that was shorter than the followers' own.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::course::Failure;
 use crate::core::Core;
 use crate::health::{Admission, ChannelIndex};
-use crate::record::{Attempt, Chosen, Item, Scope, now_unix_nanos, span_id};
+use crate::record::{Attempt, Chosen, Item, Scope, now_unix_nanos};
 use crate::trace_context::Trace;
 use crate::upstream::{Answer, Outgoing, attempt};
 
@@ -62,7 +62,7 @@ pub(super) async fn ask(
         origin: Origin::System,
     };
     let record = Attempt {
-        span_id: span_id(),
+        span_id: core.span_ids.of_probe(core.recorder.next_probe()),
         ordinal: 1,
         kind: AttemptKind::Probe,
         chosen: Chosen { provider_id, instance_id: instance.id.clone(), transport, head_lag_blocks: None },

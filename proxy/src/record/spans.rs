@@ -154,7 +154,6 @@ pub(super) fn of_selection(ordinal: usize, selection: &Selection, out: &mut impl
         out.bool(key::FAIL_OPEN, true);
     }
     out.int(key::SNAPSHOT, signed(decision.snapshot));
-    out.text(key::SEED, Hex::<16>::of(&decision.seed.to_be_bytes()).as_str());
 }
 
 /// What the CLIENT span of an attempt says; `strategy` is that of its decision.

@@ -1,6 +1,8 @@
 //! Decisions through their encoding and back: what was recorded is enough to decide again.
 
 use lariat_schema::attributes as key;
+use lariat_schema::ids::BootId;
+use lariat_schema::seeds::selection_seed;
 use lariat_schema::vocabulary::{ExclusionReason, Strategy, TransportFailure};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span, Status, span, status::StatusCode};
@@ -13,6 +15,9 @@ use crate::decide::fleets::{Fleet, METHOD, fleets, strategies};
 use crate::decide::{Tried, decide};
 use crate::strategies::replay;
 use crate::trace_context::TraceContext;
+
+/// The decision's number.
+const SEQ: u64 = 7;
 
 fn record(fleet: &Fleet, strategy: Strategy, decisions: Vec<Decision>) -> DecisionRecord {
     let chain = &fleet.catalog.profiles[0].chains[0];
@@ -29,8 +34,8 @@ fn record(fleet: &Fleet, strategy: Strategy, decisions: Vec<Decision>) -> Decisi
             method_original: None,
             origin: Origin::Client,
         },
-        seq: 1,
-        span_id: span_id(),
+        seq: SEQ,
+        span_id: SpanIds::random().of_decision(SEQ),
         jsonrpc_id: None,
         strategy,
         client_transport: Transport::Http,
@@ -149,7 +154,7 @@ impl spans::Sink for Attributes {
 
 fn attempt(kind: AttemptKind, ordinal: u32, end: AttemptEnd, numbers: (u64, u64)) -> Attempt {
     Attempt {
-        span_id: span_id(),
+        span_id: SpanIds::random().of_attempt(SEQ, ordinal),
         ordinal,
         kind,
         chosen: chosen(Some(-3)),
@@ -184,39 +189,32 @@ fn texts(event: &span::Event, wanted: &str) -> Vec<String> {
     list.values.into_iter().map(|any| text(any.value)).collect()
 }
 
-fn seed(event: &span::Event) -> u64 {
-    let found = event.attributes.iter().find(|attribute| attribute.key == key::SEED).unwrap();
-    match found.value.clone().and_then(|any| any.value) {
-        Some(Value::StringValue(text)) => u64::from_str_radix(&text, 16).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
 proptest! {
     #[test]
     fn replaying_what_was_sent_gives_each_selection_of_the_decision_again(
-        fleet in fleets(1..15, 0.001..10_000.0), strategy in strategies(), first_seed: u64, second_seed: u64,
+        fleet in fleets(1..15, 0.001..10_000.0), strategy in strategies(), boot: u128,
     ) {
         let ask = fleet.ask(strategy);
-        let first = decide(&ask, &fleet.snapshot, &[], first_seed);
+        let seed = |selection| selection_seed(BootId(Uuid::from_u128(boot)), SEQ, selection);
+        let first = decide(&ask, &fleet.snapshot, &[], seed(1));
         let tried: Vec<Tried> = first
             .eligible
             .first()
             .map(|chosen| Tried { channel: chosen.channel, reason: ExclusionReason::Tried })
             .into_iter()
             .collect();
-        let second = decide(&ask, &fleet.snapshot, &tried, second_seed);
+        let second = decide(&ask, &fleet.snapshot, &tried, seed(2));
         let decided = [first.clone(), second.clone()];
         let span = sent(&record(&fleet, strategy, decided.to_vec()));
         prop_assert_eq!(span.events.len(), 2);
-        for (event, decision) in span.events.iter().zip(&decided) {
+        for (selection, (event, decision)) in (1..).zip(span.events.iter().zip(&decided)) {
             let names: Vec<String> = decision.eligible.iter().map(|candidate| candidate.name.to_string()).collect();
             let recorded = texts(event, key::ELIGIBLE_CHANNELS);
             prop_assert_eq!(&recorded, &names);
             let mut ranked: Vec<_> = recorded.into_iter().zip(texts(event, key::ELIGIBLE_INPUTS)).collect();
-            prop_assert_eq!(replay(strategy, seed(event), &ranked), Some(names.clone()));
+            prop_assert_eq!(replay(strategy, seed(selection), &ranked), Some(names.clone()));
             ranked.reverse();
-            prop_assert_eq!(replay(strategy, seed(event), &ranked), Some(names), "whatever the order of the record");
+            prop_assert_eq!(replay(strategy, seed(selection), &ranked), Some(names), "whatever the order of the record");
         }
     }
 }

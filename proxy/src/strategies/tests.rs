@@ -1,6 +1,8 @@
 //! What the strategies really produce, over many seeds.
 
 use super::*;
+use lariat_schema::ids::BootId;
+use lariat_schema::seeds::selection_seed;
 use lariat_schema::vocabulary::Strategy;
 use proptest::prelude::*;
 
@@ -81,6 +83,46 @@ fn a_limited_or_half_open_channel_comes_after_the_others() {
     }
 }
 
+#[test]
+fn consecutive_decisions_of_a_boot_give_every_candidate_the_same_share() {
+    let candidates: Vec<_> = ["a", "b", "c", "d"].map(|name| candidate(name, Inputs::default())).to_vec();
+    let boot_id = BootId(uuid::Uuid::from_u128(0x0192_f0c4_8a5b_4c3d_9e1f_0123_4567_89ab));
+    let mut firsts = std::collections::HashMap::new();
+    for decision_seq in 1..=20_000 {
+        let mut ranked = candidates.clone();
+        rank(Strategy::LoadBalanced, &mut ranked, selection_seed(boot_id, decision_seq, 1));
+        *firsts.entry(ranked[0].name.to_string()).or_insert(0.0) += 1.0 / 20_000.0;
+    }
+    for (name, share) in firsts {
+        assert!((share - 0.25f64).abs() < 5.0 * (0.25f64 * 0.75 / 20_000.0).sqrt(), "{name}: {share}");
+    }
+}
+
+#[test]
+fn a_latency_is_known_to_three_digits() {
+    for (exact, known) in [
+        (0.000_4, 0.0),
+        (0.123_456, 0.123),
+        (1.234_9, 1.23),
+        (9.996, 10.0),
+        (45.678_9, 45.7),
+        (456.78, 457.0),
+        (9_876.5, 9_877.0),
+    ] {
+        assert_eq!(known_ms(exact), known);
+        assert_eq!(known_ms(known), known, "rounding again changes nothing");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_told_of_a_number_is_near_it_and_in_the_same_order(one in 0.0f64..1e9, other in 0.0f64..1e9) {
+        prop_assert!((told(one) - one).abs() <= one / 65_536.0);
+        prop_assert_eq!(told(told(one)), told(one));
+        prop_assert!(one > other || told(one) <= told(other));
+    }
+}
+
 prop_compose! {
     fn any_inputs()(
         latency_ms in proptest::option::of(0.001f64..10_000.0), prior_ms in proptest::option::of(0.001f64..10_000.0),
@@ -102,6 +144,6 @@ proptest! {
         let order: Vec<_> = ranked.iter().map(|c| c.name.to_string()).collect();
         prop_assert_eq!(replay(strategy, seed, &record), Some(order));
         let sum: f64 = ranked.iter().map(|c| c.probability).sum();
-        prop_assert!((sum - 1.0).abs() < 1e-9);
+        prop_assert!((sum - 1.0).abs() <= 1.0 / 65_536.0);
     }
 }

@@ -118,6 +118,18 @@ impl Inbox {
             .collect()
     }
 
+    /// The boot that all spans name.
+    pub(super) fn boot_id(&self) -> BootId {
+        let traces = self.traces.lock();
+        let mut named = traces.iter().flat_map(|request| &request.resource_spans).map(|spans| {
+            let resource = attributes(&spans.resource.as_ref().unwrap().attributes);
+            resource["lariat.boot_id"].parse::<BootId>().unwrap()
+        });
+        let boot_id = named.next().unwrap();
+        assert!(named.all(|other| other == boot_id));
+        boot_id
+    }
+
     /// SERVER spans, by `decision_seq`.
     pub(super) fn decisions(&self) -> Vec<(Span, Attributes)> {
         let mut found: Vec<_> = self

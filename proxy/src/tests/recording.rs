@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::fixture::{attributes, call, collector, eventually, exporter, fleet, post, provider, proxy};
 use crate::strategies::replay;
+use lariat_schema::seeds::selection_seed;
 use lariat_schema::{attributes as key, events, metrics};
 use lariat_tools::provider::behaviour::{Behaviour, Fault};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -48,7 +49,7 @@ async fn a_decision_arrives_whole_and_can_be_replayed() {
     assert_eq!(channels.len(), 2);
     assert_eq!(channels[0], format!("{}:http", of[key::PROVIDER_ID]));
     let record: Vec<_> = channels.iter().cloned().zip(list(key::ELIGIBLE_INPUTS)).collect();
-    let seed = u64::from_str_radix(&selection[key::SEED], 16).unwrap();
+    let seed = selection_seed(fleet.inbox.boot_id(), 1, 1);
     assert_eq!(replay(of[key::STRATEGY].parse().unwrap(), seed, &record), Some(channels));
 
     let spans = fleet.inbox.spans();

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use lariat_schema::attributes as key;
+use lariat_schema::ids::BootId;
+use lariat_schema::seeds::selection_seed;
 use serde_json::{Map, Value, json};
 
 use crate::reports::encode;
@@ -24,13 +26,15 @@ pub(super) fn decisions(decisions: &[RecordBatch], attempts: &[RecordBatch]) -> 
             let eligible = decision.shift_remove("eligible").unwrap_or_default();
             let excluded = decision.shift_remove("excluded").unwrap_or_default();
             let attributes = decision.get("attributes").cloned().unwrap_or_default();
+            let drawn = Drawn::of(&decision);
             let count = attempts.len();
             // `attempts` is the count as the column and the list as the record: the list is what the contract names.
             let counted = decision.insert("attempts".to_owned(), Value::Array(attempts)).unwrap_or_default();
             decision.insert("attempt_count".to_owned(), counted.clone());
             let whole = counted.as_u64().is_none_or(|counted| u64::try_from(count).is_ok_and(|count| count >= counted));
             decision.insert("attempts_complete".to_owned(), Value::Bool(whole));
-            decision.insert("selections".to_owned(), Value::Array(selections(&eligible, &excluded, &attributes)));
+            decision
+                .insert("selections".to_owned(), Value::Array(selections(&eligible, &excluded, &attributes, drawn)));
             Value::Object(decision)
         })
         .collect()
@@ -69,8 +73,25 @@ fn typed(text: &str) -> Value {
     }
 }
 
-/// Selections in their order, each with the seed and snapshot that its event told. The chosen channel is the eligible one of the best rank; none where nobody was eligible.
-fn selections(eligible: &Value, excluded: &Value, attributes: &Value) -> Vec<Value> {
+/// What the seeds of a decision's selections follow from where their events tell none.
+#[derive(Clone, Copy)]
+struct Drawn(Option<(BootId, u64)>);
+
+impl Drawn {
+    fn of(decision: &Map<String, Value>) -> Self {
+        let boot_id = decision.get("boot_id").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        Self(boot_id.zip(decision.get("decision_seq").and_then(Value::as_u64)))
+    }
+
+    fn seed(self, selection: i64) -> Option<String> {
+        let ((boot_id, decision_seq), selection) = (self.0?, u64::try_from(selection).ok()?);
+        Some(format!("{:016x}", selection_seed(boot_id, decision_seq, selection)))
+    }
+}
+
+/// Selections in their order, each with its seed and the number of its snapshot. The chosen channel is the eligible one of
+/// the best rank; none where nobody was eligible.
+fn selections(eligible: &Value, excluded: &Value, attributes: &Value, drawn: Drawn) -> Vec<Value> {
     let told = |key: &str, ordinal: i64| match ordinal {
         1 => attributes[key].as_str(),
         _ => attributes[&*format!("{key}.{ordinal}")].as_str(),
@@ -96,7 +117,7 @@ fn selections(eligible: &Value, excluded: &Value, attributes: &Value) -> Vec<Val
             eligible.sort_by_key(|candidate| candidate["rank"].as_i64().unwrap_or(i64::MAX));
             let chosen = eligible.first().map(|first| first["channel"].clone());
             let snapshot = told(key::SNAPSHOT, selection).and_then(|number| number.parse::<i64>().ok());
-            let seed = told(key::SEED, selection);
+            let seed = told(key::SEED, selection).map(str::to_owned).or_else(|| drawn.seed(selection));
             json!({
                 "selection": selection, "chosen": chosen, "seed": seed, "snapshot": snapshot,
                 "eligible": eligible, "excluded": excluded,
@@ -108,6 +129,20 @@ fn selections(eligible: &Value, excluded: &Value, attributes: &Value) -> Vec<Val
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_that_no_event_told_follows_from_boot_and_number() {
+        let boot_id: BootId = "0192f0c4-8a5b-4c3d-9e1f-0123456789ab".parse().unwrap();
+        let named = json!({ "boot_id": boot_id, "decision_seq": 7 });
+        let eligible = json!([{ "selection": 1, "rank": 1, "provider_id": "a", "transport": "http" }]);
+        let seed = |attributes: Value, named: &Value| {
+            let drawn = Drawn::of(named.as_object().unwrap());
+            selections(&eligible, &Value::Null, &attributes, drawn)[0]["seed"].clone()
+        };
+        assert_eq!(seed(Value::Null, &named), format!("{:016x}", selection_seed(boot_id, 7, 1)));
+        assert_eq!(seed(json!({ "lariat.seed": "ff" }), &named), "ff");
+        assert_eq!(seed(Value::Null, &json!({})), Value::Null);
+    }
 
     #[test]
     fn a_number_among_the_inputs_keeps_its_last_bit() {

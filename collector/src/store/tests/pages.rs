@@ -63,13 +63,13 @@ fn batches() -> Vec<RecordBatch> {
 fn written(folder: &std::path::Path, batches: &[RecordBatch]) -> [manifest::FileEntry; 2] {
     let target =
         write::Target { parquet: folder.to_owned(), store_id: StoreId(uuid::Uuid::nil()), steps: Steps::default() };
-    let mut own = target.write(Table::Spans, batches, &|| 1).unwrap();
+    let mut own = target.write(Table::Spans, batches, &|| 1, Stage::Seal).unwrap();
     let places: Vec<_> = arranged(Table::Spans, batches).unwrap().into_iter().map(|(_, place)| place).collect();
     let gather = Gather::new(batches, &places);
     let schema = Table::Spans.schema();
     let columns = schema.fields().iter().enumerate().map(|(at, field)| gather.column(at, field.data_type()).unwrap());
     let sorted = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
-    let mut file = target.start(Table::Spans, 9_550, 2).unwrap();
+    let mut file = target.start(Table::Spans, 9_550, 2, Stage::Seal).unwrap();
     file.write(&sorted).unwrap();
     [own.remove(0), file.finish().unwrap()]
 }
