@@ -46,8 +46,8 @@ fn bytes_per_row_by_column() {
     let mut sizes: Vec<_> = columns.iter().map(|(name, (size, _))| (*size, name.clone())).collect();
     sizes.sort_by(|a, b| b.cmp(a));
     #[allow(clippy::cast_precision_loss, reason = "for people")]
-    let per = |size: u64| size as f64 / decisions as f64;
-    println!("{decisions} decisions, {rows} rows, {:.1} bytes per decision with indexes and filters", per(bytes));
+    let per = |size: u64| size as f64 / if decisions == 0 { rows } else { decisions } as f64;
+    println!("{decisions} decisions, {rows} rows, {:.1} bytes per decision (per row where there is none)", per(bytes));
     for (size, name) in &sizes {
         println!("{:8.2} {name}", per(*size));
     }
