@@ -39,7 +39,7 @@ fn row(n: u128) -> serde_json::Value {
         }),
     );
     let fields = row.as_object_mut().unwrap();
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         fields.insert("status_message".to_owned(), json!("no answer ".repeat(usize::try_from(n % 15).unwrap())));
         fields.insert("adjusted_count".to_owned(), json!(null));
         fields.insert("eligible".to_owned(), json!([]));
