@@ -15,6 +15,7 @@ pub mod pins;
 pub mod read;
 pub mod scan;
 pub mod sized;
+pub mod sketches;
 pub mod threads;
 pub mod wire;
 

@@ -27,7 +27,7 @@ use datafusion_distributed::{
     SessionStateBuilderExt, WorkerResolver,
 };
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{estimates, runs_on_nodes, sized};
+use lariat_collector::worker::{estimates, runs_on_nodes, sized, sketches};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
@@ -90,6 +90,7 @@ pub(crate) fn session(
         .build();
     estimates::register(&mut state)?;
     sized::register(&mut state)?;
+    sketches::register(&mut state)?;
     datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IdComparisons))?;
     Ok(state)
 }

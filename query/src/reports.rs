@@ -32,7 +32,6 @@ pub(crate) mod parameters;
 mod providers;
 mod routing;
 pub(crate) mod sheet;
-mod sketch;
 pub(crate) mod sql_text;
 mod trace;
 mod traffic;

@@ -17,9 +17,11 @@ use datafusion::common::Result;
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -62,7 +64,7 @@ pub(crate) fn partition(
     let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);
     pin.reading.files.fetch_add(files.len() as u64, Ordering::Relaxed);
-    let plan = plan(&spec.rows, &files, batches)?;
+    let plan = plan(&spec.rows, &files, batches, context.runtime_env().as_ref())?;
     let inner = plan.execute(0, context)?;
     pin.leaf_began();
     Ok(Box::pin(Counted { store_id: spec.store_id, inner, plan, pin, files, done: false }))
@@ -101,7 +103,12 @@ pub fn deal<T>(mut things: Vec<T>, parts: usize, bytes: impl Fn(&T) -> u64) -> V
 }
 
 /// A plan with one partition over these files and batches.
-fn plan(rows: &Rows, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+fn plan(
+    rows: &Rows,
+    files: &[Arc<SealedFile>],
+    batches: Vec<RecordBatch>,
+    runtime: &RuntimeEnv,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let columns = read_columns(rows);
     let mut sources: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
     if !batches.is_empty() {
@@ -111,7 +118,7 @@ fn plan(rows: &Rows, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -> Re
     for (files, url) in [(local, ObjectStoreUrl::local_filesystem()), (remote, ObjectStoreUrl::parse(BUCKET_URL)?)] {
         if !files.is_empty() {
             let files = files.iter().map(|file| PartitionedFile::new(file.path.to_string_lossy(), file.bytes));
-            sources.push(parquet(rows, files.collect(), &columns, url)?);
+            sources.push(parquet(rows, files.collect(), &columns, url, runtime)?);
         }
     }
     one_partition(rows, &columns, sources)
@@ -125,13 +132,14 @@ fn plan(rows: &Rows, files: &[Arc<SealedFile>], batches: Vec<RecordBatch>) -> Re
 pub fn rows_in_bucket<'a>(
     rows: &Rows,
     files: impl IntoIterator<Item = (&'a str, u64)>,
+    runtime: &RuntimeEnv,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let columns = read_columns(rows);
     let files: FileGroup = files.into_iter().map(|(path, bytes)| PartitionedFile::new(path, bytes)).collect();
     let sources = if files.is_empty() {
         Vec::new()
     } else {
-        vec![parquet(rows, files, &columns, ObjectStoreUrl::parse(BUCKET_URL)?)?]
+        vec![parquet(rows, files, &columns, ObjectStoreUrl::parse(BUCKET_URL)?, runtime)?]
     };
     one_partition(rows, &columns, sources)
 }
@@ -169,14 +177,25 @@ fn read_columns(rows: &Rows) -> Vec<usize> {
     columns
 }
 
-fn parquet(rows: &Rows, files: FileGroup, columns: &[usize], url: ObjectStoreUrl) -> Result<Arc<dyn ExecutionPlan>> {
+/// Files never change under their names, so that a footer that was read once is good for as long as the runtime keeps it.
+fn parquet(
+    rows: &Rows,
+    files: FileGroup,
+    columns: &[usize],
+    url: ObjectStoreUrl,
+    runtime: &RuntimeEnv,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let footers = runtime.cache_manager.get_file_metadata_cache();
+    let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers);
     let mut options = TableParquetOptions::default();
     options.global.enable_page_index = true;
     options.global.bloom_filter_on_read = true;
     options.global.pruning = true;
     options.global.pushdown_filters = true;
     options.global.schema_force_view_types = false;
-    let mut source = ParquetSource::new(rows.table.schema()).with_table_parquet_options(options);
+    let mut source = ParquetSource::new(rows.table.schema())
+        .with_table_parquet_options(options)
+        .with_parquet_file_reader_factory(Arc::new(reader));
     if let Some(filter) = &rows.filter {
         source = source.with_predicate(Arc::clone(filter));
     }

@@ -23,12 +23,12 @@ use serde_json::json;
 
 use super::allow::only_known_operators;
 use super::codec::StoreScanCodec;
-use super::estimates;
 use super::pins::PinBook;
 use super::read::BUCKET_URL;
 use super::sized;
 use super::threads::Threads;
 use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
+use super::{estimates, sketches};
 use crate::store::ReadStore;
 
 /// Threads that execute queries on a node: one per partition of a leaf.
@@ -37,6 +37,10 @@ const WORKER_THREADS: usize = super::scan::PARTITIONS;
 /// Memory of all queries of a node together, in bytes, apart from the collector's own budget. Partial aggregates and
 /// top-k of a leaf stay far below it; what does not fit is refused, and never written to the disk that telemetry needs.
 const WORKER_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Footers of Parquet files that are kept, in bytes: those of some hundred files. Reading them again would be most of what a
+/// question for one decision costs.
+const FOOTERS_BYTES: usize = 32 * 1024 * 1024;
 
 /// How often pins are looked through for overdue ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -78,6 +82,7 @@ pub fn routes(
             let mut state = builder.build();
             estimates::register(&mut state)?;
             sized::register(&mut state)?;
+            sketches::register(&mut state)?;
             Ok(state)
         }
     })
@@ -122,6 +127,7 @@ pub fn register_bucket(runtime: &RuntimeEnv, bucket: Option<Arc<dyn ObjectStore>
 fn limited(bytes: usize) -> Result<Arc<RuntimeEnv>, DataFusionError> {
     RuntimeEnvBuilder::new()
         .with_memory_limit(bytes, 1.0)
+        .with_metadata_cache_limit(FOOTERS_BYTES)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
 }

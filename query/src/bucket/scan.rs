@@ -131,7 +131,9 @@ impl Reader {
         };
         let account = self.book.account(self.spec.read_id, store_id);
         account.files(files.len());
-        let opened = rows_in_bucket(&self.spec.rows, files.iter().map(|file| (file.path.as_str(), file.bytes)))
+        let runtime = self.context.runtime_env();
+        let named = files.iter().map(|file| (file.path.as_str(), file.bytes));
+        let opened = rows_in_bucket(&self.spec.rows, named, &runtime)
             .and_then(|plan| Ok((plan.execute(0, Arc::clone(&self.context))?, plan)));
         let (rows, plan) = match opened {
             Ok(opened) => opened,

@@ -1,21 +1,20 @@
 //! Cells of the `ops` rollups, summed where they lie and folded here into one tally per group and region.
 //!
-//! One question brings counts and sketch buckets together: each cell's bucket list is unnested with one further element in
-//! front, [`HEAD`], whose rows carry the sums. Two questions would read two snapshots, and a percentile would then speak
-//! of other calls than the count beside it. What comes back is as large as groups times buckets, whatever the range.
+//! One question brings counts and sketches together. Two questions would read two snapshots, and a percentile would then
+//! speak of other calls than the count beside it. What comes back is a row per group, region and result, whatever the range;
+//! the result is part of the key, since a sum for each of its values would look at every cell three times.
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use lariat_collector::worker::sketches::Sketch;
 use lariat_schema::tables::SKETCH_SCALE;
 use lariat_schema::time_range::TimeRange;
 
-use super::columns::{BadAnswer, count_at, integers, text_at, texts};
-use super::sketch::Sketch;
+use super::columns::{BadAnswer, count_at, integers, structs, text_at, texts};
 use super::sql_text;
 
-/// The bucket index that marks a cell's sums. A duration of one nanosecond is in bucket -1, so no bucket is below that.
-const HEAD: i64 = -1_000_000;
 /// Region of rows whose sender told none.
 pub(crate) const UNKNOWN_REGION: &str = "unknown";
 
@@ -44,6 +43,11 @@ impl Tally {
     #[allow(clippy::cast_precision_loss, reason = "a mean needs no more than 53 bits")]
     pub(crate) fn mean_ms(&self) -> Option<f64> {
         (self.calls > 0).then(|| self.duration_sum_ns as f64 / self.calls as f64 / 1_000_000.0)
+    }
+
+    /// The duration in milliseconds that a share `q` of the calls does not exceed, within the sketch's error.
+    pub(crate) fn quantile_ms(&self, q: f64) -> Option<f64> {
+        self.sketch.quantile_ns(q).map(|nanos| nanos / 1_000_000.0)
     }
 
     fn add(&mut self, other: &Self) {
@@ -101,21 +105,13 @@ pub(crate) fn question(
 ) -> String {
     let step = step_nanos.map_or_else(|| "0".to_owned(), |step| format!("CAST(time AS BIGINT) / {step} * {step}"));
     let keys: String = keys.iter().map(|key| format!("{key}, ")).collect();
-    let sum = |what: &str| format!("sum(CASE WHEN bucket = {HEAD} THEN {what} ELSE 0 END)");
-    let calls_of = |result: &str| sum(&format!("CASE WHEN result = '{result}' THEN calls ELSE 0 END"));
     format!(
-        "SELECT step, {keys}region, bucket, sum(n) AS n, {calls} AS calls, {errors} AS errors, \
-         {application_errors} AS application_errors, {duration} AS duration_sum_ns \
-         FROM (SELECT {step} AS step, {keys}region, result, calls, duration_sum_ns, \
-               unnest(array_concat(make_array(CAST({HEAD} AS BIGINT)), range(CAST(sketch_offset AS BIGINT), \
-                      CAST(sketch_offset AS BIGINT) + CAST(cardinality(sketch_counts) AS BIGINT)))) AS bucket, \
-               unnest(array_concat(make_array(sketch_zero_count), sketch_counts)) AS n \
-               FROM rollups WHERE family = 'ops' AND sketch_scale = {SKETCH_SCALE} AND calls > 0 AND {window}{conditions}) \
-         WHERE bucket = {HEAD} OR n > 0 GROUP BY step, {keys}region, bucket",
-        calls = sum("calls"),
-        errors = calls_of("error"),
-        application_errors = calls_of("application_error"),
-        duration = sum("duration_sum_ns"),
+        "SELECT step, {keys}region, result, sum(calls) AS calls, sum(duration_sum_ns) AS duration_sum_ns, \
+         merged_sketch(sketch_zero_count, sketch_offset, sketch_counts) AS sketch \
+         FROM (SELECT {step} AS step, {keys}region, result, calls, duration_sum_ns, sketch_zero_count, sketch_offset, \
+               sketch_counts FROM rollups \
+               WHERE family = 'ops' AND sketch_scale = {SKETCH_SCALE} AND calls > 0 AND {window}{conditions}) \
+         GROUP BY step, {keys}region, result",
         window = sql_text::within_any(times),
     )
 }
@@ -126,11 +122,9 @@ pub(crate) fn fold(batches: &[RecordBatch], keys: &[&'static str]) -> Result<Gro
     for batch in batches {
         let steps = integers(batch, "step")?;
         let key_columns = keys.iter().map(|key| texts(batch, key)).collect::<Result<Vec<_>, _>>()?;
-        let regions = texts(batch, "region")?;
-        let (buckets, n) = (integers(batch, "bucket")?, integers(batch, "n")?);
-        let sums = ["calls", "errors", "application_errors", "duration_sum_ns"];
-        let [calls, errors, application_errors, durations] = sums.map(|name| integers(batch, name));
-        let (calls, errors, application_errors, durations) = (calls?, errors?, application_errors?, durations?);
+        let (regions, results) = (texts(batch, "region")?, texts(batch, "result")?);
+        let (calls, durations) = (integers(batch, "calls")?, integers(batch, "duration_sum_ns")?);
+        let sketches = structs(batch, "sketch")?;
         for row in 0..batch.num_rows() {
             let key = GroupKey {
                 step_unix_nanos: count_at(&steps, row),
@@ -138,16 +132,15 @@ pub(crate) fn fold(batches: &[RecordBatch], keys: &[&'static str]) -> Result<Gro
             };
             let region = text_at(&regions, row).unwrap_or_else(|| UNKNOWN_REGION.to_owned());
             let tally = groups.entry(key).or_default().regions.entry(region).or_default();
-            let (bucket, n) = (count_at(&buckets, row), count_at(&n, row));
-            if bucket == HEAD {
-                tally.sketch.add_zero(n);
-            } else {
-                tally.sketch.add(bucket, n);
+            let of_row = count_at(&calls, row);
+            tally.calls += of_row;
+            match text_at(&results, row).as_deref() {
+                Some("error") => tally.errors += of_row,
+                Some("application_error") => tally.application_errors += of_row,
+                _ => {}
             }
-            tally.calls += count_at(&calls, row);
-            tally.errors += count_at(&errors, row);
-            tally.application_errors += count_at(&application_errors, row);
             tally.duration_sum_ns = tally.duration_sum_ns.saturating_add(count_at(&durations, row));
+            add_sketch(&mut tally.sketch, &sketches, row)?;
         }
     }
     for group in groups.values_mut() {
@@ -156,6 +149,19 @@ pub(crate) fn fold(batches: &[RecordBatch], keys: &[&'static str]) -> Result<Gro
         }
     }
     Ok(groups)
+}
+
+/// Adds a row of `merged_sketch`.
+fn add_sketch(sum: &mut Sketch, sketches: &StructArray, row: usize) -> Result<(), BadAnswer> {
+    let part = |name: &'static str, is: &DataType| -> Result<&ArrayRef, BadAnswer> {
+        sketches.column_by_name(name).filter(|column| column.data_type() == is).ok_or(BadAnswer::Missing("sketch"))
+    };
+    sum.add_zero(part("zero_count", &DataType::Int64)?.as_primitive::<Int64Type>().value(row));
+    let offset = part("offset", &DataType::Int32)?.as_primitive::<Int32Type>().value(row);
+    let lists = sketches.column_by_name("counts").and_then(|column| column.as_list_opt::<i32>());
+    let counts = lists.ok_or(BadAnswer::Missing("sketch"))?.value(row);
+    let counts = counts.as_primitive_opt::<Int64Type>().ok_or(BadAnswer::Missing("sketch"))?;
+    sum.add(offset, counts.values()).map_err(BadAnswer::Sketch)
 }
 
 /// The groups with the most calls first, so that a limit cuts off the least.

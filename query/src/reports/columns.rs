@@ -1,10 +1,11 @@
 //! Reading answers: Arrow columns by name, as the type that the reader needs. A merge may return a wider or another text
 //! type than a table has, so each column is cast once; a column that is missing or cannot be cast is a fault of ours.
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
+use lariat_collector::worker::sketches::NoSketch;
 
 use crate::ask::AskError;
 
@@ -23,6 +24,9 @@ pub(crate) enum BadAnswer {
         #[source]
         source: ArrowError,
     },
+    /// A sum of sketches is none.
+    #[error("the sketches of the answer cannot be read")]
+    Sketch(#[source] NoSketch),
 }
 
 impl From<BadAnswer> for AskError {
@@ -54,6 +58,12 @@ readers! {
     integers: Int64Array = Int64;
     /// A column of numbers.
     floats: Float64Array = Float64;
+}
+
+/// A column of structs, each field as it came.
+pub(crate) fn structs(batch: &RecordBatch, name: &'static str) -> Result<StructArray, BadAnswer> {
+    let found = batch.column_by_name(name).and_then(|column| column.as_struct_opt());
+    found.cloned().ok_or(BadAnswer::Missing(name))
 }
 
 /// The text in a row, if any.

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::parameters::rfc3339;
-use super::sketch::bucket_of;
 use crate::ask::Ask;
 use crate::ask::local::LocalEngine;
 
@@ -72,6 +71,12 @@ pub(crate) fn cell(mut columns: Value, calls: i64, duration_ns: i64) -> Value {
     // An empty bucket on either side, as a fold over other calls would have left.
     columns["sketch_counts"] = json!([0, calls, 0]);
     columns
+}
+
+/// Bucket of a duration, as the collector's fold has it: `(base^index, base^(index+1)]`.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "only test durations")]
+fn bucket_of(nanos: i64) -> i64 {
+    ((nanos as f64).log2() * f64::from(1 << lariat_schema::tables::SKETCH_SCALE)).ceil() as i64 - 1
 }
 
 /// An engine over these rows.

@@ -1,12 +1,12 @@
 //! The report `latency`: mean and percentiles by one chosen dimension and by region, percentiles from the union of
 //! sketches and never from an average of percentiles. The largest error stands beside them.
 
+use lariat_collector::worker::sketches::ERROR_BOUND;
 use serde_json::{Map, Value, json};
 
 use super::cells::{Groups, Tally, busiest_first};
 use super::parameters::{BadParameter, Parameters};
 use super::sheet::{Column, Sheet};
-use super::sketch::ERROR_BOUND;
 
 /// The dimensions that calls can be grouped by.
 const DIMENSIONS: &[&str] = &["provider_id", "method", "chain", "region"];
@@ -55,7 +55,7 @@ fn row(keys: &[(&'static str, Option<String>)], region: Option<&str>, tally: &Ta
     row.insert("calls".to_owned(), json!(tally.calls));
     row.insert("mean_ms".to_owned(), json!(tally.mean_ms()));
     for (name, q) in [("p50_ms", 0.5), ("p90_ms", 0.9), ("p95_ms", 0.95), ("p99_ms", 0.99)] {
-        row.insert(name.to_owned(), json!(tally.sketch.quantile_ms(q)));
+        row.insert(name.to_owned(), json!(tally.quantile_ms(q)));
     }
     row.insert("error_bound".to_owned(), json!(ERROR_BOUND));
     row

@@ -30,7 +30,10 @@ async fn rows_of(tables: Vec<(Table, Vec<arrow::array::RecordBatch>)>, path: &st
 
 fn close(found: &Value, expected: f64) {
     let found = found.as_f64().unwrap();
-    assert!((found / expected - 1.0).abs() <= super::sketch::ERROR_BOUND, "{found} is not {expected}");
+    assert!(
+        (found / expected - 1.0).abs() <= lariat_collector::worker::sketches::ERROR_BOUND,
+        "{found} is not {expected}"
+    );
 }
 
 /// The worked example: 1,000 calls of 100 ms on node A, 100 of 200 ms on node B.

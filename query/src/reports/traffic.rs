@@ -49,8 +49,8 @@ pub(super) fn sheet(groups: &Groups, window: TimeRange, step_nanos: i64, limit: 
             errors: tally.errors,
             calls_per_second: per_second(tally.calls, seconds),
             success_rate: tally.success_rate(),
-            p50_ms: tally.sketch.quantile_ms(0.5),
-            p95_ms: tally.sketch.quantile_ms(0.95),
+            p50_ms: tally.quantile_ms(0.5),
+            p95_ms: tally.quantile_ms(0.95),
         })
     });
     Sheet::new(COLUMNS.to_vec(), rows, limit)

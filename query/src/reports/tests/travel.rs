@@ -19,6 +19,7 @@ use crate::reports::{blocks, cells, circuits, errors, providers, routing, sql_te
 async fn files(folder: &std::path::Path) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(2);
     let context = SessionContext::new_with_config(config);
+    lariat_collector::worker::sketches::register(&mut *context.state_ref().write()).unwrap();
     for table in Table::ALL {
         let path = folder.join(format!("{table}.parquet"));
         let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), table.schema(), None).unwrap();

@@ -16,7 +16,15 @@ const fn place(seed: u64, request: u64, item: u32) -> u64 {
     mix(mix(seed) ^ mix(request.wrapping_mul(STEP) ^ ((item as u64) << 40)))
 }
 
-/// Trace id of unit `unit` of request `request`; it has the form of a UUIDv7, so that it can be a request id too.
+/// Request id of the unit with this trace id: a UUIDv7 of the moment, as a proxy makes them.
+#[must_use]
+pub fn request_id(trace_id: [u8; 16], now_unix_nanos: u64) -> [u8; 16] {
+    let mut id = trace_id;
+    id[..6].copy_from_slice(&(now_unix_nanos / 1_000_000).to_be_bytes()[2..]);
+    id
+}
+
+/// Trace id of unit `unit` of request `request`, in the form of a UUIDv7 like those of a proxy.
 #[must_use]
 pub fn trace_id(seed: u64, request: u64, unit: u32) -> [u8; 16] {
     let high = place(seed, request, unit);

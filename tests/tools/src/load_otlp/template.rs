@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::SpanSettings;
-use super::ids::{span_id, trace_id};
+use super::ids::{request_id, span_id, trace_id};
 use super::spans;
 
 /// First four bytes of each kind of marker, followed by its index.
@@ -147,7 +147,8 @@ impl Template {
                 }
                 Marker::End(span) => place[..8].copy_from_slice(&stamp.end_of(span).to_le_bytes()),
                 Marker::RequestId(unit) => {
-                    let id = Uuid::from_bytes(trace_id(stamp.seed, stamp.request, unit));
+                    let trace_id = trace_id(stamp.seed, stamp.request, unit);
+                    let id = Uuid::from_bytes(request_id(trace_id, stamp.now_unix_nanos));
                     id.hyphenated().encode_lower(&mut place[..36]);
                 }
                 Marker::Sequence(unit) => {
