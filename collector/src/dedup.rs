@@ -5,7 +5,7 @@
 //! drop records that never came before. Judging changes nothing; a request is remembered only when the log has it, and
 //! forgotten again when the log could not take it. The newest keys are in memory, the others in sorted files behind a
 //! filter of fixed size: nothing leaves before its time, whatever the load. The files are no truth of their own: the log
-//! holds the same keys, and a restart reads them there.
+//! holds the same keys. A start reads the files, and the log only for what they do not hold.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,15 +15,18 @@ use arrow::array::BooleanArray;
 use lariat_schema::vocabulary::Signal;
 use xxhash_rust::xxh3::xxh3_128;
 
+use serde::{Deserialize, Serialize};
+
 use crate::hashed::HashedMap;
 use crate::held::table_bytes;
 
 mod filter;
 mod generations;
+mod restored;
 mod run;
 
 use generations::Generations;
-use run::End;
+use run::{About, End};
 
 /// Keys in memory from which they are moved to disk: some 6 MB. Tests of stores move them early, so that they all read
 /// them from there.
@@ -64,6 +67,17 @@ pub(crate) struct Keys<'a> {
     pub(crate) keys: &'a [(u128, u64)],
 }
 
+/// Where in the log the keys of a window are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct KeyCut {
+    /// Oldest entry that the window needs.
+    pub(crate) needed_from: u64,
+    /// The keys of entries before this one are on the disk, or have left the window.
+    pub(crate) settled_to: u64,
+    /// Oldest entry after it that has keys which are in memory only.
+    pub(crate) young_from: u64,
+}
+
 #[derive(Debug)]
 struct Remembered {
     lsn: u64,
@@ -81,29 +95,62 @@ pub(crate) struct Dedup {
     requests: VecDeque<Remembered>,
     old: Generations,
     young_keys: usize,
-    /// Decisions remembered since the start.
+    /// Decisions remembered since the oldest that is.
     decisions: u64,
+    /// The keys of entries of the log before this one are on the disk, or have left the window.
+    settled_to: u64,
     /// The newest request that may hold a second content of a key, while it is inside the window.
     conflict: Option<End>,
 }
 
 impl Dedup {
-    /// An empty window whose keys move to `folder`, which is emptied.
-    pub(crate) fn open(window: Window, folder: &Path) -> io::Result<Self> {
-        Self::sized(window, folder, YOUNG_KEYS, filter::WORDS)
+    /// A window with the keys that are in `folder`, as far as none is missing of the entries of the log that it needed, and the
+    /// entry from which on those of the log are to be remembered.
+    pub(crate) fn open(window: Window, folder: &Path, cut: KeyCut) -> io::Result<(Self, u64)> {
+        let dedup = Self::sized(window, folder, cut.needed_from, YOUNG_KEYS, filter::WORDS)?;
+        let is_whole = dedup.settled_to >= cut.settled_to;
+        let from = if is_whole { dedup.settled_to.max(cut.young_from) } else { dedup.settled_to };
+        Ok((dedup, from))
     }
 
-    fn sized(window: Window, folder: &Path, young_keys: usize, filter_words: usize) -> io::Result<Self> {
-        run::clear_folder(folder)?;
+    /// Forgets what is in `folder`.
+    pub(crate) fn clear(folder: &Path) -> io::Result<()> {
+        run::clear_folder(folder)
+    }
+
+    fn sized(
+        window: Window,
+        folder: &Path,
+        needed_from: u64,
+        young_keys: usize,
+        filter_words: usize,
+    ) -> io::Result<Self> {
+        let old = Generations::open(folder.to_owned(), filter_words, needed_from)?;
+        let newest = old.newest().copied();
         Ok(Self {
             window,
             young: HashedMap::default(),
             requests: VecDeque::new(),
-            old: Generations::new(folder.to_owned(), filter_words),
+            old,
             young_keys,
-            decisions: 0,
-            conflict: None,
+            decisions: newest.map_or(0, |newest| newest.end.decisions),
+            settled_to: newest.map_or(needed_from, |newest| newest.to_lsn),
+            conflict: newest.and_then(|newest| newest.conflict),
         })
+    }
+
+    /// The keys of entries before this one are on the disk, or have left the window.
+    pub(crate) fn settled_to(&self) -> u64 {
+        self.settled_to
+    }
+
+    /// Where in the log its keys are; `next_lsn` is the next entry's number.
+    pub(crate) fn cut(&self, next_lsn: u64) -> KeyCut {
+        KeyCut {
+            needed_from: self.oldest_lsn().unwrap_or(next_lsn),
+            settled_to: self.settled_to,
+            young_from: self.requests.front().map_or(next_lsn, |first| first.lsn),
+        }
     }
 
     /// Says what of a request is new. An error is the disk's: whether something is new cannot be told.
@@ -210,17 +257,32 @@ impl Dedup {
 
     /// Moves the newest keys to disk if they are many. Only for when the log has all that is remembered.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
+        if self.young.len() < self.young_keys { Ok(()) } else { self.settle_all() }
+    }
+
+    /// Moves all keys to disk, so that the next start reads none from the log.
+    pub(crate) fn settle_all(&mut self) -> io::Result<()> {
         let (Some(first), Some(last)) = (self.requests.front(), self.requests.back()) else { return Ok(()) };
-        if self.young.len() < self.young_keys {
-            return Ok(());
-        }
-        let (first_lsn, end) = (first.lsn, last.end);
+        let about = About {
+            from_lsn: self.settled_to.min(first.lsn),
+            to_lsn: last.lsn + 1,
+            first_lsn: first.lsn,
+            end: last.end,
+            conflict: self.conflict,
+            parts: 1,
+        };
         let mut sorted: Vec<(u128, u64)> = self.young.iter().map(|(key, content)| (*key, *content)).collect();
         sorted.sort_unstable();
-        self.old.add(&sorted, first_lsn, end)?;
+        self.old.add(&sorted, about)?;
+        self.settled_to = about.to_lsn;
         self.young.clear();
         self.requests.clear();
         Ok(())
+    }
+
+    /// Deletes files whose keys left the window before entry `needed_from` of the log: the manifest says so.
+    pub(crate) fn delete_retired(&mut self, needed_from: u64) {
+        self.old.delete_retired(needed_from);
     }
 
     /// Lets go of what has left the window.
@@ -246,7 +308,7 @@ impl Dedup {
     }
 
     /// The oldest entry of the log that the window needs after a restart.
-    pub(crate) fn oldest_lsn(&self) -> Option<u64> {
+    fn oldest_lsn(&self) -> Option<u64> {
         self.old.oldest_lsn().or_else(|| self.requests.front().map(|first| first.lsn))
     }
 

@@ -1,6 +1,7 @@
 //! What the receiver hands a decoded request to, and gets the acknowledgement from.
 
 pub(crate) mod commit;
+mod restore;
 pub(crate) mod spine;
 
 pub use spine::OpenError;

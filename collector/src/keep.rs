@@ -11,18 +11,22 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use lariat_schema::vocabulary::KeepReason;
 
+pub(crate) mod memory;
 mod pending;
 mod policy;
 pub(crate) mod spans;
 mod threshold;
+pub(crate) mod verdict;
 
 pub use policy::{DEFAULT_KEPT_WHOLE_PER_SECOND, DEFAULT_RATE, DEFAULT_SLOW_MS, Policies, SamplingPolicy};
 
 use crate::log::Moment;
 use lariat_schema::time_range::NANOS_PER_SECOND;
+use memory::Fell;
 use pending::{Pending, Waiting};
 use spans::{Mark, SpanKey, Spans};
 use threshold::{Incoming, Threshold, Upstream, random_bits};
+use verdict::{Packed, Verdict};
 
 use crate::columns::count;
 use crate::hashed::HashedMap;
@@ -37,18 +41,10 @@ pub(crate) const MAX_WAITING: usize = 50_000;
 /// vain for its root, is told as an orphan, and an error among such is kept whole.
 const MAX_DRAWN_VERDICTS: usize = if cfg!(test) { 10_000 } else { 120_000 };
 /// The same of units that were kept whole, whose late descendants would be drawn instead: five spans for each of the
-/// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 20 MB.
+/// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 15 MB.
 const MAX_WHOLE_VERDICTS: usize = 60_000;
 /// Bytes of the values of spans that wait, beyond which the same happens: some twenty thousand of ordinary size.
 pub(crate) const MAX_WAITING_BYTES: usize = 16 << 20;
-
-/// What a unit's spans share.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Verdict {
-    mark: Option<Mark>,
-    /// Kept for what it is and not by a draw.
-    whole: bool,
-}
 
 /// A change of the ledger caused by deciding: of neighbouring rows of one owner together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,7 +110,7 @@ pub(crate) struct Arrival<'a> {
 pub(crate) struct Keeper {
     policies: Policies,
     window_nanos: i64,
-    verdicts: HashedMap<(i64, Verdict)>,
+    verdicts: HashedMap<(i64, Packed)>,
     drawn_order: Order,
     whole_order: Order,
     pending: Pending,
@@ -127,7 +123,7 @@ pub(crate) struct Keeper {
 /// Verdicts of one kind in the order in which they fell, and how many were forgotten before their window ended.
 #[derive(Debug, Default)]
 struct Order {
-    fell: VecDeque<(i64, SpanKey)>,
+    fell: VecDeque<Fell>,
     forgotten_early: u64,
 }
 
@@ -186,8 +182,8 @@ impl Keeper {
     /// Bytes of the spans that wait, of what finds them, and of the verdicts.
     pub(crate) fn memory_bytes(&self) -> usize {
         let fell = self.drawn_order.fell.capacity() + self.whole_order.fell.capacity();
-        table_bytes::<SpanKey, (i64, Verdict)>(self.verdicts.capacity())
-            + fell.saturating_mul(size_of::<(i64, SpanKey)>())
+        table_bytes::<SpanKey, (i64, Packed)>(self.verdicts.capacity())
+            + fell.saturating_mul(size_of::<Fell>())
             + self.pending.memory_bytes()
     }
 
@@ -439,27 +435,28 @@ impl Keeper {
 
     fn verdict(&self, key: SpanKey, now: i64) -> Option<Verdict> {
         let (commit, verdict) = self.verdicts.get(&key)?;
-        (now.saturating_sub(*commit) <= self.window_nanos).then_some(*verdict)
+        (now.saturating_sub(*commit) <= self.window_nanos).then(|| verdict.verdict())
     }
 
-    fn remember(&mut self, key: SpanKey, commit: i64, verdict: Verdict) {
-        self.verdicts.insert(key, (commit, verdict));
+    fn remember(&mut self, key: SpanKey, at: i64, verdict: Verdict) {
         let order = if verdict.whole { &mut self.whole_order } else { &mut self.drawn_order };
-        order.fell.push_back((commit, key));
+        let verdict = Packed::of(verdict);
+        self.verdicts.insert(key, (at, verdict));
+        order.fell.push_back(Fell { at, key, verdict });
     }
 
     fn forget(&mut self, now: i64) {
         let orders = [(&mut self.whole_order, MAX_WHOLE_VERDICTS), (&mut self.drawn_order, MAX_DRAWN_VERDICTS)];
         for (order, most) in orders {
-            while let Some((commit, key)) = order.fell.front().copied() {
-                let young = now.saturating_sub(commit) <= self.window_nanos;
+            while let Some(Fell { at, key, .. }) = order.fell.front().copied() {
+                let young = now.saturating_sub(at) <= self.window_nanos;
                 if young && order.fell.len() <= most {
                     break;
                 }
                 order.fell.pop_front();
                 order.forgotten_early += u64::from(young);
                 // A newer verdict of the same span has an entry of its own further back.
-                if self.verdicts.get(&key).is_some_and(|(known, _)| *known == commit) {
+                if self.verdicts.get(&key).is_some_and(|(known, _)| *known == at) {
                     self.verdicts.remove(&key);
                 }
             }

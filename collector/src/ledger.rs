@@ -1,9 +1,9 @@
 //! The account of every decoded record (I-1): received = stored + sampled out + deduplicated + rejected + dropped +
 //! in flight.
 //!
-//! Each change carries the entry of the log that caused it, so that a restart adds exactly the entries that the
-//! manifest's sum does not hold yet, and none twice. Counters that are only kept in memory were rejected: they would
-//! start at zero beside rows that do not.
+//! The manifest holds the sum of all entries of the log before its cut, what is in flight included, and a start adds the
+//! entries from there on: none twice, since who replays knows the cut. Counters that are only kept in memory were
+//! rejected: they would start at zero beside rows that do not.
 
 use std::collections::BTreeMap;
 
@@ -72,58 +72,43 @@ pub(crate) struct Line {
 
 /// All counts.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    total: BTreeMap<LedgerKey, Counts>,
-    /// Sum of the entries before `settled_lsn`.
-    settled: BTreeMap<LedgerKey, Counts>,
-    settled_lsn: u64,
-    unsettled: BTreeMap<u64, Vec<(LedgerKey, Counts)>>,
-}
+pub(crate) struct Ledger(BTreeMap<LedgerKey, Counts>);
 
 impl Ledger {
-    /// Continues from the sum of all entries before `settled_lsn`.
-    pub(crate) fn resume(lines: &[Line], settled_lsn: u64) -> Self {
-        let settled: BTreeMap<_, _> = lines.iter().map(|line| (line.key.clone(), line.counts)).collect();
-        Self { total: settled.clone(), settled, settled_lsn, unsettled: BTreeMap::new() }
+    /// Continues from a sum.
+    pub(crate) fn resume(lines: &[Line]) -> Self {
+        Self(lines.iter().map(|line| (line.key.clone(), line.counts)).collect())
     }
 
-    /// Counts a change that the entry `lsn` caused, unless the sum holds it already.
-    pub(crate) fn add(&mut self, lsn: u64, key: LedgerKey, counts: Counts) {
-        if lsn < self.settled_lsn || counts == Counts::default() {
+    /// Counts a change.
+    pub(crate) fn add(&mut self, key: LedgerKey, counts: Counts) {
+        if counts == Counts::default() {
             return;
         }
-        let key = if self.total.contains_key(&key) || self.total.len() < MAX_KEYS {
+        let key = if self.0.contains_key(&key) || self.0.len() < MAX_KEYS {
             key
         } else {
             LedgerKey::new(key.signal, Some(OVERFLOW), Some(OVERFLOW))
         };
-        self.total.entry(key.clone()).or_default().add(&counts);
-        let changes = self.unsettled.entry(lsn).or_default();
-        match changes.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, known)) => known.add(&counts),
-            None => changes.push((key, counts)),
-        }
+        self.0.entry(key).or_default().add(&counts);
     }
 
-    /// What the sum will be once everything before `lsn` is settled; changes nothing.
-    pub(crate) fn settled_before(&self, lsn: u64) -> Vec<Line> {
-        let mut sum = self.settled.clone();
-        for (key, counts) in self.unsettled.range(..lsn).flat_map(|(_, changes)| changes) {
-            sum.entry(key.clone()).or_default().add(counts);
+    /// Spans that wait but that are not among these are nowhere: they are dropped. `waiting` are all that there are, by owner.
+    pub(crate) fn drop_all_but(&mut self, waiting: &BTreeMap<LedgerKey, i64>) -> i64 {
+        let mut left = waiting.clone();
+        let mut dropped = 0;
+        for (key, counts) in &mut self.0 {
+            let there = left.get_mut(key).map_or(0, std::mem::take).clamp(0, counts.in_flight.max(0));
+            let gone = counts.in_flight.saturating_sub(there);
+            counts.add(&Counts { in_flight: gone.saturating_neg(), dropped: gone, ..Counts::default() });
+            dropped += gone;
         }
-        sum.into_iter().map(|(key, counts)| Line { key, counts }).collect()
-    }
-
-    /// The manifest holds the sum of everything before `lsn`.
-    pub(crate) fn settle(&mut self, lsn: u64) {
-        self.settled = self.settled_before(lsn).into_iter().map(|line| (line.key, line.counts)).collect();
-        self.unsettled = self.unsettled.split_off(&lsn);
-        self.settled_lsn = self.settled_lsn.max(lsn);
+        dropped
     }
 
     /// Every line.
     pub(crate) fn lines(&self) -> Vec<Line> {
-        self.total.iter().map(|(key, counts)| Line { key: key.clone(), counts: *counts }).collect()
+        self.0.iter().map(|(key, counts)| Line { key: key.clone(), counts: *counts }).collect()
     }
 }
 
@@ -136,20 +121,29 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_ledger_takes_each_entry_once() {
+    fn a_resumed_ledger_goes_on_where_the_sum_ends() {
         let key = LedgerKey::new(Signal::Traces, Some("public"), None);
         let mut ledger = Ledger::default();
-        for lsn in 1..=4 {
-            ledger.add(lsn, key.clone(), received(10));
-        }
-        let saved = ledger.settled_before(3);
-        ledger.settle(3);
-        let mut resumed = Ledger::resume(&saved, 3);
-        for lsn in 1..=4 {
-            resumed.add(lsn, key.clone(), received(10));
+        ledger.add(key.clone(), received(10));
+        let mut resumed = Ledger::resume(&ledger.lines());
+        for ledger in [&mut ledger, &mut resumed] {
+            ledger.add(key.clone(), received(30));
         }
         assert_eq!(resumed.lines(), ledger.lines());
         assert_eq!(resumed.lines()[0].counts.received, 40);
+    }
+
+    #[test]
+    fn what_is_in_flight_and_nowhere_to_be_found_is_dropped_and_the_account_closes() {
+        let key = |profile| LedgerKey::new(Signal::Traces, Some(profile), None);
+        let waiting = |in_flight| Counts { received: in_flight, in_flight, ..Counts::default() };
+        let mut ledger = Ledger::default();
+        ledger.add(key("a"), waiting(3));
+        ledger.add(key("b"), waiting(2));
+        assert_eq!(ledger.drop_all_but(&BTreeMap::from([(key("a"), 1), (key("b"), 2), (key("c"), 1)])), 2);
+        let lines = ledger.lines();
+        assert_eq!(lines[0].counts, Counts { received: 3, in_flight: 1, dropped: 2, ..Counts::default() });
+        assert!(lines[1].counts == waiting(2) && lines.len() == 2);
     }
 
     #[test]
@@ -157,7 +151,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let accounts = i64::try_from(MAX_KEYS).unwrap() + 50;
         for account in 0..accounts {
-            ledger.add(1, LedgerKey::new(Signal::Traces, None, Some(&account.to_string())), received(1));
+            ledger.add(LedgerKey::new(Signal::Traces, None, Some(&account.to_string())), received(1));
         }
         let lines = ledger.lines();
         assert_eq!(lines.len(), MAX_KEYS + 1);

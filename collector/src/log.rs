@@ -20,7 +20,7 @@ mod texts;
 
 pub(crate) use clock::Moment;
 pub(crate) use entry::{Entry, Header, Received, Schemas};
-pub(crate) use segment::{Damage, Segment, SegmentFile};
+pub(crate) use segment::{Damage, Facts, Segment, SegmentFile};
 
 use crate::keep::Policies;
 
@@ -51,13 +51,23 @@ pub(crate) struct Log {
     create: CreateSegment,
     active: Option<Active>,
     closed: Closed,
+    /// Bytes of the segments that were read when it was opened.
+    pub(crate) read_bytes: u64,
+}
+
+/// What is known of segments before they are read, and which of these must be.
+pub(crate) struct Unread<'a> {
+    pub(crate) known: &'a [Facts],
+    pub(crate) is_needed: &'a dyn Fn(&Facts) -> bool,
 }
 
 impl Log {
-    /// Reads what is there, oldest first, and opens the log for writing.
+    /// Reads what is there, oldest first, and opens the log for writing. Segments that are known and not needed are left
+    /// unread.
     pub(crate) fn open(
         folder: &Path,
         create: CreateSegment,
+        unread: &Unread<'_>,
         visit: &mut dyn FnMut(&Entry, &Schemas),
     ) -> io::Result<(Self, Damage)> {
         std::fs::create_dir_all(folder)?;
@@ -71,15 +81,29 @@ impl Log {
         paths.sort();
         let mut damage = Damage::default();
         let mut closed = Vec::new();
+        let mut read_bytes = 0;
         for (index, path) in paths.iter().enumerate() {
+            let known = unread.known.iter().find(|facts| facts.first_lsn == first_lsn(path));
+            if let Some(facts) = known.filter(|facts| !(unread.is_needed)(facts)) {
+                let Facts { last_lsn, last_steady_nanos, bytes, .. } = *facts;
+                closed.push(Segment { path: path.clone(), last_lsn, last_steady_nanos, bytes });
+                continue;
+            }
+            read_bytes += std::fs::metadata(path)?.len();
             match segment::read(path, paths.get(index + 1).map(|next| first_lsn(next)), &mut damage, visit)? {
                 Some(segment) => closed.push(segment),
                 // Nothing but a preamble: the next segment may want its name.
                 None => std::fs::remove_file(path)?,
             }
         }
-        let log = Self { folder: folder.to_owned(), create, active: None, closed: Arc::new(Mutex::new(closed)) };
+        let log =
+            Self { folder: folder.to_owned(), create, active: None, closed: Arc::new(Mutex::new(closed)), read_bytes };
         Ok((log, damage))
+    }
+
+    /// Gives it up, to be opened again.
+    pub(crate) fn into_create(self) -> CreateSegment {
+        self.create
     }
 
     /// The complete segments.
@@ -129,7 +153,9 @@ impl Log {
     fn begin(&mut self, first_lsn: u64, in_force: &InForce) -> io::Result<()> {
         let path = self.folder.join(format!("{first_lsn:020}.log"));
         let mut file = (self.create)(&path)?;
-        let bytes = preamble(first_lsn, in_force).map_err(io::Error::other)?;
+        let mut bytes = segment::MAGIC.to_vec();
+        let preamble = preamble(first_lsn, in_force).and_then(|preamble| entry::write(&preamble, &mut bytes));
+        preamble.map_err(io::Error::other)?;
         if let Err(error) = file.append(&bytes) {
             // An empty segment does no harm, and the next attempt starts it again.
             let _ = file.truncate(0);
@@ -169,7 +195,8 @@ fn first_lsn(path: &Path) -> u64 {
     path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).unwrap_or(u64::MAX)
 }
 
-fn preamble(first_lsn: u64, in_force: &InForce) -> Result<Vec<u8>, entry::BadEntry> {
+/// The first entry of a segment: the schemas and policies that hold for the others.
+pub(crate) fn preamble(first_lsn: u64, in_force: &InForce) -> Result<Entry, entry::BadEntry> {
     let (packed, row_bytes) = Schemas::pack_current()?;
     let header = Header {
         version: entry::VERSION,
@@ -184,9 +211,7 @@ fn preamble(first_lsn: u64, in_force: &InForce) -> Result<Vec<u8>, entry::BadEnt
         row_bytes,
         policies: Some(in_force.policies.clone()),
     };
-    let mut bytes = segment::MAGIC.to_vec();
-    entry::write(&Entry { header, keys: Vec::new(), packed }, &mut bytes)?;
-    Ok(bytes)
+    Ok(Entry { header, keys: Vec::new(), packed })
 }
 
 #[cfg(test)]

@@ -6,16 +6,19 @@
 //! a day's spans for a panel. Latencies are counted by the bounds that Tempo uses, since those views ask for `_bucket` series.
 //!
 //! The fold is a function of the entries of the log, and a replayed entry that holds written series begins the counts
-//! anew: a crash loses nothing and counts nothing twice, it only gives the series a new start.
+//! anew, as does a checkpoint, which holds what was counted since the series were last written: a crash loses nothing and
+//! counts nothing twice, it only gives the series a new start.
 
 use arrow::array::{Array, MapArray, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::time_range::NANOS_PER_SECOND;
 use lariat_schema::vocabulary::OVERFLOW;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 mod graph;
+pub(crate) mod memory;
 mod rows;
 
 use crate::columns::{column, count, ids, longs, text, texts};
@@ -43,7 +46,7 @@ const BOUNDS_NANOS: [i64; 14] = {
 };
 
 /// A cumulative histogram of latencies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Latency {
     count: u64,
     sum_nanos: i64,
@@ -55,6 +58,17 @@ impl Latency {
         self.count += 1;
         self.sum_nanos = self.sum_nanos.saturating_add(nanos);
         self.buckets[BOUNDS_NANOS.partition_point(|bound| *bound < nanos)] += 1;
+    }
+
+    /// What was counted since it was as `before`.
+    fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        since.count = since.count.saturating_sub(before.count);
+        since.sum_nanos = since.sum_nanos.saturating_sub(before.sum_nanos);
+        for (now, before) in since.buckets.iter_mut().zip(before.buckets) {
+            *now = now.saturating_sub(before);
+        }
+        since
     }
 }
 
@@ -74,8 +88,8 @@ struct Spans {
     start_unix_nanos: i64,
     latency: Latency,
     bytes: u64,
-    /// Spans counted when it was last written.
-    written: u64,
+    /// Latencies and bytes when it was last written.
+    written: (Latency, u64),
 }
 
 /// All of it.
@@ -88,6 +102,7 @@ pub(crate) struct SpanMetrics {
     last: usize,
     graph: Graph,
     max_series: usize,
+    written_unix_nanos: i64,
     all_written_unix_nanos: i64,
 }
 
@@ -99,6 +114,7 @@ impl Default for SpanMetrics {
             last: 0,
             graph: Graph::default(),
             max_series: MAX_SERIES,
+            written_unix_nanos: i64::MIN,
             all_written_unix_nanos: i64::MIN,
         }
     }
@@ -208,13 +224,16 @@ impl SpanMetrics {
             start_unix_nanos: commit,
             latency: Latency::default(),
             bytes: 0,
-            written: 0,
+            written: (Latency::default(), 0),
         });
         place
     }
 
-    /// Begins to count anew: everything counted so far stands in the table.
-    pub(crate) fn begin_anew(&mut self) {
+    /// Begins to count anew: everything counted so far stands in the table, as was written at `commit_unix_nanos`.
+    pub(crate) fn begin_anew(&mut self, commit_unix_nanos: i64) {
+        // As before it was written.
+        self.graph.expire(commit_unix_nanos);
+        self.written_unix_nanos = commit_unix_nanos;
         self.spans.clear();
         self.places.clear();
         self.graph.begin_anew();
@@ -225,8 +244,10 @@ impl SpanMetrics {
     pub(crate) fn rows(&mut self, now: i64, identity: &NodeIdentity) -> Result<Option<RecordBatch>, ArrowError> {
         self.graph.expire(now);
         let all = now.saturating_sub(self.all_written_unix_nanos) >= REPEAT_NANOS;
-        let spans: Vec<_> = self.spans.iter().filter(|spans| all || spans.latency.count > spans.written).collect();
-        let edges: Vec<_> = self.graph.edges().filter(|edge| all || edge.requests > edge.written).collect();
+        let spans: Vec<_> =
+            self.spans.iter().filter(|spans| all || spans.latency.count > spans.written.0.count).collect();
+        let edges: Vec<_> =
+            self.graph.edges().filter(|edge| all || edge.counts.requests > edge.written.requests).collect();
         if spans.is_empty() && edges.is_empty() {
             return Ok(None);
         }
@@ -234,8 +255,9 @@ impl SpanMetrics {
         if all {
             self.all_written_unix_nanos = now;
         }
+        self.written_unix_nanos = now;
         for spans in &mut self.spans {
-            spans.written = spans.latency.count;
+            spans.written = (spans.latency, spans.bytes);
         }
         self.graph.written();
         Ok(Some(rows))

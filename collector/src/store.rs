@@ -1,5 +1,6 @@
 //! What a store shows to readers: pinned snapshots of its files and hot batches.
 
+pub(crate) mod checkpoint;
 pub(crate) mod core;
 pub(crate) mod directory;
 mod hot;

@@ -47,6 +47,23 @@ impl Filter {
         places(key, self.size).fold(u32::MAX, |found, place| found & self.words[place])
     }
 
+    /// A filter of one generation by itself, to be filled apart from the others.
+    pub(crate) fn plane(&self) -> Plane {
+        Plane { bits: vec![0; self.size.div_ceil(64)], size: self.size }
+    }
+
+    /// Adds everything of a plane to a generation.
+    pub(crate) fn put(&mut self, plane: &Plane, generation: u32) {
+        if self.words.is_empty() {
+            self.words = vec![0; self.size];
+        }
+        for (words, bits) in self.words.chunks_mut(64).zip(&plane.bits) {
+            for (at, word) in words.iter_mut().enumerate() {
+                *word |= u32::from((bits >> at) & 1 == 1) << generation;
+            }
+        }
+    }
+
     /// Empties a generation.
     pub(crate) fn clear(&mut self, generation: u32) {
         for word in &mut self.words {
@@ -64,6 +81,22 @@ impl Filter {
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
         self.words.len() * size_of::<u32>()
+    }
+}
+
+/// A bit for each place: small enough to be filled in a processor's cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Plane {
+    bits: Vec<u64>,
+    size: usize,
+}
+
+impl Plane {
+    /// Adds a key.
+    pub(crate) fn add(&mut self, key: u128) {
+        for place in places(key, self.size) {
+            self.bits[place / 64] |= 1 << (place % 64);
+        }
     }
 }
 
@@ -91,5 +124,17 @@ mod tests {
         filter.clear(1);
         assert!((0..4_096).step_by(2).all(|key| filter.may_hold(key) & (1 << 5) > 0));
         assert!((0..4_096).any(|key| filter.may_hold(key) & (1 << 1) == 0));
+    }
+
+    #[test]
+    fn a_plane_that_is_put_in_finds_what_keys_that_are_added_would() {
+        let (mut added, mut put) = (Filter::new(1 << 8), Filter::new(1 << 8));
+        let mut plane = put.plane();
+        for key in 0..40 {
+            added.add(key, 3);
+            plane.add(key);
+        }
+        put.put(&plane, 3);
+        assert!((0..10_000).all(|key| added.may_hold(key) == put.may_hold(key)));
     }
 }

@@ -1,13 +1,14 @@
 //! Keys on disk: sorted, in pages of 4 KiB with a checksum, found by one read.
 //!
-//! A run is written once and never synced: its keys stand in the log too, from which a restart makes it anew, so that
-//! there is one truth about what was received and nothing that could disagree with it. A page that cannot be read is an
+//! A run is written once and says at its end which entries of the log it holds the keys of, so that the next start reads it in
+//! place of them. It is never synced: its keys stand in the log too, from which a start makes anew what a crash or a bad
+//! disk left of it damaged. So every page is checked when it is opened again, and one that cannot be read later is an
 //! error and never "not known".
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,16 +18,81 @@ const KEY_BYTES: usize = 24;
 const PAGE_KEYS: usize = 170;
 /// Bytes of a page: its keys, zeros if they are fewer, and a checksum.
 const PAGE_BYTES: usize = PAGE_KEYS * KEY_BYTES + 4;
+/// Pages read at once when a run is opened again.
+const OPEN_PAGES: usize = 64;
+/// First bytes of a run's last part.
+const MAGIC: &[u8; 8] = b"LARIATK1";
+/// Bytes of that part: the magic, ten numbers and a checksum.
+const ABOUT_BYTES: usize = 8 + 10 * 8 + 4;
 
 /// Where a run ends in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) steady_nanos: i64,
-    /// Decisions remembered up to there, since the start.
+    /// Decisions remembered up to there.
     pub(crate) decisions: u64,
 }
 
-/// A sorted file of keys; it is deleted when this is dropped.
+/// What a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct About {
+    /// It holds every key of the entries of the log from here on that was inside the window when it was written.
+    pub(crate) from_lsn: u64,
+    /// Up to here; this entry is not in it.
+    pub(crate) to_lsn: u64,
+    /// Oldest entry of the log that it holds keys of.
+    pub(crate) first_lsn: u64,
+    pub(crate) end: End,
+    /// The newest request up to its end that may hold a second content of a key.
+    pub(crate) conflict: Option<End>,
+    /// Runs that it was merged of.
+    pub(crate) parts: u64,
+}
+
+impl About {
+    fn to_bytes(self, keys: usize) -> [u8; ABOUT_BYTES] {
+        let conflict = self.conflict.unwrap_or(End { steady_nanos: 0, decisions: 0 });
+        let numbers = [
+            self.from_lsn,
+            self.to_lsn,
+            self.first_lsn,
+            self.end.steady_nanos.cast_unsigned(),
+            self.end.decisions,
+            u64::from(self.conflict.is_some()),
+            conflict.steady_nanos.cast_unsigned(),
+            conflict.decisions,
+            self.parts,
+            crate::columns::count(keys),
+        ];
+        let mut bytes = [0; ABOUT_BYTES];
+        let (head, checksum) = bytes.split_at_mut(ABOUT_BYTES - 4);
+        head[..8].copy_from_slice(MAGIC);
+        for (place, number) in head[8..].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        checksum.copy_from_slice(&crc32fast::hash(head).to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; ABOUT_BYTES]) -> Option<(Self, usize)> {
+        let (head, checksum) = bytes.split_at(ABOUT_BYTES - 4);
+        if !head.starts_with(MAGIC) || crc32fast::hash(head).to_le_bytes() != *checksum {
+            return None;
+        }
+        let mut numbers = [0; 10];
+        for (number, bytes) in numbers.iter_mut().zip(head[8..].chunks_exact(8)) {
+            *number = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let [from_lsn, to_lsn, first_lsn, steady, decisions, has_conflict, of_conflict, conflicts, parts, keys] =
+            numbers;
+        let end = |steady: u64, decisions| End { steady_nanos: steady.cast_signed(), decisions };
+        let conflict = (has_conflict == 1).then(|| end(of_conflict, conflicts));
+        let about = Self { from_lsn, to_lsn, first_lsn, end: end(steady, decisions), conflict, parts };
+        (from_lsn < to_lsn).then_some((about, usize::try_from(keys).ok()?))
+    }
+}
+
+/// A sorted file of keys.
 #[derive(Debug)]
 pub(crate) struct Run {
     path: PathBuf,
@@ -34,9 +100,7 @@ pub(crate) struct Run {
     /// First key of each page.
     fences: Vec<u128>,
     pub(crate) keys: usize,
-    /// Oldest entry of the log that it holds keys of.
-    pub(crate) first_lsn: u64,
-    pub(crate) end: End,
+    pub(crate) about: About,
 }
 
 impl Run {
@@ -44,18 +108,68 @@ impl Run {
     pub(crate) fn write(
         path: PathBuf,
         sorted: impl Iterator<Item = io::Result<(u128, u64)>>,
-        first_lsn: u64,
-        end: End,
+        about: About,
     ) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let written = write_pages(&mut file, sorted);
+        let written = write_pages(&mut file, sorted)
+            .and_then(|(fences, keys)| file.write_all(&about.to_bytes(keys)).map(|()| (fences, keys)));
         match written {
-            Ok((fences, keys)) => Ok(Self { path, file, fences, keys, first_lsn, end }),
+            Ok((fences, keys)) => Ok(Self { path, file, fences, keys, about }),
             Err(error) => {
                 let _ = std::fs::remove_file(&path);
                 Err(error)
             }
         }
+    }
+
+    /// What an earlier process left, as far as its last part tells: the pages are not looked at.
+    pub(crate) fn found(path: PathBuf) -> io::Result<Self> {
+        let file = File::open(&path)?;
+        let length = file.metadata()?.len();
+        let mut bytes = [0; ABOUT_BYTES];
+        let at =
+            length.checked_sub(crate::columns::count(ABOUT_BYTES)).ok_or_else(|| damaged(&path, "it is too short"))?;
+        file.read_exact_at(&mut bytes, at)?;
+        let (about, keys) = About::from_bytes(&bytes).ok_or_else(|| damaged(&path, "its end is damaged"))?;
+        if crate::columns::count(keys.div_ceil(PAGE_KEYS) * PAGE_BYTES) != at {
+            return Err(damaged(&path, "it has another length"));
+        }
+        Ok(Self { path, file, fences: Vec::new(), keys, about })
+    }
+
+    /// Checks every page of what was found and hands each key to `visit`.
+    pub(crate) fn check(&mut self, visit: &mut dyn FnMut(u128)) -> io::Result<()> {
+        let pages = self.keys.div_ceil(PAGE_KEYS);
+        let mut fences = Vec::with_capacity(pages);
+        let mut buffer = vec![0; OPEN_PAGES.min(pages) * PAGE_BYTES];
+        let mut file = &self.file;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
+        let mut last = None;
+        while fences.len() < pages {
+            let many = OPEN_PAGES.min(pages - fences.len());
+            let bytes = &mut buffer[..many * PAGE_BYTES];
+            file.read_exact(bytes)?;
+            for page in bytes.chunks_exact(PAGE_BYTES) {
+                let page: &[u8; PAGE_BYTES] = page.try_into().map_err(io::Error::other)?;
+                self.intact(fences.len(), page)?;
+                let keys = self.keys_of(fences.len());
+                fences.push(key_at(page, 0).0);
+                for at in 0..keys {
+                    let (key, _) = key_at(page, at);
+                    if last.replace(key).is_some_and(|last| last >= key) {
+                        return Err(damaged(&self.path, "its keys are in no order"));
+                    }
+                    visit(key);
+                }
+            }
+        }
+        self.fences = fences;
+        Ok(())
+    }
+
+    /// Deletes the file.
+    pub(crate) fn delete(self) {
+        delete(&self.path);
     }
 
     /// The content's hash of a key, if the run holds it.
@@ -106,20 +220,25 @@ impl Run {
     fn page(&self, page: usize) -> io::Result<[u8; PAGE_BYTES]> {
         let mut bytes = [0; PAGE_BYTES];
         self.file.read_exact_at(&mut bytes, crate::columns::count(page * PAGE_BYTES))?;
-        let (keys, checksum) = bytes.split_at(PAGE_KEYS * KEY_BYTES);
-        if crc32fast::hash(keys).to_le_bytes() != *checksum {
-            let reason = format!("page {page} of {} is damaged", self.path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-        }
+        self.intact(page, &bytes)?;
         Ok(bytes)
+    }
+
+    fn intact(&self, page: usize, bytes: &[u8; PAGE_BYTES]) -> io::Result<()> {
+        let (keys, checksum) = bytes.split_at(PAGE_KEYS * KEY_BYTES);
+        let intact = crc32fast::hash(keys).to_le_bytes() == *checksum;
+        if intact { Ok(()) } else { Err(damaged(&self.path, &format!("page {page} is damaged"))) }
     }
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(file = %self.path.display(), %error, "cannot delete a run of dedup keys");
-        }
+fn damaged(path: &Path, reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()))
+}
+
+/// Deletes a file of the folder of runs.
+pub(crate) fn delete(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(file = %path.display(), %error, "cannot delete a run of dedup keys");
     }
 }
 
@@ -148,10 +267,17 @@ pub(crate) fn merge(path: PathBuf, runs: &[Run]) -> io::Result<Option<Run>> {
         }
         None
     });
-    Run::write(path, merged, first.first_lsn, last.end).map(Some)
+    let about = About {
+        to_lsn: last.about.to_lsn,
+        end: last.about.end,
+        conflict: last.about.conflict,
+        parts: runs.iter().map(|run| run.about.parts).sum(),
+        ..first.about
+    };
+    Run::write(path, merged, about).map(Some)
 }
 
-/// Makes the folder of the runs anew: what an earlier process left there is made again from the log.
+/// Makes the folder of the runs anew, whatever an earlier process left there.
 pub(crate) fn clear_folder(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -183,6 +309,7 @@ fn write_pages(
         put_page(&mut out, &mut page)?;
     }
     out.flush()?;
+    drop(out);
     Ok((fences, keys))
 }
 
@@ -208,10 +335,11 @@ fn key_at(page: &[u8; PAGE_BYTES], at: usize) -> (u128, u64) {
 mod tests {
     use super::*;
 
-    const END: End = End { steady_nanos: 0, decisions: 0 };
+    const END: End = End { steady_nanos: -7, decisions: 3 };
+    const ABOUT: About = About { from_lsn: 1, to_lsn: 4, first_lsn: 2, end: END, conflict: Some(END), parts: 1 };
 
     fn run(path: PathBuf, keys: impl Iterator<Item = u128>) -> Run {
-        Run::write(path, keys.map(|key| Ok((key, u64::try_from(key % 1_000).unwrap()))), 1, END).unwrap()
+        Run::write(path, keys.map(|key| Ok((key, u64::try_from(key % 1_000).unwrap()))), ABOUT).unwrap()
     }
 
     #[test]
@@ -230,12 +358,39 @@ mod tests {
     fn merged_runs_hold_the_keys_of_all_and_the_newer_content() {
         let folder = tempfile::tempdir().unwrap();
         let older = run(folder.path().join("a"), (0..500).map(|key| key * 3));
-        let newer = Run::write(folder.path().join("b"), (0..900).map(|key| Ok((key, 7))), 5, END).unwrap();
+        let newer = Run::write(
+            folder.path().join("b"),
+            (0..900).map(|key| Ok((key, 7))),
+            About { from_lsn: 4, to_lsn: 9, ..ABOUT },
+        )
+        .unwrap();
         let merged = merge(folder.path().join("c"), &[older, newer]).unwrap().unwrap();
-        assert_eq!((merged.keys, merged.first_lsn), (900 + 200, 1));
+        assert_eq!((merged.keys, merged.about), (900 + 200, About { to_lsn: 9, parts: 2, ..ABOUT }));
         assert_eq!([3, 4, 9, 1_497].map(|key| merged.find(key).unwrap()), [Some(7), Some(7), Some(7), Some(497)]);
-        let files = std::fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(files, 1, "the inputs are gone with their last use");
+    }
+
+    #[test]
+    fn a_run_is_opened_again_with_all_that_it_was_about_and_not_after_any_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for keys in [0, 1, 170, 30_000] {
+            drop(run(path.clone(), 0..keys));
+            let mut again = Run::found(path.clone()).unwrap();
+            let mut found = Vec::new();
+            again.check(&mut |key| found.push(key)).unwrap();
+            assert!(again.about == ABOUT && found.into_iter().eq(0..keys));
+            assert_eq!(again.find(keys / 2).unwrap().is_some(), keys > 0);
+        }
+        drop(run(path.clone(), 0..200));
+        let whole = std::fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(61).chain([whole.len() - 1]) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(Run::found(path.clone()).and_then(|mut run| run.check(&mut |_| {})).is_err(), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(Run::found(path.clone()).and_then(|mut run| run.check(&mut |_| {})).is_err(), "cut at {at}");
+        }
     }
 
     #[test]

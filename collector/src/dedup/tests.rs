@@ -11,7 +11,7 @@ const WINDOW: Window = Window { age_nanos: 100, decisions: 0 };
 /// A window that moves keys to disk early, behind a filter so small that it errs often.
 fn small(window: Window) -> (tempfile::TempDir, Dedup) {
     let folder = tempfile::tempdir().unwrap();
-    let dedup = Dedup::sized(window, &folder.path().join("dedup"), 16, 64).unwrap();
+    let dedup = Dedup::sized(window, &folder.path().join("dedup"), 1, 16, 64).unwrap();
     (folder, dedup)
 }
 
@@ -87,7 +87,7 @@ fn a_request_is_remembered_until_both_its_age_and_its_decisions_have_passed() {
 fn a_flood_makes_neither_the_filter_larger_nor_the_window_shorter() {
     let folder = tempfile::tempdir().unwrap();
     let window = Window { age_nanos: 1_000_000, decisions: 0 };
-    let mut dedup = Dedup::sized(window, &folder.path().join("dedup"), 16, 65_536).unwrap();
+    let mut dedup = Dedup::sized(window, &folder.path().join("dedup"), 0, 16, 65_536).unwrap();
     let per_request = 20;
     // Forty times as many generations as there are bits.
     let requests = 20_u128 * 8 * u128::from(filter::GENERATIONS);
@@ -106,7 +106,9 @@ fn a_flood_makes_neither_the_filter_larger_nor_the_window_shorter() {
         assert_eq!(judge(&dedup, u128::MAX - request, &keys, &vec![3; keys.len()]).deduplicated, 20);
     }
     dedup.advance(2_000_000);
-    assert_eq!((dedup.len(), dedup.oldest_lsn(), dedup.disk_bytes()), (0, None, 0));
+    assert_eq!((dedup.len(), dedup.oldest_lsn()), (0, None));
+    dedup.delete_retired(u64::MAX);
+    assert_eq!(dedup.disk_bytes(), 0);
     assert_eq!(std::fs::read_dir(folder.path().join("dedup")).unwrap().count(), 0, "no file stays behind");
 }
 
@@ -131,6 +133,105 @@ fn keys_that_cannot_be_moved_to_disk_stay_in_memory_up_to_a_bound_and_then_reque
     assert_eq!(dedup.judge(Signal::Logs, 1_000, &[5], &[0]).unwrap().deduplicated, 1);
 }
 
+/// A window of many requests of four keys each, some of them on disk; the last are in memory only.
+fn filled(folder: &Path, requests: u64) -> Dedup {
+    let mut dedup = Dedup::sized(Window { age_nanos: 1_000, decisions: 0 }, folder, 1, 16, 64).unwrap();
+    for lsn in 1..=requests {
+        let keys: Vec<_> = (0..4).map(|at| (u128::from(lsn) * 4 + at, lsn)).collect();
+        remember(&mut dedup, lsn, i64::try_from(lsn).unwrap(), 1, &keys);
+        dedup.settle().unwrap();
+    }
+    dedup
+}
+
+fn reopened(folder: &Path, needed_from: u64) -> Dedup {
+    Dedup::sized(Window { age_nanos: 1_000, decisions: 0 }, folder, needed_from, 16, 64).unwrap()
+}
+
+/// The requests whose keys are all known, and none of the others' is.
+fn known(dedup: &Dedup, requests: u64) -> Vec<u64> {
+    let found = |lsn: &u64| (0..4).filter(|at| dedup.find(u128::from(*lsn) * 4 + at).unwrap() == Some(*lsn)).count();
+    assert!((1..=requests).all(|lsn| matches!(found(&lsn), 0 | 4)));
+    (1..=requests).filter(|lsn| found(lsn) == 4).collect()
+}
+
+#[test]
+fn the_next_process_finds_what_is_on_disk_and_is_told_from_where_on_the_log_has_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    for requests in [3, 4, 5, 31, 32, 33, 300] {
+        let _ = std::fs::remove_dir_all(folder.path());
+        let before = filled(folder.path(), requests);
+        let settled = before.settled_to() - 1;
+        assert_eq!(settled, requests / 4 * 4);
+        drop(before);
+        let mut after = reopened(folder.path(), 1);
+        assert_eq!((after.settled_to() - 1, known(&after, requests)), (settled, (1..=settled).collect()));
+        assert_eq!(after.oldest_lsn(), (settled > 0).then_some(1));
+        // It goes on as the other would have: the same bits, the same window.
+        for lsn in settled + 1..=requests + 40 {
+            let keys: Vec<_> = (0..4).map(|at| (u128::from(lsn) * 4 + at, lsn)).collect();
+            remember(&mut after, lsn, i64::try_from(lsn).unwrap(), 1, &keys);
+            after.settle().unwrap();
+        }
+        assert_eq!(known(&after, requests + 40).len(), usize::try_from(requests).unwrap() + 40);
+        after.advance(2_000 + i64::try_from(requests).unwrap());
+        assert_eq!((after.len(), after.oldest_lsn()), (0, None));
+    }
+}
+
+#[test]
+fn from_a_run_that_is_missing_or_damaged_on_everything_is_read_from_the_log_again() {
+    for damage in 0..3_u8 {
+        let folder = tempfile::tempdir().unwrap();
+        drop(filled(folder.path(), 78));
+        let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        // Two merged runs of 32 requests, then three of four.
+        assert_eq!(files.len(), 5);
+        let middle = &files[2];
+        match damage {
+            0 => std::fs::remove_file(middle).unwrap(),
+            1 => {
+                let mut bytes = std::fs::read(middle).unwrap();
+                bytes[100] ^= 1;
+                std::fs::write(middle, bytes).unwrap();
+            }
+            _ => std::fs::write(middle, &std::fs::read(middle).unwrap()[..4_000]).unwrap(),
+        }
+        let after = reopened(folder.path(), 1);
+        assert_eq!(after.settled_to(), 65);
+        assert_eq!(known(&after, 78), (1..=64).collect::<Vec<_>>());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "what is of no use is gone");
+        drop(after);
+        assert_eq!(reopened(folder.path(), 0).settled_to(), 0, "the oldest is missing");
+    }
+}
+
+#[test]
+fn a_run_that_left_the_window_lies_on_the_disk_until_the_manifest_needs_it_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dedup = filled(folder.path(), 78);
+    dedup.advance(1_040);
+    assert_eq!(dedup.oldest_lsn(), Some(33));
+    drop(dedup);
+    // An older manifest asks for more.
+    let mut dedup = reopened(folder.path(), 1);
+    assert_eq!(known(&dedup, 78), (1..=76).collect::<Vec<_>>());
+    dedup.advance(1_040);
+    dedup.delete_retired(33);
+    drop(dedup);
+    let at_78 = KeyCut { needed_from: 33, settled_to: 77, young_from: 77 };
+    for (cut, from) in [
+        (at_78, 77),
+        (KeyCut { young_from: 79, ..at_78 }, 79),
+        (KeyCut { settled_to: 79, young_from: 79, ..at_78 }, 77),
+    ] {
+        assert_eq!(Dedup::open(WINDOW, folder.path(), cut).unwrap().1, from, "{cut:?}");
+    }
+    let after = reopened(folder.path(), 33);
+    assert_eq!((after.settled_to(), known(&after, 78)), (77, (33..=76).collect::<Vec<_>>()));
+}
+
 /// What the property test does to a window.
 #[derive(Debug, Clone)]
 enum Step {
@@ -142,8 +243,8 @@ enum Step {
     Pass(u8),
     /// The newest keys go to disk, as after a group of requests.
     Settle,
-    /// The process dies, and the next one reads what the log holds.
-    Restart,
+    /// The process dies, and the next one reads what is on disk and the rest in the log; or all of it in the log.
+    Restart(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -154,7 +255,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => records().prop_map(Step::Refused),
         2 => (0..40_u8).prop_map(Step::Pass),
         2 => Just(Step::Settle),
-        1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Restart),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -167,6 +268,7 @@ proptest! {
         let (folder, mut dedup) = small(WINDOW);
         // What the log holds: number, time and keys of each request.
         let mut log = Vec::<(u64, i64, Vec<_>)>::new();
+        let mut needed_from = 1;
         // When each content of each key was last taken in as new.
         let mut model: HashMap<(u8, u8), i64> = HashMap::new();
         let (mut now, mut lsn) = (0_i64, 0_u64);
@@ -175,18 +277,28 @@ proptest! {
                 Step::Pass(nanos) => {
                     now += i64::from(nanos);
                     dedup.advance(now);
+                    needed_from = dedup.oldest_lsn().unwrap_or(lsn + 1);
+                    dedup.delete_retired(needed_from);
                     continue;
                 }
                 Step::Settle => {
                     dedup.settle().unwrap();
                     continue;
                 }
-                Step::Restart => {
-                    dedup = Dedup::sized(WINDOW, &folder.path().join("dedup"), 16, 64).unwrap();
-                    for (lsn, steady_nanos, keys) in &log {
+                Step::Restart(has_runs) => {
+                    drop(dedup);
+                    let path = folder.path().join("dedup");
+                    if !has_runs {
+                        Dedup::clear(&path).unwrap();
+                    }
+                    dedup = Dedup::sized(WINDOW, &path, needed_from, 16, 64).unwrap();
+                    let from = dedup.settled_to();
+                    assert!(has_runs || from == needed_from);
+                    for (lsn, steady_nanos, keys) in log.iter().filter(|(lsn, ..)| *lsn >= from) {
                         dedup.replay(&Keys { lsn: *lsn, steady_nanos: *steady_nanos, decisions: 0, may_conflict: true, keys });
                         dedup.settle().unwrap();
                     }
+                    dedup.advance(now);
                     continue;
                 }
                 Step::Request(records) => (records, true),

@@ -114,6 +114,13 @@ impl Committer {
                 self.commit_span_metrics(self.core.now());
                 // The last entry: whoever reads the store later knows that nothing came after it.
                 self.commit_status(self.core.now(), true);
+                // The next start reads neither keys nor segments.
+                if let Err(error) = self.dedup.settle_all() {
+                    tracing::warn!(%error, "cannot move dedup keys to disk: the next start reads them in the log");
+                }
+                let mut state = self.core.state.lock();
+                state.keys = self.dedup.cut(state.next_lsn);
+                self.log.rotate();
                 break;
             }
             self.tick();
@@ -129,8 +136,10 @@ impl Committer {
             tracing::error!(%error, "cannot move dedup keys to disk: they stay in memory");
             self.core.counters.dedup_failures.fetch_add(1, Ordering::Relaxed);
         }
+        self.dedup.delete_retired(self.core.keys_needed_from.load(Ordering::Acquire));
         let shown = {
             let mut state = self.core.state.lock();
+            state.keys = self.dedup.cut(state.next_lsn);
             // Every later commit is later than this.
             state.pass(now);
             let shown = state.expire(now.steady_nanos());
@@ -157,7 +166,6 @@ impl Committer {
         counters.dedup_filter_bytes.store(count(self.dedup.filter_bytes()), Ordering::Relaxed);
         self.held().set(Part::Keys, self.dedup.memory_bytes());
         counters.clock_jumps.store(self.times.jumps(), Ordering::Relaxed);
-        self.core.dedup_floor.store(self.dedup.oldest_lsn().unwrap_or(u64::MAX), Ordering::Release);
     }
 
     fn held(&self) -> &Held {
@@ -297,6 +305,8 @@ impl Committer {
                 shown.push(state.apply(&prepared.header, prepared.batch));
                 answers.push((prepared.reply, prepared.committed));
             }
+            // In the same step, so that no seal takes these entries for ones that the window does not need.
+            state.keys = self.dedup.cut(state.next_lsn);
         }
         for (reply, committed) in answers {
             if let Some(reply) = reply {

@@ -1,8 +1,8 @@
-//! Opens a store and keeps it going: replays the log, then runs the thread that commits and the thread that seals.
+//! Keeps a store going: opens it, then runs the thread that commits and the threads that seal and tend its files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,22 +14,21 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::commit::{Committer, Job, Message, table_of};
+use super::restore::restore;
 use super::{Committed, Ingest, Refused};
 use crate::columns::{bytes_of, has_schema_of};
 use crate::decode::Decoded;
-use crate::dedup::{Dedup, Keys, Window};
-use crate::keep::{Keeper, Policies};
-use crate::live::Live;
+use crate::dedup::Window;
+use crate::keep::Policies;
 use crate::log::clock::CommitClock;
 use crate::log::entry::Packer;
-use crate::log::{CreateSegment, InForce, Log, Schemas};
+use crate::log::{CreateSegment, InForce};
 use crate::span_metrics;
-use crate::store::core::{Clock, Core, Counters};
-use crate::store::directory::{Directory, DirectoryError};
+use crate::store::core::{Clock, Core};
+use crate::store::directory::DirectoryError;
 use crate::store::maintain::{StoreSettings, keep_maintaining};
-use crate::store::manifest::{Manifest, ManifestError, open_files};
+use crate::store::manifest::ManifestError;
 use crate::store::seal::HOT_BYTES_LIMIT;
-use crate::store::state::State;
 use crate::store::write::SealError;
 
 /// Requests that wait for a commit: some groups' worth.
@@ -277,100 +276,6 @@ impl Drop for Spine {
     /// Without [`Self::close`] an end is a crash.
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-type Restored = (Arc<Core>, Log, Dedup, Arc<Policies>);
-
-/// Rebuilds what the log and the manifest say.
-fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
-    let directory = Directory::open(&settings.data_dir)?;
-    let manifest = Manifest::load(&directory.root, directory.store_id)?;
-    if settings.store.bucket.is_none() && manifest.files.iter().any(|file| !file.is_local()) {
-        return Err(OpenError::OnlyInBucket { path: directory.root.clone() });
-    }
-    let (files, faulty) = open_files(&directory.parquet(), &manifest);
-    // The oldest last: who asks mostly asks about what is new.
-    let mut unverified: Vec<_> =
-        manifest.files.iter().map(|file| (file.times.to_unix_nanos.saturating_neg(), file.path.clone())).collect();
-    unverified.sort_unstable();
-    let mut state = State::new(&manifest, files, Keeper::new(settings.window.age_nanos));
-    let dedup_folder = directory.dedup();
-    let mut dedup = Dedup::open(settings.window, &dedup_folder)
-        .map_err(|source| OpenError::Dedup { path: dedup_folder, source })?;
-    let live = Live::default();
-    let log_folder = directory.log();
-    let (log, damage) = Log::open(&log_folder, settings.create_segment, &mut |entry, schemas| {
-        replay(entry, schemas, &mut state, &mut dedup, &live);
-    })
-    .map_err(|source| OpenError::Log { path: log_folder, source })?;
-    // What had waited long enough before the end has its verdict before anybody reads.
-    live.show(&state.expire(state.moment().steady_nanos()));
-    let quarantined = crate::columns::count(directory.quarantined());
-    let counters = Counters {
-        torn_bytes: AtomicU64::new(damage.torn_bytes),
-        quarantined: AtomicU64::new(quarantined),
-        ..Counters::default()
-    };
-    let core = Core {
-        clock: settings.clock,
-        identity: settings.identity,
-        window: settings.window,
-        flush_age_nanos: i64::try_from(settings.flush_age.as_nanos()).unwrap_or(i64::MAX),
-        settings: settings.store,
-        sealing: Mutex::new(()),
-        tending: Mutex::new(()),
-        closing: AtomicBool::new(false),
-        over_budget: AtomicBool::new(false),
-        unverified: Mutex::new(unverified.into_iter().map(|(_, path)| path).collect()),
-        state: Mutex::new(state),
-        manifest: Mutex::new(manifest),
-        closed: log.closed(),
-        dedup_floor: AtomicU64::new(dedup.oldest_lsn().unwrap_or(u64::MAX)),
-        live,
-        counters,
-        directory,
-    };
-    for (entry, fault) in faulty {
-        if let Err(error) = core.set_aside(&entry, &fault) {
-            tracing::error!(%error, "cannot write down that a file is lost: the next start does");
-        }
-    }
-    Ok((Arc::new(core), log, dedup, Arc::new(settings.policies)))
-}
-
-fn replay(entry: &crate::log::Entry, schemas: &Schemas, state: &mut State, dedup: &mut Dedup, live: &Live) {
-    let header = &entry.header;
-    if let Some(policies) = &header.policies {
-        live.show(&state.put_in_force(&InForce { policies: policies.clone(), since: header.moment() }));
-    }
-    let Some(table) = header.table else { return };
-    if !entry.keys.is_empty() {
-        dedup.replay(&Keys {
-            lsn: header.lsn,
-            steady_nanos: header.moment().steady_nanos(),
-            decisions: header.decisions,
-            may_conflict: true,
-            keys: &entry.keys,
-        });
-        if let Err(error) = dedup.settle() {
-            tracing::warn!(%error, "cannot move dedup keys to disk: they stay in memory");
-        }
-    }
-    // Of what is sealed only spans matter again, for the verdicts that their descendants follow.
-    let batch = if state.is_sealed(header.lsn, table) && table != lariat_schema::tables::Table::Spans {
-        Ok(None)
-    } else {
-        schemas.rows(entry)
-    };
-    let batch = batch.unwrap_or_else(|error| {
-        tracing::error!(lsn = header.lsn, %table, %error, "rows of the log cannot be read: they are lost");
-        None
-    });
-    live.show(&state.apply(header, batch));
-    // What these series count is in the table; what follows in the log is counted from here on.
-    if table == lariat_schema::tables::Table::Metrics && header.is_own() {
-        state.span_metrics.begin_anew();
     }
 }
 

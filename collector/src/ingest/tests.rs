@@ -20,6 +20,7 @@ mod clocks;
 mod disk;
 mod losses;
 mod model;
+mod restart;
 mod span_metrics;
 mod weather;
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::error::ArrowError;
 
+use super::memory::WaitingRows;
 use super::spans::SpanKey;
 use crate::columns::{filtered, value_bytes_of};
 use crate::hashed::HashedMap;
@@ -57,7 +58,7 @@ impl Entry {
 }
 
 /// The rows at these places, which ascend.
-fn picked(batch: &RecordBatch, places: &[usize]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn picked(batch: &RecordBatch, places: &[usize]) -> Result<RecordBatch, ArrowError> {
     let mut mask = vec![false; batch.num_rows()];
     for place in places {
         mask[*place] = true;
@@ -103,20 +104,55 @@ impl Pending {
 
     /// Takes in the rows of an arrival that wait, in their order.
     pub(crate) fn add(&mut self, arrival: super::Arrival<'_>, mut waiting: Vec<Waiting>) -> Result<(), ArrowError> {
-        let lsn = arrival.lsn;
         let rows: Vec<usize> = waiting.iter().map(|one| one.row).collect();
         let batch = picked(arrival.batch, &rows)?;
-        self.rows += waiting.len();
         for (place, one) in waiting.iter_mut().enumerate() {
             one.place = place;
+        }
+        self.put(arrival.lsn, arrival.at, (arrival.trusted, arrival.wanted), batch, waiting);
+        Ok(())
+    }
+
+    /// Takes in rows of an entry that stand where `waiting` says; whether their sender is trusted, and they are wanted.
+    pub(crate) fn put(
+        &mut self,
+        lsn: u64,
+        at: Moment,
+        (trusted, wanted): (bool, bool),
+        batch: RecordBatch,
+        waiting: Vec<Waiting>,
+    ) {
+        for one in &waiting {
             self.by_parent.entry(one.parent).or_default().push((lsn, one.row));
         }
-        let waiting = waiting.into_iter().map(|one| (one.row, one)).collect();
-        let (at, trusted, wanted) = (arrival.at, arrival.trusted, arrival.wanted);
+        self.rows += waiting.len();
         let bytes = value_bytes_of(&batch);
         self.bytes += bytes;
+        let waiting = waiting.into_iter().map(|one| (one.row, one)).collect();
         self.entries.insert(lsn, Entry { at, trusted, batch, bytes, wanted, waiting });
-        Ok(())
+    }
+
+    /// Lets go of the rows of an entry.
+    pub(crate) fn forget_entry(&mut self, lsn: u64) {
+        let Some(entry) = self.entries.remove(&lsn) else { return };
+        self.rows -= entry.waiting.len();
+        self.bytes -= entry.bytes;
+        for (row, one) in entry.waiting {
+            self.forget_child(one.parent, lsn, row);
+        }
+    }
+
+    /// The wanted rows, as the next process needs them.
+    pub(crate) fn saved(&self) -> Vec<WaitingRows> {
+        let saved = |(lsn, entry): (&u64, &Entry)| WaitingRows {
+            lsn: *lsn,
+            at: entry.at,
+            trusted: entry.trusted,
+            rows: entry.waiting.keys().copied().collect(),
+            places: entry.waiting.values().map(|one| one.place).collect(),
+            batch: entry.batch.clone(),
+        };
+        self.entries.iter().filter(|(_, entry)| entry.wanted).map(saved).collect()
     }
 
     /// How many attempts wait for a decision.

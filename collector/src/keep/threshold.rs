@@ -35,6 +35,16 @@ impl Threshold {
         if kept == 0 { 0.0 } else { RANGE as f64 / kept as f64 }
     }
 
+    /// The threshold as a number.
+    pub(crate) fn value(self) -> u64 {
+        self.0
+    }
+
+    /// The threshold that is this number, if there is one.
+    pub(crate) fn from_value(value: u64) -> Option<Self> {
+        (value <= RANGE).then_some(Self(value))
+    }
+
     /// As `th` is written: trailing zeros are left out.
     pub(crate) fn text(self) -> String {
         let digits = format!("{:014x}", self.0.min(RANGE - 1));

@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::{self, BadEntry, Entry, Schemas};
 
 /// First bytes of every segment.
@@ -66,6 +68,26 @@ pub(crate) struct Segment {
     pub(crate) last_lsn: u64,
     pub(crate) last_steady_nanos: i64,
     pub(crate) bytes: u64,
+}
+
+/// The same as a checkpoint tells them to the next process, which need not read the segment to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) first_lsn: u64,
+    pub(crate) last_lsn: u64,
+    pub(crate) last_steady_nanos: i64,
+    pub(crate) bytes: u64,
+}
+
+impl Segment {
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            first_lsn: super::first_lsn(&self.path),
+            last_lsn: self.last_lsn,
+            last_steady_nanos: self.last_steady_nanos,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// Reads a segment in order and hands each entry to `visit`, up to the first of the `next` segment: from there on it

@@ -28,8 +28,10 @@ fn entry(lsn: u64) -> (Vec<u8>, (u64, i64)) {
     (frame, (lsn, 10))
 }
 
+const ALL: Unread<'static> = Unread { known: &[], is_needed: &|_| true };
+
 fn written(folder: &Path, count: u64) -> PathBuf {
-    let (mut log, _) = Log::open(folder, Box::new(segment::create_on_disk), &mut |_, _| {}).unwrap();
+    let (mut log, _) = Log::open(folder, Box::new(segment::create_on_disk), &ALL, &mut |_, _| {}).unwrap();
     for lsn in 1..=count {
         let (frame, last) = entry(lsn);
         log.append(&frame, lsn, last, &InForce::default()).unwrap();
@@ -39,7 +41,7 @@ fn written(folder: &Path, count: u64) -> PathBuf {
 
 fn found(folder: &Path) -> (Vec<u64>, Damage) {
     let mut lsns = Vec::new();
-    let (_, damage) = Log::open(folder, Box::new(segment::create_on_disk), &mut |entry, schemas| {
+    let (_, damage) = Log::open(folder, Box::new(segment::create_on_disk), &ALL, &mut |entry, schemas| {
         if entry.header.table.is_some() {
             let rows = schemas.rows(entry).unwrap().unwrap();
             assert_eq!(rows, batch(Table::Spans, &[decision(u128::from(entry.header.lsn), json!({}))]));
@@ -168,7 +170,7 @@ fn a_length_that_the_bytes_cannot_hold_is_refused_before_room_is_made_for_it() {
 #[test]
 fn only_segments_that_are_spent_are_deleted_and_only_from_the_oldest_on() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut log, _) = Log::open(folder.path(), Box::new(segment::create_on_disk), &mut |_, _| {}).unwrap();
+    let (mut log, _) = Log::open(folder.path(), Box::new(segment::create_on_disk), &ALL, &mut |_, _| {}).unwrap();
     for lsn in 1..=4 {
         let (frame, last) = entry(lsn);
         log.append(&frame, lsn, last, &InForce::default()).unwrap();
@@ -177,6 +179,31 @@ fn only_segments_that_are_spent_are_deleted_and_only_from_the_oldest_on() {
     let closed = log.closed();
     assert_eq!(delete_spent(&closed, &|segment| segment.last_lsn != 3), 2);
     assert_eq!(found(folder.path()).0, [3, 4]);
+}
+
+#[test]
+fn a_segment_that_is_known_and_not_needed_is_left_unread_and_deleted_in_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(folder.path(), Box::new(segment::create_on_disk), &ALL, &mut |_, _| {}).unwrap();
+    for lsn in 1..=4 {
+        let (frame, last) = entry(lsn);
+        log.append(&frame, lsn, last, &InForce::default()).unwrap();
+        log.rotate();
+    }
+    let known: Vec<Facts> = log.closed().lock()[..3].iter().map(Segment::facts).collect();
+    // It would not survive being read.
+    std::fs::write(folder.path().join(format!("{:020}.log", 2)), b"damaged").unwrap();
+    let unread = Unread { known: &known, is_needed: &|facts| facts.last_lsn != 2 };
+    let mut lsns = Vec::new();
+    let (log, damage) = Log::open(folder.path(), Box::new(segment::create_on_disk), &unread, &mut |entry, _| {
+        lsns.extend(entry.header.table.map(|_| entry.header.lsn));
+    })
+    .unwrap();
+    assert_eq!((lsns, damage), (vec![1, 3, 4], Damage::default()));
+    let closed = log.closed();
+    assert_eq!(closed.lock().iter().map(Segment::facts).take(3).collect::<Vec<_>>(), known);
+    assert_eq!(delete_spent(&closed, &|segment| segment.last_lsn < 3), 2);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 /// A disk that writes, but neither syncs nor cuts while it is told not to.
@@ -213,7 +240,7 @@ fn a_group_that_can_be_neither_synced_nor_cut_off_is_gone_after_a_restart() {
         let create = move |path: &Path| {
             Ok(Box::new(Stubborn(segment::create_on_disk(path)?, Arc::clone(&state))) as Box<dyn SegmentFile>)
         };
-        let (mut log, _) = Log::open(folder.path(), Box::new(create), &mut |_, _| {}).unwrap();
+        let (mut log, _) = Log::open(folder.path(), Box::new(create), &ALL, &mut |_, _| {}).unwrap();
         for lsn in 1..=2 {
             let (frame, last) = entry(lsn);
             log.append(&frame, lsn, last, &InForce::default()).unwrap();

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use lariat_schema::time_range::NANOS_PER_SECOND;
 use lariat_schema::vocabulary::OVERFLOW;
+use serde::{Deserialize, Serialize};
 
 use super::Latency;
 
@@ -23,7 +24,7 @@ const MAX_EDGES: usize = 500;
 const USER: &str = "user";
 
 /// Which end of a call a span is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Side {
     Client,
     Server,
@@ -45,9 +46,11 @@ impl Side {
 const MESSAGING: &str = "messaging_system";
 const VIRTUAL: &str = "virtual_node";
 const DATABASE: &str = "database";
+/// What a connection can be; nothing, where the spans do not say.
+pub(super) const CONNECTIONS: [&str; 4] = ["", MESSAGING, VIRTUAL, DATABASE];
 
 /// Whom a client's span says that it called.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Peer<'a> {
     /// A provider of ours.
     Provider(Cow<'a, str>),
@@ -102,17 +105,36 @@ pub(super) struct Edge {
     pub(super) server: Box<str>,
     pub(super) connection: &'static str,
     pub(super) start_unix_nanos: i64,
+    pub(super) counts: Counts,
+    /// The counts when it was last written.
+    pub(super) written: Counts,
+}
+
+/// What is counted of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Counts {
     pub(super) requests: u64,
     pub(super) failed: u64,
     /// As far as the server told.
     pub(super) server_latency: Latency,
     /// As far as the client told.
     pub(super) client_latency: Latency,
-    /// Requests counted when it was last written.
-    pub(super) written: u64,
 }
 
-type Call = ([u8; 16], [u8; 8]);
+impl Counts {
+    /// What was counted since it was as `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            failed: self.failed.saturating_sub(before.failed),
+            server_latency: self.server_latency.since(&before.server_latency),
+            client_latency: self.client_latency.since(&before.client_latency),
+        }
+    }
+}
+
+/// A call, by its trace and its client's span.
+pub(super) type Call = ([u8; 16], [u8; 8]);
 
 /// The graph.
 #[derive(Debug, Default)]
@@ -157,11 +179,11 @@ impl Graph {
 
     fn pair(&mut self, client: &Half<'_>, server: &Half<'_>, commit: i64) {
         let connection = if client.connection.is_empty() { server.connection } else { client.connection };
-        let edge = self.edge(&client.service, &server.service, connection, commit);
-        edge.requests += 1;
-        edge.failed += u64::from(client.failed || server.failed);
-        edge.client_latency.record(client.nanos);
-        edge.server_latency.record(server.nanos);
+        let counts = &mut self.edge(&client.service, &server.service, connection, commit).counts;
+        counts.requests += 1;
+        counts.failed += u64::from(client.failed || server.failed);
+        counts.client_latency.record(client.nanos);
+        counts.server_latency.record(server.nanos);
     }
 
     /// A half whose other end never came. A server that names a parent was called by somebody whose span is missing, not
@@ -183,11 +205,12 @@ impl Graph {
             (Side::Server, _) => self.edge(USER, &service, VIRTUAL, commit),
             (Side::Client, None) => return,
         };
-        edge.requests += 1;
-        edge.failed += u64::from(failed);
+        let counts = &mut edge.counts;
+        counts.requests += 1;
+        counts.failed += u64::from(failed);
         match side {
-            Side::Client => edge.client_latency.record(nanos),
-            Side::Server => edge.server_latency.record(nanos),
+            Side::Client => counts.client_latency.record(nanos),
+            Side::Server => counts.server_latency.record(nanos),
         }
     }
 
@@ -217,11 +240,8 @@ impl Graph {
             server: ends.server.clone(),
             connection,
             start_unix_nanos: commit,
-            requests: 0,
-            failed: 0,
-            server_latency: Latency::default(),
-            client_latency: Latency::default(),
-            written: 0,
+            counts: Counts::default(),
+            written: Counts::default(),
         });
         self.places.insert(ends, place);
         place
@@ -246,13 +266,32 @@ impl Graph {
 
     pub(super) fn written(&mut self) {
         for edge in &mut self.edges {
-            edge.written = edge.requests;
+            edge.written = edge.counts;
         }
     }
 
     /// Halves that found no room to wait in.
     pub(super) fn unpaired(&self) -> u64 {
         self.unpaired
+    }
+
+    /// The halves that wait, oldest first, with the commit since which they do.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (i64, Call, &Half<'static>)> {
+        self.order.iter().filter_map(|(since, call)| self.waiting.get(call).map(|half| (*since, *call, half)))
+    }
+
+    /// Goes on with an edge that was counted before.
+    pub(super) fn recall_edge(&mut self, ends: (&str, &str, &'static str), start_unix_nanos: i64, counts: Counts) {
+        let edge = self.edge(ends.0, ends.1, ends.2, start_unix_nanos);
+        edge.counts = counts;
+    }
+
+    /// A half waits again.
+    pub(super) fn recall_half(&mut self, since: i64, call: Call, half: Half<'static>) {
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.insert(call, half);
+            self.order.push_back((since, call));
+        }
     }
 
     /// Begins to count anew; what waits goes on waiting.

@@ -109,10 +109,10 @@ fn of_edge(edge: &Edge) -> impl Iterator<Item = Row<'_>> {
         value,
     };
     [
-        row(metrics::GRAPH_REQUESTS, Value::Sum(edge.requests)),
-        row(metrics::GRAPH_FAILED, Value::Sum(edge.failed)),
-        row(metrics::GRAPH_SERVER_SECONDS, Value::Histogram(&edge.server_latency)),
-        row(metrics::GRAPH_CLIENT_SECONDS, Value::Histogram(&edge.client_latency)),
+        row(metrics::GRAPH_REQUESTS, Value::Sum(edge.counts.requests)),
+        row(metrics::GRAPH_FAILED, Value::Sum(edge.counts.failed)),
+        row(metrics::GRAPH_SERVER_SECONDS, Value::Histogram(&edge.counts.server_latency)),
+        row(metrics::GRAPH_CLIENT_SECONDS, Value::Histogram(&edge.counts.client_latency)),
     ]
     .into_iter()
 }

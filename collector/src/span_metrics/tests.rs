@@ -166,11 +166,38 @@ fn what_finds_no_room_to_wait_is_counted_and_the_number_of_edges_is_bounded() {
 fn counts_that_begin_anew_have_a_new_start() {
     let mut metrics = SpanMetrics::default();
     fold(&mut metrics, &[span(1, 1, None, json!({"service_name": "a"}))], START);
-    metrics.begin_anew();
+    metrics.begin_anew(START);
     assert_eq!(read(&mut metrics, START), []);
     fold(&mut metrics, &[span(1, 1, None, json!({"service_name": "a"}))], START + 9);
     let rows = metrics.rows(START + 10, &identity()).unwrap().unwrap();
     assert_eq!(moments(&rows, "start_time").value(0), START + 9);
+}
+
+#[test]
+fn what_was_not_written_counts_on_in_the_next_process_and_what_was_does_not_count_twice() {
+    let mut metrics = SpanMetrics::default();
+    let call = |id: u64| span(1, id, None, json!({"service_name": "a", "span_kind": "client", "provider_id": "p"}));
+    let half =
+        |id, kind: &str, service: &str| span(2, id, Some(7), json!({"service_name": service, "span_kind": kind}));
+    fold(&mut metrics, &[call(1), call(2)], START);
+    assert!((sum(&read(&mut metrics, START + 5), "traces_spanmetrics_calls") - 2.0).abs() < 1e-9);
+    fold(&mut metrics, &[call(3), half(7, "client", "b")], START + 6);
+    let memory = metrics.memory();
+    let text = serde_json::to_vec(&memory).unwrap();
+    assert_eq!(serde_json::from_slice::<memory::Memory>(&text).unwrap(), memory);
+    let mut next = SpanMetrics::default();
+    next.recall(memory);
+    // The other end of the call comes to the next process.
+    fold(&mut next, &[half(8, "server", "c")], START + 9);
+    let rows = next.rows(START + 10, &identity()).unwrap().unwrap();
+    assert_eq!(moments(&rows, "start_time").values().iter().min(), Some(&(START + 5)), "it starts when it was written");
+    next.all_written_unix_nanos = i64::MIN;
+    let found = read(&mut next, START + 11);
+    assert!((sum(&found, "traces_spanmetrics_calls") - 3.0).abs() < 1e-9, "{found:?}");
+    let edges = of(&found, "traces_service_graph_request");
+    let names: Vec<_> = edges.iter().map(|(labels, value)| format!("{labels} {value}")).collect();
+    assert_eq!(names, ["client=a connection_type=virtual_node server=p 1", "client=b connection_type= server=c 1",]);
+    assert_eq!(next.memory().spans_and_edges(), (0, 0), "all of it is written");
 }
 
 proptest! {

@@ -61,6 +61,11 @@ pub(crate) struct Counters {
     pub(crate) compactions: AtomicU64,
     pub(crate) compaction_failures: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
+    pub(crate) checkpoint_failures: AtomicU64,
+    pub(crate) checkpoint_used: AtomicU64,
+    pub(crate) start_log_bytes: AtomicU64,
+    pub(crate) replayed_entries: AtomicU64,
+    pub(crate) start_nanos: AtomicU64,
     pub(crate) verified_files: AtomicU64,
     pub(crate) quarantined: AtomicU64,
     pub(crate) expired_files: AtomicU64,
@@ -100,8 +105,8 @@ pub(crate) struct Core {
     pub(crate) state: Mutex<State>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) closed: Closed,
-    /// Oldest entry of the log that the dedup window needs.
-    pub(crate) dedup_floor: AtomicU64,
+    /// Oldest entry of the log that the dedup window needs, as the manifest says.
+    pub(crate) keys_needed_from: AtomicU64,
     pub(crate) live: Live,
     pub(crate) counters: Counters,
 }

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 
 use crate::log::segment::sync_folder;
 
-/// Folder of dedup keys that left memory, made anew at each start.
+/// Folder of dedup keys that left memory.
 const DEDUP_DIR: &str = "dedup";
+/// Folder of what a start reads in place of the log.
+const CHECKPOINT_DIR: &str = "checkpoint";
 /// File that a process holds locked as long as it owns the directory.
 const LOCK_FILE: &str = "lock";
 
@@ -91,6 +93,10 @@ impl Directory {
 
     pub(crate) fn dedup(&self) -> PathBuf {
         self.root.join(DEDUP_DIR)
+    }
+
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.root.join(CHECKPOINT_DIR)
     }
 
     pub(crate) fn parquet(&self) -> PathBuf {

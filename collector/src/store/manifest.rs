@@ -2,8 +2,8 @@
 //! the disk.
 //!
 //! One JSON file, replaced whole: it is small since compaction bounds the number of files, and a journal would need a
-//! reader that can be wrong. It also holds what the log is no longer asked for: how far each table is sealed, and the
-//! ledger's sum.
+//! reader that can be wrong. It also holds what the log is no longer asked for: how far each table is sealed, which rows
+//! before that still wait for their root, and the ledger's sum.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -19,6 +19,7 @@ use super::directory::{install, stage};
 use super::gone::GoneBook;
 use super::{SealedFile, Weights};
 use crate::attendance::Attendance;
+use crate::dedup::KeyCut;
 use crate::ledger::Line;
 use crate::sequences::Sequences;
 
@@ -87,7 +88,8 @@ impl FileEntry {
     }
 }
 
-/// First entry of the log that is not in the files, by table.
+/// First entry of the log that is not in the files, by table. Both are the same since rows that wait for their root are
+/// named one by one; in manifests that are older the spans' cut stood before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cuts {
     pub(crate) spans: u64,
@@ -101,6 +103,11 @@ impl Cuts {
     pub(crate) fn of(self, table: Table) -> u64 {
         if table == Table::Spans { self.spans } else { self.others }
     }
+
+    /// True if files and manifest hold all that came of this entry.
+    pub(crate) fn hold(self, lsn: u64, table: Table) -> bool {
+        lsn < self.of(table) && lsn < self.others && lsn < self.spans
+    }
 }
 
 /// The whole of it.
@@ -112,6 +119,18 @@ pub(crate) struct Manifest {
     pub(crate) cuts: Cuts,
     /// Highest commit time given out.
     pub(crate) last_commit_unix_nanos: i64,
+    /// Leaps of the clock that are in it.
+    #[serde(default)]
+    pub(crate) jumped_nanos: i64,
+    /// Rows of entries before the cut that stood in no file since they waited for their root: entry, and which of its rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) waiting: Vec<(u64, Vec<usize>)>,
+    /// Where in the log the dedup keys are.
+    #[serde(default)]
+    pub(crate) keys: KeyCut,
+    /// What a start reads in place of the log before the cut; `None` where it could not be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint: Option<CheckpointEntry>,
     /// Sum of the ledger's entries before `cuts.spans`.
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
@@ -125,6 +144,14 @@ pub(crate) struct Manifest {
     /// Commit times up to which the files hold everything; `None` in manifests that are older than this.
     #[serde(default)]
     pub(crate) cut_commits: Option<CutCommits>,
+}
+
+/// The file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointEntry {
+    /// Below the folder of checkpoints.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
 }
 
 /// Commit time of the first entry of the log that may not be in the files, by table.
@@ -147,6 +174,10 @@ impl Manifest {
             next_sequence: 1,
             cuts: Cuts::NONE,
             last_commit_unix_nanos: 0,
+            jumped_nanos: 0,
+            waiting: Vec::new(),
+            keys: KeyCut::default(),
+            checkpoint: None,
             ledger: Vec::new(),
             sequences: Sequences::default(),
             attendance: Attendance::default(),

@@ -1,8 +1,12 @@
 //! What a store holds at one moment, and how one entry of the log changes it.
 //!
-//! Live and replayed entries take the same way through [`State::apply`], so that a restart rebuilds what the manifest
-//! does not hold, and nothing else. Everything a reader sees changes under one lock: a row moves from the hot batches
-//! into a file in one step, and is never in both or in neither.
+//! Live and replayed entries take the same way through [`State::apply`], so that a restart rebuilds what manifest and
+//! checkpoint do not hold, and nothing else. Everything a reader sees changes under one lock: a row moves from the hot
+//! batches into a file in one step, and is never in both or in neither.
+//!
+//! A seal cuts the log at one entry, and all rows before it stand in files then, but for those that wait for their root:
+//! these are named in the manifest one by one. Ending the files before the oldest of them was rejected: at full load one
+//! span whose root never comes would hold back everything after it for half a minute, which is more than memory holds.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use lariat_schema::tables::Table;
 use lariat_schema::time_range::slice_start;
 use lariat_schema::vocabulary::Signal;
 
+use super::checkpoint::Checkpoint;
 use super::gone::GoneBook;
 use super::hot::Hot;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
@@ -22,12 +27,15 @@ use super::{SealedFile, Snapshot};
 use crate::attendance::Attendance;
 use crate::call_metrics::CallMetrics;
 use crate::columns::{count, signed};
+use crate::dedup::KeyCut;
 use crate::keep::{Arrival, Fate, Keeper, Outcome};
 use crate::ledger::{Counts, Ledger, LedgerKey, Line};
 use crate::log::{Header, InForce, Moment};
 use crate::rollup::Rollup;
 use crate::sequences::{LOST_AFTER_NANOS, Lost, Sequences};
 use crate::span_metrics::SpanMetrics;
+
+mod resume;
 
 /// Rows of a seal under way, and what the manifest will say once they stand in files.
 #[derive(Debug, Clone)]
@@ -37,10 +45,13 @@ pub(crate) struct Taken {
     /// Steady time of the oldest entry that is not sealed with this.
     pub(crate) cut_steady_nanos: i64,
     pub(crate) cut_commits: CutCommits,
+    pub(crate) keys: KeyCut,
     pub(crate) ledger: Vec<Line>,
     pub(crate) sequences: Sequences,
     pub(crate) attendance: Attendance,
-    pub(crate) last_commit_unix_nanos: i64,
+    pub(crate) moment: Moment,
+    /// All of it but the log's segments.
+    pub(crate) checkpoint: Checkpoint,
 }
 
 /// Rows that became visible for good, for whoever follows live.
@@ -65,6 +76,10 @@ pub(crate) struct State {
     pub(crate) span_metrics: SpanMetrics,
     attendance: Attendance,
     cuts: Cuts,
+    /// What the rest of the log before the cut is read for, where there is no checkpoint.
+    missing: Option<resume::Missing>,
+    /// Where in the log the dedup keys are.
+    pub(crate) keys: KeyCut,
     gone: GoneBook,
     /// Ten seconds of commit time whose cells are open.
     open_slice: i64,
@@ -83,17 +98,19 @@ impl State {
             doomed: Vec::new(),
             keeper,
             rollup: Rollup::default(),
-            ledger: Ledger::resume(&manifest.ledger, manifest.cuts.spans),
+            ledger: Ledger::resume(&manifest.ledger),
             sequences: manifest.sequences.clone(),
             call_metrics: CallMetrics::default(),
             span_metrics: SpanMetrics::default(),
             attendance: manifest.attendance.clone(),
             cuts: manifest.cuts,
+            missing: Some(resume::Missing::of(manifest)),
+            keys: manifest.keys,
             gone: manifest.gone.clone(),
             next_lsn: manifest.cuts.others.max(1),
             open_slice: i64::MIN,
             last_commit_unix_nanos: manifest.last_commit_unix_nanos,
-            jumped_nanos: 0,
+            jumped_nanos: manifest.jumped_nanos,
             watermark_unix_nanos: manifest.last_commit_unix_nanos,
         }
     }
@@ -108,20 +125,20 @@ impl State {
         shown
     }
 
-    /// True if files and manifest hold all that came of this entry.
-    pub(crate) fn is_sealed(&self, lsn: u64, table: Table) -> bool {
-        lsn < self.cuts.of(table) && lsn < self.cuts.others && lsn < self.cuts.spans
-    }
-
     /// Takes in one entry of the log with its rows.
     pub(crate) fn apply(&mut self, header: &Header, batch: Option<RecordBatch>) -> Shown {
+        if header.lsn >= self.cuts.spans {
+            self.pass_cut();
+        }
         // Whatever the entry is: what has waited until its commit is decided before it, now as in a replay.
         let mut shown = self.expire(header.moment().steady_nanos());
         self.close_slice(header.commit_unix_nanos);
         self.next_lsn = self.next_lsn.max(header.lsn + 1);
         self.pass(header.moment());
         let Some(table) = header.table else { return shown };
-        if let Some(signal) = signal_of(table) {
+        // The manifest's sum holds all entries before.
+        let counted = header.lsn >= self.cuts.spans;
+        if let Some(signal) = signal_of(table).filter(|_| counted) {
             self.count_received(header, signal);
         }
         let Some(batch) = batch else { return shown };
@@ -129,8 +146,8 @@ impl State {
         match table {
             Table::Spans => self.apply_spans(header, &batch, wanted, &mut shown),
             Table::Logs | Table::Metrics => {
-                if !header.is_own() {
-                    self.count_stored(header.lsn, table, &batch);
+                if counted && !header.is_own() {
+                    self.count_stored(table, &batch);
                 }
                 if wanted {
                     self.push(table, header.lsn, batch.clone());
@@ -160,14 +177,17 @@ impl State {
         }
         self.span_metrics.fold(batch, header.commit_unix_nanos);
         self.sequences.take(batch, header.moment().steady_nanos());
+        if !wanted {
+            self.look_for_missing(header, batch);
+        }
         let arrival = Arrival { lsn: header.lsn, at: header.moment(), trusted: header.trusted, batch, wanted };
         match self.keeper.take(arrival) {
             Ok(outcome) => self.absorb(outcome, shown),
             Err(error) => {
                 tracing::error!(%error, lsn = header.lsn, "cannot decide what to keep of a request: its spans are dropped");
-                for (owner, rows) in Owners::of(Signal::Traces, batch).runs() {
+                for (owner, rows) in Owners::of(Signal::Traces, batch).runs().into_iter().filter(|_| wanted) {
                     let dropped = Counts { dropped: signed(count(rows.len())), ..Counts::default() };
-                    self.ledger.add(header.lsn, owner, dropped);
+                    self.ledger.add(owner, dropped);
                 }
             }
         }
@@ -184,10 +204,10 @@ impl State {
     }
 
     fn absorb(&mut self, outcome: Outcome, shown: &mut Shown) {
-        for Fate { lsn, profile, account_id, kept, sampled_out, waiting } in outcome.fates {
+        for Fate { profile, account_id, kept, sampled_out, waiting, .. } in outcome.fates {
             let key = LedgerKey::new(Signal::Traces, profile.as_deref(), account_id.as_deref());
             let counts = Counts { stored: kept, sampled_out, in_flight: waiting, ..Counts::default() };
-            self.ledger.add(lsn, key, counts);
+            self.ledger.add(key, counts);
         }
         for (lsn, batch) in outcome.kept {
             shown.spans.push(batch.clone());
@@ -203,21 +223,21 @@ impl State {
                 deduplicated: signed(line.deduplicated),
                 ..Counts::default()
             };
-            self.ledger.add(header.lsn, key, counts);
+            self.ledger.add(key, counts);
         }
         let rejected = signed(header.rejected);
         let counts = Counts { received: rejected, rejected, ..Counts::default() };
-        self.ledger.add(header.lsn, LedgerKey::new(signal, None, None), counts);
+        self.ledger.add(LedgerKey::new(signal, None, None), counts);
     }
 
-    fn count_stored(&mut self, lsn: u64, table: Table, batch: &RecordBatch) {
+    fn count_stored(&mut self, table: Table, batch: &RecordBatch) {
         let Some(signal) = signal_of(table) else { return };
         let mut owners: BTreeMap<LedgerKey, i64> = BTreeMap::new();
         for (owner, run) in Owners::of(signal, batch).runs() {
             *owners.entry(owner).or_insert(0) += signed(count(run.len()));
         }
         for (key, stored) in owners {
-            self.ledger.add(lsn, key, Counts { stored, ..Counts::default() });
+            self.ledger.add(key, Counts { stored, ..Counts::default() });
         }
     }
 
@@ -271,24 +291,23 @@ impl State {
         }
         self.flush_rollups();
         let oldest = self.keeper.oldest_waiting();
-        let spans = oldest.map_or(self.next_lsn, |(lsn, _)| lsn).max(self.cuts.spans);
-        let cuts = Cuts { spans, others: self.next_lsn };
+        let cuts = Cuts { spans: self.next_lsn, others: self.next_lsn };
         let tables = self.hot.take(|table| cuts.of(table));
+        let others_unix_nanos = self.last_commit_unix_nanos.saturating_add(1);
         let taken = Taken {
             tables,
             cuts,
             cut_steady_nanos: oldest.map_or(self.moment(), |(_, at)| at).steady_nanos(),
-            cut_commits: {
-                let others_unix_nanos = self.last_commit_unix_nanos.saturating_add(1);
-                CutCommits {
-                    spans_unix_nanos: oldest.map_or(others_unix_nanos, |(_, at)| at.commit_unix_nanos),
-                    others_unix_nanos,
-                }
+            cut_commits: CutCommits {
+                spans_unix_nanos: oldest.map_or(others_unix_nanos, |(_, at)| at.commit_unix_nanos),
+                others_unix_nanos,
             },
-            ledger: self.ledger.settled_before(cuts.spans),
+            keys: self.keys,
+            ledger: self.ledger.lines(),
             sequences: self.sequences.clone(),
             attendance: self.attendance.clone(),
-            last_commit_unix_nanos: self.last_commit_unix_nanos,
+            moment: self.moment(),
+            checkpoint: self.checkpoint(),
         };
         (taken, shown)
     }
@@ -300,7 +319,6 @@ impl State {
         }
         self.hot.sealed(self.last_commit_unix_nanos);
         self.cuts = taken.cuts;
-        self.ledger.settle(taken.cuts.spans);
     }
 
     /// The rows could not be sealed: they are hot as before.

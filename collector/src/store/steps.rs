@@ -11,6 +11,8 @@ pub(crate) enum Step {
     Write,
     /// A new file gets its name.
     Name,
+    /// What the next start reads in place of the log is written.
+    Checkpoint,
     /// The manifest is replaced.
     Manifest,
     /// Readers see the new list of files; it stands in the manifest.

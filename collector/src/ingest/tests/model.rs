@@ -44,6 +44,12 @@ enum Step {
     Seal,
     /// The process dies in a seal: what of it stands on the disk.
     CrashInSeal(SealCrash),
+    /// The process dies, and of what the next start would read in place of the log something is gone or damaged.
+    Damage {
+        folder: &'static str,
+        file: u8,
+        how: Damage,
+    },
     Compact,
     /// Seconds pass, and the committing thread looks at the clock before the next step if told to.
     Pass(u8, bool),
@@ -55,8 +61,27 @@ enum Step {
 enum SealCrash {
     /// Some of its files, one of them torn; the manifest is the old one.
     Files { torn: bool },
+    /// All of its files and the checkpoint, perhaps torn; the manifest is the old one.
+    Checkpoint { torn: bool },
     /// The manifest, with the old one's next version half written beside it; the log is whole.
     Manifest,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Gone,
+    Flipped(u16),
+    Cut(u16),
+}
+
+fn damage() -> impl Strategy<Value = Step> {
+    let how =
+        prop_oneof![Just(Damage::Gone), any::<u16>().prop_map(Damage::Flipped), any::<u16>().prop_map(Damage::Cut),];
+    (prop_oneof![Just("checkpoint"), Just("dedup")], any::<u8>(), how).prop_map(|(folder, file, how)| Step::Damage {
+        folder,
+        file,
+        how,
+    })
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -77,7 +102,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (part(), any::<bool>()).prop_map(|(kept, zeros)| Step::Crash { kept, zeros }),
         2 => Just(Step::Seal),
         1 => any::<bool>().prop_map(|torn| Step::CrashInSeal(SealCrash::Files { torn })),
+        1 => any::<bool>().prop_map(|torn| Step::CrashInSeal(SealCrash::Checkpoint { torn })),
         1 => Just(Step::CrashInSeal(SealCrash::Manifest)),
+        2 => damage(),
         1 => Just(Step::Compact),
         3 => (1..70_u8, any::<bool>()).prop_map(|(seconds, seen)| Step::Pass(seconds, seen)),
         1 => (-3..4_i8).prop_map(Step::Leap),
@@ -141,6 +168,15 @@ impl World {
             Step::Crash { kept, zeros } => self.reopen(kept, zeros),
             Step::Seal => self.spine.core.seal(false).unwrap(),
             Step::CrashInSeal(crash) => self.crash_in_seal(crash),
+            Step::Damage { folder, file, how } => {
+                self.spine.kill();
+                self.disk.crash(200, false);
+                let there = files(&self.place.root.path().join(folder));
+                if let Some(file) = there.get(usize::from(file) % there.len().max(1)) {
+                    damaged(file, how);
+                }
+                self.spine = self.place.open_with(self.disk.create());
+            }
             Step::Compact => {
                 self.spine.core.compact().unwrap();
                 self.spine.core.sweep();
@@ -200,23 +236,35 @@ impl World {
     /// Plays a death in the middle of a seal by putting back what would not have been written yet.
     fn crash_in_seal(&mut self, crash: SealCrash) {
         let root = self.place.root.path().to_owned();
-        let (log, manifest) = (root.join(LOG_DIR), root.join("manifest.json"));
-        let segments: Vec<(PathBuf, Vec<u8>)> =
-            files(&log).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        let (manifest, checkpoints) = (root.join("manifest.json"), root.join("checkpoint"));
+        let segments: Vec<(PathBuf, Vec<u8>)> = [root.join(LOG_DIR), checkpoints.clone()]
+            .iter()
+            .flat_map(|folder| files(folder))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
         let old_manifest = std::fs::read(&manifest).ok();
         let old_files = files(&root.join(PARQUET_DIR));
         self.spine.core.seal(false).unwrap();
         self.spine.kill();
         self.disk.crash(255, false);
+        if !matches!(crash, SealCrash::Manifest) {
+            match old_manifest {
+                Some(bytes) => std::fs::write(&manifest, bytes).unwrap(),
+                None => drop(std::fs::remove_file(&manifest)),
+            }
+        }
+        let new_checkpoint = files(&checkpoints).into_iter().find(|path| !segments.iter().any(|(old, _)| old == path));
         for (path, bytes) in segments.into_iter().filter(|(path, _)| !path.exists()) {
             std::fs::write(path, bytes).unwrap();
         }
         match crash {
-            SealCrash::Files { torn } => {
-                match old_manifest {
-                    Some(bytes) => std::fs::write(&manifest, bytes).unwrap(),
-                    None => drop(std::fs::remove_file(&manifest)),
+            SealCrash::Checkpoint { torn } => {
+                if let Some(new) = new_checkpoint.filter(|_| torn) {
+                    damaged(&new, Damage::Cut(30_000));
                 }
+            }
+            SealCrash::Files { torn } => {
+                new_checkpoint.into_iter().for_each(|new| std::fs::remove_file(new).unwrap());
                 let new = files(&root.join(PARQUET_DIR)).into_iter().find(|path| !old_files.contains(path));
                 if let Some(new) = new.filter(|_| torn) {
                     let bytes = std::fs::read(&new).unwrap();
@@ -298,6 +346,20 @@ fn row((trace, child, content): &Record) -> Value {
     let (trace, fields) =
         (u128::from(*trace) + 1, json!({"duration_ns": 5_000_000 + i64::from(*content), "profile": "public"}));
     if *child { span(trace, 2, Some(1), fields) } else { decision(trace, fields) }
+}
+
+fn damaged(path: &std::path::Path, how: Damage) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = |part: u16| bytes.len().saturating_sub(1) * usize::from(part) / usize::from(u16::MAX);
+    match how {
+        Damage::Gone => return std::fs::remove_file(path).unwrap(),
+        Damage::Flipped(part) => {
+            let at = at(part);
+            bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 4);
+        }
+        Damage::Cut(part) => bytes.truncate(at(part)),
+    }
+    std::fs::write(path, bytes).unwrap();
 }
 
 fn files(folder: &std::path::Path) -> Vec<PathBuf> {
