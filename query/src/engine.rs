@@ -23,7 +23,7 @@ use lariat_collector::worker::{pins, register_bucket};
 use lariat_schema::coverage::{Coverage, NodeState, Sampling};
 use lariat_schema::ids::StoreId;
 use lariat_schema::tables::Table;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -45,6 +45,7 @@ use crate::topology::Topology;
 use attempt::{Attempt, Clock, Failed, Outcome, Who};
 use delivery::{Delivery, Piece, READ_AHEAD};
 pub(crate) use faults::brief;
+use places::Places;
 use round::{Readings, Round};
 use statement::Parsed;
 
@@ -56,6 +57,7 @@ mod faults;
 mod functions;
 mod memory;
 mod parameters;
+mod places;
 mod round;
 mod statement;
 mod system_tables;
@@ -75,14 +77,6 @@ const DEADLINES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10).
 
 /// Part of the deadline after which a node that holds the answer up is left out.
 const PATIENCE: f64 = 0.7;
-/// Part of the deadline that a question may wait for its turn.
-const QUEUE_SHARE: f64 = 0.25;
-
-/// Questions answered at a time; each may hold an answer of up to `query.max_query_bytes`.
-const MAX_QUESTIONS: usize = 32;
-
-/// Streamed answers at a time, apart from the others: they last as long as their readers like.
-const MAX_STREAMS: usize = 8;
 
 /// The distributed engine.
 pub(crate) struct Engine {
@@ -98,8 +92,7 @@ struct Inner {
     bucket: Option<BucketSide>,
     default_deadline: Duration,
     limits: Limits,
-    running: Semaphore,
-    streaming: Semaphore,
+    places: Places,
     recent: Arc<Recent>,
 }
 
@@ -158,8 +151,7 @@ impl Engine {
             bucket: shared.map(|(shelf, services)| BucketSide { shelf, worker, own, services }),
             default_deadline,
             limits,
-            running: Semaphore::new(MAX_QUESTIONS),
-            streaming: Semaphore::new(MAX_STREAMS),
+            places: Places::default(),
             recent: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner), threads: Arc::new(Threads::start("lariat-engine", ENGINE_THREADS)?) })
@@ -283,7 +275,7 @@ impl Inner {
     async fn answer(&self, question: Question) -> Result<Answer, AskError> {
         let started = Instant::now();
         let deadline = self.deadline(&question);
-        let _permit = self.permit(&self.running, MAX_QUESTIONS, deadline).await?;
+        let _place = self.places.enter(deadline).await?;
         let mut delivery = Delivery::whole(&self.limits);
         let clock = Clock::new(started, deadline);
         let answer = self.deliver(&question, clock, started, &mut delivery);
@@ -297,11 +289,16 @@ impl Inner {
     async fn stream(&self, question: Question, reader: mpsc::Sender<Piece>) {
         let started = Instant::now();
         let deadline = self.deadline(&question);
-        let mut delivery = Delivery::parts(reader);
-        let ended = match self.permit(&self.streaming, MAX_STREAMS, deadline).await {
-            Ok(_permit) => self.deliver(&question, Clock::new(started, deadline), started, &mut delivery).await,
-            Err(busy) => Err(busy),
+        let place = match self.places.enter(deadline).await {
+            Ok(place) => place,
+            Err(busy) => {
+                tell(None);
+                // Nobody may be there to be told.
+                return drop(reader.send(Piece::Failed(busy)).await);
+            }
         };
+        let mut delivery = Delivery::parts(reader, place);
+        let ended = self.deliver(&question, Clock::new(started, deadline), started, &mut delivery).await;
         let ended = ended.map(|Delivered { schema, beside, .. }| (schema, beside));
         tell(ended.as_ref().map(|(_, beside)| (beside.stats.rows, beside.coverage.ratio)).ok());
         delivery.end(ended).await;
@@ -324,16 +321,6 @@ impl Inner {
 
     fn deadline(&self, question: &Question) -> Duration {
         question.deadline.unwrap_or(self.default_deadline).clamp(*DEADLINES.start(), *DEADLINES.end())
-    }
-
-    async fn permit<'a>(
-        &self,
-        places: &'a Semaphore,
-        limit: usize,
-        deadline: Duration,
-    ) -> Result<SemaphorePermit<'a>, AskError> {
-        let wait = tokio::time::timeout(deadline.mul_f64(QUEUE_SHARE), places.acquire()).await;
-        wait.ok().and_then(Result::ok).ok_or(AskError::Busy { limit })
     }
 
     async fn deliver(

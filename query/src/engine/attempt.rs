@@ -116,6 +116,11 @@ impl Clock {
         Self { deadline, patience: started + deadline.mul_f64(PATIENCE), end: started + deadline }
     }
 
+    /// Whether nodes have been waited for longer than they may hold an answer up.
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.patience
+    }
+
     /// A reader has taken rows: the wait for the next begins.
     fn restart(&mut self) {
         *self = Self::new(Instant::now(), self.deadline);
@@ -165,7 +170,7 @@ impl<'a> Attempt<'a> {
         if self.parsed.explain {
             let batch = explained(plan.as_ref())?;
             outcome.schema = batch.schema();
-            delivery.take(batch).await.map_err(Failed::Question)?;
+            delivery.take(batch, false).await.map_err(Failed::Question)?;
             return Ok(outcome);
         }
         // A query service reads files of many stores: half of its rows could be told of none.
@@ -175,13 +180,18 @@ impl<'a> Attempt<'a> {
         }
         let mut stream = execute_stream(plan, context.task_ctx())?;
         while let Some(batch) = self.next(&mut stream, clock).await? {
-            delivery.take(batch).await.map_err(Failed::Question)?;
-            if delivery.streams() {
+            delivery.take(batch, clock.is_late()).await.map_err(Failed::Question)?;
+            if delivery.is_under_way() {
                 clock.restart();
             }
         }
         outcome.bytes_received = self.conducts().map(|(_, conduct)| conduct.received_bytes()).sum();
         outcome.broken = self.broken();
+        if !delivery.is_under_way() && outcome.broken.iter().any(|(_, _, rows)| *rows > 0) {
+            // Nothing has gone, so half of a node need not be in the answer.
+            let who = outcome.broken.into_iter().map(|(store, error, _)| (Who::Node(store), error)).collect();
+            return Err(Failed::Some { who, read_id: self.read_id });
+        }
         Ok(outcome)
     }
 

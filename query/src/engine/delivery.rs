@@ -1,8 +1,10 @@
 //! Where the rows of an answer go: into memory until all of them are there, or to a reader as they come.
 //!
 //! What has gone to a reader cannot be taken back, so that from the first row on a plan is not repeated; what is in memory
-//! can. A reader is waited for, and what nodes send waits with it: nothing is buffered beyond [`READ_AHEAD`] batches here
-//! and a fixed budget per connection. One that takes nothing for [`READER_PATIENCE`] has its query ended.
+//! can. So rows for a reader are held until they are all there, or [`HELD_BYTES`] of them, or nodes take long: a small answer
+//! is as right as one in memory, whatever the protocol. From then on a reader is waited for, and what nodes send waits with
+//! it: nothing is buffered beyond [`READ_AHEAD`] batches here and a fixed budget per connection. One that takes nothing for
+//! [`READER_PATIENCE`] has its query ended.
 
 use std::time::Duration;
 
@@ -11,18 +13,21 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use tokio::sync::mpsc;
 
+use super::places::Place;
 use crate::ask::{AskError, Beside};
 use crate::limits::Limits;
 
 /// Batches that wait for a reader: one that is being written, and the next.
 pub(crate) const READ_AHEAD: usize = 2;
+/// Rows that are held before the first goes: more than a panel shows, and little for each of many questions.
+pub(crate) const HELD_BYTES: usize = 1024 * 1024;
 /// How long a reader may take nothing: it holds files on nodes and one of few places.
 pub(crate) const READER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a reader gets, in this order.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// First, with the first rows or with the end.
+    /// First, before the rows.
     Begin(SchemaRef),
     Rows(RecordBatch),
     /// Last.
@@ -50,6 +55,9 @@ pub(crate) struct Whole {
 /// Rows on their way.
 pub(crate) struct Parts {
     reader: mpsc::Sender<Piece>,
+    place: Place,
+    held: Vec<RecordBatch>,
+    memory: RecordBatchMemoryCounter,
     begun: bool,
     rows: u64,
 }
@@ -60,9 +68,16 @@ impl Delivery {
         Self::Whole(Whole { max_rows: limits.max_rows, max_bytes: limits.max_query_bytes, ..Whole::default() })
     }
 
-    /// To a reader.
-    pub(crate) fn parts(reader: mpsc::Sender<Piece>) -> Self {
-        Self::Parts(Parts { reader, begun: false, rows: 0 })
+    /// To a reader; the place is of the question that is answered.
+    pub(crate) fn parts(reader: mpsc::Sender<Piece>, place: Place) -> Self {
+        Self::Parts(Parts {
+            reader,
+            place,
+            held: Vec::new(),
+            memory: RecordBatchMemoryCounter::new(),
+            begun: false,
+            rows: 0,
+        })
     }
 
     /// Whether rows go out as they come.
@@ -85,10 +100,17 @@ impl Delivery {
 
     /// Forgets what a try brought that is repeated.
     pub(crate) fn discard(&mut self) {
-        if let Self::Whole(whole) = self {
-            whole.rows = 0;
-            whole.memory = RecordBatchMemoryCounter::new();
-            whole.batches.clear();
+        match self {
+            Self::Whole(whole) => {
+                whole.rows = 0;
+                whole.memory = RecordBatchMemoryCounter::new();
+                whole.batches.clear();
+            }
+            Self::Parts(parts) => {
+                parts.rows = 0;
+                parts.memory = RecordBatchMemoryCounter::new();
+                parts.held.clear();
+            }
         }
     }
 
@@ -107,11 +129,11 @@ impl Delivery {
         }
     }
 
-    /// Takes rows, and waits for whoever reads them.
-    pub(crate) async fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
+    /// Takes rows, and waits for whoever reads them. Where it is late they are not held.
+    pub(crate) async fn take(&mut self, batch: RecordBatch, is_late: bool) -> Result<(), AskError> {
         match self {
             Self::Whole(whole) => whole.take(batch),
-            Self::Parts(parts) => parts.take(batch).await,
+            Self::Parts(parts) => parts.take(batch, is_late).await,
         }
     }
 }
@@ -133,18 +155,29 @@ impl Whole {
 }
 
 impl Parts {
-    async fn take(&mut self, batch: RecordBatch) -> Result<(), AskError> {
+    async fn take(&mut self, batch: RecordBatch, is_late: bool) -> Result<(), AskError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.begin(batch.schema()).await?;
         self.rows += batch.num_rows() as u64;
-        self.send(Piece::Rows(batch)).await
+        if self.begun {
+            return self.send(Piece::Rows(batch)).await;
+        }
+        let schema = batch.schema();
+        self.memory.count_batch(&batch);
+        self.held.push(batch);
+        if self.memory.memory_usage() > HELD_BYTES || is_late {
+            self.place.become_stream().await?;
+            self.begin(schema).await?;
+        }
+        Ok(())
     }
 
     async fn begin(&mut self, schema: SchemaRef) -> Result<(), AskError> {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.send(Piece::Begin(schema)).await?;
+        self.begun = true;
+        self.send(Piece::Begin(schema)).await?;
+        for batch in std::mem::take(&mut self.held) {
+            self.send(Piece::Rows(batch)).await?;
         }
         Ok(())
     }
@@ -157,14 +190,18 @@ impl Parts {
     }
 
     async fn end(mut self, ended: Result<(SchemaRef, Beside), AskError>) {
-        let sent = match ended {
-            Ok((schema, beside)) => match self.begin(schema).await {
-                Ok(()) => self.send(Piece::End(Box::new(beside))).await,
-                Err(gone) => Err(gone),
-            },
-            Err(error) => self.send(Piece::Failed(error)).await,
-        };
-        // Nobody is there to be told.
-        sent.ok();
+        // An error here says that nobody is there to be told.
+        match ended {
+            Ok((schema, beside)) => {
+                if !self.begun {
+                    self.place.become_unread();
+                    if self.begin(schema).await.is_err() {
+                        return;
+                    }
+                }
+                self.send(Piece::End(Box::new(beside))).await.ok();
+            }
+            Err(error) => drop(self.send(Piece::Failed(error)).await),
+        }
     }
 }

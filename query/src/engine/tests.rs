@@ -21,7 +21,7 @@ mod formats;
 mod generated;
 mod limits;
 mod merging;
-mod streaming;
+pub(crate) mod streaming;
 
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];
 

@@ -137,7 +137,7 @@ impl Fleet {
     }
 
     /// Nodes with so many rows each, and so many times as many again, which share the memory of the first.
-    pub(super) async fn start_with(count: u32, rows: usize, again: usize) -> Self {
+    pub(crate) async fn start_with(count: u32, rows: usize, again: usize) -> Self {
         Self::start_over((0..count).map(|node| (spans(node, rows), again)).collect()).await
     }
 
@@ -171,7 +171,7 @@ impl Fleet {
     }
 
     /// The same with other bounds.
-    pub(super) async fn query_with(&self, change: impl FnOnce(&mut Config)) -> Query {
+    pub(crate) async fn query_with(&self, change: impl FnOnce(&mut Config)) -> Query {
         let mut settings = settings(self.addresses(), Some(TOKEN), None);
         change(&mut settings.config);
         server::start(settings).await.unwrap()
@@ -200,7 +200,7 @@ impl Fleet {
     }
 
     /// What its nodes do for queries.
-    pub(super) fn figures(&self) -> Vec<WorkerFigures> {
+    pub(crate) fn figures(&self) -> Vec<WorkerFigures> {
         self.nodes.iter().map(|node| node.pins.figures()).collect()
     }
 

@@ -19,9 +19,9 @@ use super::*;
 /// Long rows that no compression makes short.
 const WIDE: &str = "SELECT%20time,name%20FROM%20spans";
 /// Rows of a node, as the fleet below has them: 30 MB of [`WIDE`], several times what sockets and connections hold.
-const ROWS_PER_NODE: u64 = 50_000;
+pub(crate) const ROWS_PER_NODE: u64 = 50_000;
 
-pub(super) async fn large_fleet() -> Fleet {
+pub(crate) async fn large_fleet() -> Fleet {
     let mut rng = StdRng::seed_from_u64(1);
     let rows = (0..2).map(|node| {
         let names =
@@ -38,7 +38,7 @@ async fn open(query: &Query, sql: &str) -> Response<Incoming> {
     client.get(uri.parse().unwrap()).await.unwrap()
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
@@ -46,12 +46,12 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn rows_read(fleet: &Fleet) -> u64 {
+pub(crate) fn rows_read(fleet: &Fleet) -> u64 {
     fleet.figures().iter().map(|figures| figures.rows).sum()
 }
 
 /// Waits until the nodes have read as much as the reader lets them, and returns how much that is.
-async fn stalled(fleet: &Fleet) -> u64 {
+pub(crate) async fn stalled(fleet: &Fleet) -> u64 {
     let (mut rows, mut since) = (0, Instant::now());
     until("the nodes stand still", || {
         let now = rows_read(fleet);
@@ -62,6 +62,12 @@ async fn stalled(fleet: &Fleet) -> u64 {
     })
     .await;
     rows
+}
+
+/// Waits until no node does anything for a query.
+pub(crate) async fn until_done(fleet: &Fleet) {
+    until("the nodes are done", || fleet.figures().iter().all(|figures| (figures.pins, figures.leaves) == (0, 0)))
+        .await;
 }
 
 fn lines(body: &[u8]) -> (usize, Value) {
@@ -98,8 +104,7 @@ async fn a_client_who_leaves_ends_the_query_on_the_nodes() {
     stalled(&fleet).await;
     assert!(fleet.figures().iter().all(|figures| figures.pins == 1 && figures.leaves > 0), "{:?}", fleet.figures());
     drop(response);
-    until("the nodes are done", || fleet.figures().iter().all(|figures| (figures.pins, figures.leaves) == (0, 0)))
-        .await;
+    until_done(&fleet).await;
     assert!(rows_read(&fleet) < ROWS_PER_NODE * 2, "all rows were read for nobody");
 }
 
@@ -137,4 +142,27 @@ async fn what_goes_wrong_before_the_first_row_has_a_status_of_its_own() {
     let sum = sum.to_bytes();
     assert!(sum.starts_with(b"{\"n\":100}\n"), "{sum:?}");
     assert_eq!(open(&query, "SELECT%201&min_coverage=0.9").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_answer_is_made_again_without_a_node_that_breaks_off() {
+    let fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    fleet.corrupt(1);
+    let answer = open(&query, "SELECT%20time%20FROM%20spans").await.into_body().collect().await.unwrap().to_bytes();
+    let (rows, last) = lines(&answer);
+    let answered: Vec<_> = last["coverage"]["nodes"].as_array().unwrap().iter().map(|node| &node["answered"]).collect();
+    assert_eq!((rows, &last["stats"]["rows"]), (100, &100.into()), "{last}");
+    assert!(answered.contains(&&false.into()) && answered.contains(&&true.into()), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_do_not_read_small_answers_keep_nobody_from_asking() {
+    let fleet = Fleet::start(1).await;
+    let query = fleet.query_with(|config| config.max_questions_per_caller = 100).await;
+    let mut unread = Vec::new();
+    for _ in 0..40 {
+        unread.push(open(&query, "SELECT%20time%20FROM%20spans").await);
+    }
+    assert!(unread.iter().all(|response| response.status() == StatusCode::OK));
 }
