@@ -165,9 +165,21 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Rows of rollups, whose sums add up: the closed part of the range may be kept.
     async fn cells(&self, sql: impl Fn(&[TimeRange]) -> String + Send + Sync) -> Result<Answer, Failure> {
+        self.parts(self.parameters.cell_window(), &sql).await
+    }
+
+    /// Events of the window, which are put together from its parts: the closed one may be kept.
+    async fn events(&self, sql: impl Fn(&[TimeRange]) -> String + Send + Sync) -> Result<Answer, Failure> {
+        self.parts(self.parameters.window, &sql).await
+    }
+
+    async fn parts(
+        &self,
+        window: TimeRange,
+        sql: &(dyn Fn(&[TimeRange]) -> String + Send + Sync),
+    ) -> Result<Answer, Failure> {
         let Parameters { deadline, min_coverage, .. } = self.parameters;
-        let window = self.parameters.cell_window();
-        let asked = Ranged { window, deadline: *deadline, min_coverage: *min_coverage, sql: &sql };
+        let asked = Ranged { window, deadline: *deadline, min_coverage: *min_coverage, sql };
         Ok(self.sources.cache.answer(&self.sources.ask, &asked, self.now_unix_nanos).await?)
     }
 
@@ -176,11 +188,6 @@ impl Asking<'_> {
         let Parameters { deadline, min_coverage, .. } = self.parameters;
         let question = Question { window, deadline: *deadline, min_coverage: *min_coverage, ..Question::new(sql) };
         Ok(self.sources.ask.ask(question).await?)
-    }
-
-    /// Events of the window.
-    async fn events(&self, sql: String) -> Result<Answer, Failure> {
-        self.rows(sql, Some(self.parameters.window)).await
     }
 }
 
@@ -204,8 +211,9 @@ async fn providers_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Fa
     let parameters = asking.parameters;
     let (calls, states, heads) = tokio::try_join!(
         asking.cells(|times| cells::question(providers::KEYS, None, times, &parameters.conditions())),
-        asking.events(circuits::states_question(parameters)),
-        asking.events(blocks::question(parameters)),
+        // The latest states may be older than the window that coverage is told of, so nothing of them is kept.
+        asking.rows(circuits::states_question(parameters), Some(parameters.window)),
+        asking.events(|times| blocks::question(parameters, times)),
     )?;
     let groups = cells::fold(&calls.batches, providers::KEYS)?;
     let provenance = Provenance::of(&calls).and(&states).and(&heads).unsampled();
@@ -251,12 +259,12 @@ async fn simple_report(asking: &Asking<'_>, report: Report) -> Result<(Sheet, Pr
             (answer, sheet)
         }
         Report::Blocks => {
-            let answer = asking.events(blocks::question(parameters)).await?;
+            let answer = asking.events(|times| blocks::question(parameters, times)).await?;
             let sheet = blocks::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }
         _ => {
-            let answer = asking.events(circuits::question(parameters)).await?;
+            let answer = asking.events(|times| circuits::question(parameters, times)).await?;
             let sheet = circuits::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }

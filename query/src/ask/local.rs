@@ -11,6 +11,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use lariat_collector::worker::{estimates, sketches};
 use lariat_schema::coverage::{Coverage, Sampling, Window};
 use lariat_schema::tables::Table;
+use parking_lot::Mutex;
 
 use crate::scan::weights::EstimateWeights;
 
@@ -62,6 +63,31 @@ impl Ask for LocalEngine {
         };
         let stats = Stats { rows, ..Stats::default() };
         Ok(Answer { schema, batches, coverage, sampling: Sampling::default(), stats, hint: None, stores: Vec::new() })
+    }
+}
+
+/// The same engine, with a list of what it was asked.
+pub(crate) struct Counting {
+    engine: LocalEngine,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Counting {
+    pub(crate) async fn new(rows: Vec<(Table, Vec<RecordBatch>)>) -> Arc<Self> {
+        Arc::new(Self { engine: LocalEngine::new(rows).await.unwrap(), asked: Mutex::default() })
+    }
+
+    /// What it was asked since the last time.
+    pub(crate) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock())
+    }
+}
+
+#[async_trait]
+impl Ask for Counting {
+    async fn ask(&self, question: Question) -> Result<Answer, AskError> {
+        self.asked.lock().push(question.sql.clone());
+        self.engine.ask(question).await
     }
 }
 

@@ -17,7 +17,9 @@ use lariat_schema::time_range::TimeRange;
 
 use super::labels::{Labels, Matcher, NAME};
 use super::value::Store;
-use crate::ask::{Answer, Ask, AskError, Question, Scope};
+use crate::ask::{Answer, Ask, AskError, Question, Scope, Stats};
+use crate::cache::{Cache, Ranged};
+use crate::reports::{now_unix_nanos, sql_text};
 
 pub(crate) use catalog::{Catalog, Entry};
 
@@ -35,6 +37,8 @@ pub(crate) struct Wanted {
     pub(crate) deadline: Option<Duration>,
     /// As in [`Question`].
     pub(crate) min_coverage: Option<f64>,
+    /// Whether it is asked for again while time goes on, so that closed time may be kept.
+    pub(crate) is_range: bool,
 }
 
 /// What was read, and how much of the fleet it covers.
@@ -46,6 +50,8 @@ pub(crate) struct Loaded {
     pub(crate) coverage: Option<Coverage>,
     /// Sampling of the same; metrics are never sampled, so it says so.
     pub(crate) sampling: Sampling,
+    /// What it cost, and whether a part of it was kept.
+    pub(crate) stats: Stats,
 }
 
 /// Labels that were found.
@@ -63,11 +69,12 @@ pub(crate) struct Found {
 pub(crate) struct Loader {
     ask: Arc<dyn Ask>,
     catalog: Catalog,
+    cache: Cache,
 }
 
 impl Loader {
     pub(crate) fn new(ask: Arc<dyn Ask>) -> Self {
-        Self { ask, catalog: Catalog::default() }
+        Self { ask, catalog: Catalog::default(), cache: Cache::default() }
     }
 
     /// The stored metrics, with their Prometheus names.
@@ -78,18 +85,21 @@ impl Loader {
     /// Everything that the selectors can touch.
     pub(crate) async fn load(&self, wanted: &Wanted) -> Result<Loaded, AskError> {
         if wanted.selectors.is_empty() {
-            return Ok(Loaded { store: Store::default(), coverage: None, sampling: Sampling::default() });
+            return Ok(Loaded {
+                store: Store::default(),
+                coverage: None,
+                sampling: Sampling::default(),
+                stats: Stats::default(),
+            });
         }
         let names = self.stored_names(wanted).await?;
         if names.is_empty() {
             // Nothing of that name is stored; how much of the fleet says so is still part of the answer.
             let answer = self.ask.ask(question(wanted, &["false".to_owned()], "name")).await?;
-            return Ok(Loaded { store: Store::default(), coverage: Some(answer.coverage), sampling: answer.sampling });
+            let Answer { coverage, sampling, stats, .. } = answer;
+            return Ok(Loaded { store: Store::default(), coverage: Some(coverage), sampling, stats });
         }
-        let mut conditions = vec![format!("name IN ({})", names.join(", "))];
-        conditions.extend(wanted.window_condition());
-        let answer = self.ask.ask(question(wanted, &conditions, rows::COLUMNS)).await?;
-        let Answer { batches, coverage, sampling, .. } = answer;
+        let Answer { batches, coverage, sampling, stats, .. } = self.points(wanted, &names).await?;
         let points: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
         if points > MAX_POINTS {
             let message = format!("the query reads {points} points, more than the {MAX_POINTS} allowed");
@@ -101,7 +111,22 @@ impl Loader {
         let from_ms = wanted.window.from_unix_nanos.div_euclid(1_000_000);
         let rows = rows::read(&batches).map_err(|error| AskError::Internal { source: Box::new(error) })?;
         let store = Store::new(points::series(rows, &wanted.selectors, from_ms));
-        Ok(Loaded { store, coverage: Some(coverage), sampling })
+        Ok(Loaded { store, coverage: Some(coverage), sampling, stats })
+    }
+
+    /// Points of these metrics. Those of a range are put together from its parts, of which the closed one may be kept; an
+    /// instant is asked for once.
+    async fn points(&self, wanted: &Wanted, names: &[String]) -> Result<Answer, AskError> {
+        let sql = |times: &[TimeRange]| {
+            let (names, times) = (names.join(", "), sql_text::within_any(times));
+            format!("SELECT {} FROM metrics WHERE name IN ({names}) AND {times}", rows::COLUMNS)
+        };
+        let Wanted { window, deadline, min_coverage, .. } = *wanted;
+        if wanted.is_range {
+            let asked = Ranged { window, deadline, min_coverage, sql: &sql };
+            return self.cache.answer(&self.ask, &asked, now_unix_nanos()).await;
+        }
+        self.ask.ask(Question { window: Some(window), deadline, min_coverage, ..Question::new(sql(&[window])) }).await
     }
 
     /// Labels of all series that a selector accepts; of all series if there is no selector.

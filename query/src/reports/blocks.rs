@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use lariat_schema::time_range::TimeRange;
 use serde::Serialize;
 
 use super::columns::{BadAnswer, text_at, texts};
@@ -39,48 +40,54 @@ pub(super) struct Head {
 }
 
 /// The question for the latest height, by the greatest text of moment, height and lag.
-pub(super) fn question(parameters: &Parameters) -> String {
+pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT profile, chain, provider_id, transport, node_id, region, \
          max(CAST(CAST(time AS BIGINT) AS VARCHAR) || ' ' || CAST(height AS VARCHAR) || ' ' || \
              coalesce(CAST(lag AS VARCHAR), '-')) AS latest FROM block_events \
          WHERE {}{} GROUP BY profile, chain, provider_id, transport, node_id, region",
-        sql_text::within(parameters.window),
+        sql_text::within_any(times),
         parameters.conditions(),
     )
 }
 
-/// Folds the answer to [`question`], in the order of the columns.
+/// Folds the answer to [`question`], in the order of the columns. Each part of the window has a latest height of its own; the
+/// latest of them counts.
 pub(super) fn heads(batches: &[RecordBatch]) -> Result<Vec<Head>, BadAnswer> {
-    let mut heads = Vec::new();
+    let mut latest: BTreeMap<[Option<String>; 6], (i64, String)> = BTreeMap::new();
     for batch in batches {
         let names = ["profile", "chain", "provider_id", "transport", "node_id", "region", "latest"];
         let columns = names.iter().map(|name| texts(batch, name)).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
-            let mut values = columns.iter().map(|column| text_at(column, row));
-            let mut next = || values.next().flatten();
-            let (profile, chain, provider_id) = (next(), next(), next());
-            let (transport, node_id, region) = (next(), next(), next());
-            let latest = next().unwrap_or_default();
-            let mut parts = latest.split(' ');
-            let (time, height, lag) = (parts.next(), parts.next(), parts.next());
-            let (Some(time), Some(height)) = (time.and_then(|t| t.parse().ok()), height.and_then(|h| h.parse().ok()))
+            let value = |column: usize| text_at(&columns[column], row);
+            let found = value(6).unwrap_or_default();
+            let Some((time, rest)) = found.split_once(' ').and_then(|(time, rest)| Some((time.parse().ok()?, rest)))
             else {
                 continue;
             };
-            heads.push(Head {
-                profile: profile.unwrap_or_default(),
-                chain: chain.unwrap_or_default(),
-                provider_id: provider_id.unwrap_or_default(),
-                transport,
-                node_id: node_id.unwrap_or_default(),
-                region: region.unwrap_or_default(),
-                height,
-                lag: lag.and_then(|lag| lag.parse().ok()),
-                time: rfc3339(time),
-            });
+            let found = (time, rest.to_owned());
+            let kept = latest.entry(std::array::from_fn(value)).or_insert_with(|| found.clone());
+            if *kept < found {
+                *kept = found;
+            }
         }
     }
+    let head = |(key, (time, rest)): ([Option<String>; 6], (i64, String))| {
+        let (height, lag) = rest.split_once(' ')?;
+        let [profile, chain, provider_id, transport, node_id, region] = key;
+        Some(Head {
+            profile: profile.unwrap_or_default(),
+            chain: chain.unwrap_or_default(),
+            provider_id: provider_id.unwrap_or_default(),
+            transport,
+            node_id: node_id.unwrap_or_default(),
+            region: region.unwrap_or_default(),
+            height: height.parse().ok()?,
+            lag: lag.parse().ok(),
+            time: rfc3339(time),
+        })
+    };
+    let mut heads: Vec<Head> = latest.into_iter().filter_map(head).collect();
     heads.sort();
     Ok(heads)
 }

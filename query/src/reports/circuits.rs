@@ -2,6 +2,7 @@
 //! channel on each node. The latest row of a group is found as the greatest text of moment and state: `max` merges
 //! over nodes in any order, where an ordered aggregate would have to be planned around.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
@@ -44,17 +45,18 @@ struct Row {
     reason: Option<String>,
 }
 
-pub(super) fn question(parameters: &Parameters) -> String {
+/// One transition more than is shown, so that it is known whether there are more.
+pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT time, node_id, region, profile, chain, provider_id, transport, \"from\", \"to\", reason \
          FROM circuit_events WHERE {}{} ORDER BY time DESC LIMIT {}",
-        sql_text::within(parameters.window),
+        sql_text::within_any(times),
         parameters.conditions(),
-        parameters.limit,
+        parameters.limit.saturating_add(1),
     )
 }
 
-/// Rows as they came.
+/// The newest rows of all parts of the window.
 pub(super) fn sheet(batches: &[RecordBatch], limit: usize) -> Result<Sheet, BadAnswer> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -64,8 +66,9 @@ pub(super) fn sheet(batches: &[RecordBatch], limit: usize) -> Result<Sheet, BadA
         for row in 0..batch.num_rows() {
             let mut values = columns.iter().map(|column| text_at(column, row));
             let mut next = || values.next().flatten();
-            rows.push(Row {
-                time: rfc3339(count_at(&times, row)),
+            let nanos = count_at(&times, row);
+            let shown = Row {
+                time: rfc3339(nanos),
                 node_id: next(),
                 region: next(),
                 profile: next(),
@@ -75,10 +78,15 @@ pub(super) fn sheet(batches: &[RecordBatch], limit: usize) -> Result<Sheet, BadA
                 from: next(),
                 to: next(),
                 reason: next(),
-            });
+            };
+            rows.push((nanos, shown));
         }
     }
-    Ok(Sheet::new(COLUMNS.to_vec(), rows, limit))
+    rows.sort_by_key(|(nanos, _)| Reverse(*nanos));
+    let has_more = rows.len() > limit;
+    let shown = rows.into_iter().map(|(_, row)| row).take(limit);
+    let sheet = Sheet::new(COLUMNS.to_vec(), shown, limit);
+    Ok(if has_more { sheet.with_more() } else { sheet })
 }
 
 /// A channel, as four texts.

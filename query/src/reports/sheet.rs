@@ -36,6 +36,12 @@ impl Sheet {
         Self::cut(fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect(), rows, limit)
     }
 
+    /// With a word that there are further rows, of which nobody knows the number.
+    pub(crate) fn with_more(mut self) -> Self {
+        self.hint = Some("further rows are left out; narrow the filters or raise `limit`".to_owned());
+        self
+    }
+
     fn cut<T: Serialize>(columns: Vec<(String, String)>, rows: impl IntoIterator<Item = T>, limit: usize) -> Self {
         let mut rows = rows.into_iter();
         let kept = rows.by_ref().take(limit).filter_map(|row| serde_json::to_value(row).ok()).collect();

@@ -12,7 +12,7 @@ use super::super::histogram::Native;
 use super::super::notes::place;
 use super::super::syntax::SyntaxError;
 use super::super::value::{Grid, Sample, Series, Track};
-use crate::ask::AskError;
+use crate::ask::{AskError, Stats};
 
 /// Why there is no answer, by whose fault: the table of statuses is [`ApiError::parts`].
 #[derive(Debug)]
@@ -113,6 +113,15 @@ impl Reply {
             }
             stats.insert("sampling".to_owned(), json!(sampling));
             data.insert("stats".to_owned(), Value::Object(stats));
+        }
+        self
+    }
+
+    /// Says whether a part of the answer was kept from before, and for how long.
+    pub(super) fn aged(mut self, stats: &Stats) -> Self {
+        if let Some(Value::Object(told)) = self.data.get_mut("stats") {
+            told.insert("cached".to_owned(), json!(stats.cached));
+            told.insert("age_ms".to_owned(), json!(stats.age_ms));
         }
         self
     }

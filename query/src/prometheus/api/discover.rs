@@ -34,6 +34,7 @@ fn wanted(parameters: &Parameters) -> Result<Wanted, ApiError> {
         window: query::window(from, to),
         deadline: parameters.deadline()?,
         min_coverage: parameters.min_coverage()?,
+        is_range: false,
     })
 }
 

@@ -67,7 +67,7 @@ async fn run(service: &Service, parameters: &Parameters, parsed: Parsed) -> Answ
     let limit = parameters.limit()?;
     let wanted = wanted(parameters, &parsed)?;
     let loaded = service.loader.load(&wanted).await?;
-    let (coverage, sampling) = (loaded.coverage, loaded.sampling);
+    let (coverage, sampling, stats) = (loaded.coverage, loaded.sampling, loaded.stats);
     let store = loaded.store;
     // Evaluation is computation without a pause: it must not hold up the threads that answer others.
     let evaluated = tokio::task::spawn_blocking(move || evaluate(&store, parsed, until));
@@ -84,7 +84,7 @@ async fn run(service: &Service, parameters: &Parameters, parsed: Parsed) -> Answ
     if truncated {
         reply.warnings.push("results truncated due to limit".to_owned());
     }
-    Ok(reply.covered(coverage, &sampling))
+    Ok(reply.covered(coverage, &sampling).aged(&stats))
 }
 
 fn evaluate(store: &Store, parsed: Parsed, until: Instant) -> Result<(Outcome, Notes, Parsed), eval::EvalError> {
@@ -103,6 +103,7 @@ fn wanted(parameters: &Parameters, parsed: &Parsed) -> Result<Wanted, ApiError> 
         window: window(from, to),
         deadline: parameters.deadline()?,
         min_coverage: parameters.min_coverage()?,
+        is_range: parsed.is_range,
     })
 }
 

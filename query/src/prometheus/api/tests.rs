@@ -15,7 +15,8 @@ use lariat_schema::tables::Table;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::ask::local::LocalEngine;
+use super::parameters::now;
+use crate::ask::local::{Counting, LocalEngine};
 
 /// A point of one of three metrics.
 #[derive(Clone, Copy)]
@@ -291,5 +292,43 @@ async fn errors_have_prometheus_kinds_and_statuses() {
     for (path, parameters, wanted, kind) in cases {
         let (status, body) = get(&[], path, parameters).await;
         assert_eq!((status, &body["status"], &body["errorType"]), (wanted, &json!("error"), &json!(kind)), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_range_queries_read_closed_time_once_and_give_what_one_alone_gives() {
+    let now = now() / 1_000;
+    let rows: Vec<Row> =
+        (0..60).map(|at| Row { seconds: now - 600 + at * 10, value: Some(at as f64), ..ROW }).collect();
+    let engine = Counting::new(vec![(Table::Metrics, vec![batch(&rows)])]).await;
+    let router = super::router(Arc::clone(&engine) as _);
+    for (start, end, is_open) in [(now - 300, now, true), (now - 360, now - 60, false)] {
+        let query = format!("query=sum_over_time(lariat_calls_in_flight%5B1m%5D)&start={start}&end={end}&step=30");
+        let answers = futures::future::join_all((0..100).map(|_| {
+            let request = Request::get(format!("/prometheus/api/v1/query_range?{query}")).body(Body::empty()).unwrap();
+            let router = router.clone();
+            async move {
+                let body = router.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+                serde_json::from_slice::<Value>(&body).unwrap()
+            }
+        }))
+        .await;
+        // The last six points before each step, or those that there are.
+        let sum = |time: i64| -> i64 { (1..60).filter(|at| (0..60).contains(&(time - now + 600 - at * 10))).sum() };
+        let expected: Vec<Value> =
+            (0..=10).map(|step| start + step * 30).map(|time| json!([time, sum(time).to_string()])).collect();
+        assert!(
+            answers.iter().all(|answer| answer["data"]["result"][0]["values"] == json!(expected)),
+            "{}",
+            answers[0]
+        );
+        let to = (end * 1_000 + 1) * 1_000_000;
+        let (edges, middles): (Vec<_>, Vec<_>) =
+            engine.take_asked().into_iter().partition(|sql| is_open && sql.contains(&to.to_string()));
+        // The clock may have moved to the next middle meanwhile.
+        assert!((1..=if is_open { 2 } else { 1 }).contains(&middles.len()), "{middles:?}");
+        assert_eq!(edges.len(), if is_open { 100 } else { 0 });
+        let kept = answers.iter().filter(|answer| answer["data"]["stats"]["cached"] == true).count();
+        assert!(kept >= 98, "{kept} of 100 say that a part was kept");
     }
 }

@@ -62,9 +62,9 @@ async fn every_question_of_a_report_gives_the_same_answer_after_a_journey_as_byt
         routing::question(&parameters, window),
         routing::exclusions_question(&parameters, window),
         usage::question(&parameters, window),
-        circuits::question(&parameters),
+        circuits::question(&parameters, window),
         circuits::states_question(&parameters),
-        blocks::question(&parameters),
+        blocks::question(&parameters, window),
         trace::question(&[7; 16], None, 10),
     ] {
         let here = plan(&context, &sql).await;
