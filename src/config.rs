@@ -115,6 +115,16 @@ pub(crate) fn load_profiles(dir: &Path) -> Result<lariat_proxy::profiles::Catalo
     })
 }
 
+/// The profiles of a collector that runs alone: it routes nothing, and without a folder of them every profile has the
+/// default rates.
+pub(crate) fn load_rates(dir: &Path) -> Result<lariat_proxy::profiles::Catalog, Failure> {
+    if dir.try_exists().is_ok_and(|exists| !exists) {
+        tracing::warn!(profiles_dir = %dir.display(), "there is no folder of profiles: all are sampled at the default rates");
+        return Ok(lariat_proxy::profiles::Catalog::default());
+    }
+    load_profiles(dir)
+}
+
 /// A variable of this process.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

@@ -57,7 +57,10 @@ async fn run_node(mut config: Config, parts: node::Parts, own: OwnSpans, mut sig
         }
     }
     let mut hangups = shutdown::catch_hangups()?;
-    let profiles = Arc::new(config::load_profiles(&config.profiles_dir)?);
+    let profiles = match parts {
+        node::Parts::Collector => config::load_rates(&config.profiles_dir)?,
+        node::Parts::Both | node::Parts::Proxy => config::load_profiles(&config.profiles_dir)?,
+    };
     let token = config.cluster.token.as_ref().map(|token| Arc::clone(token.reveal()));
     let settings = node::Settings {
         parts,
@@ -65,7 +68,7 @@ async fn run_node(mut config: Config, parts: node::Parts, own: OwnSpans, mut sig
         proxy: config.proxy,
         collector: config.collector,
         data_dir: config.data_dir.clone(),
-        profiles,
+        profiles: Arc::new(profiles),
         profiles_dir: config.profiles_dir.clone(),
         token,
         exporter: node::ExporterTuning::from_environment(&config::Environment::of_process())?,

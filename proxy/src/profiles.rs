@@ -319,6 +319,13 @@ impl Catalog {
     }
 }
 
+impl Default for Catalog {
+    /// Nobody's profiles: those of a node that routes nothing.
+    fn default() -> Self {
+        Self::assemble(Vec::new(), Vec::new())
+    }
+}
+
 impl Profile {
     /// The chain of that key, alias or decimal chain id.
     #[must_use]

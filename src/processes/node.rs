@@ -152,7 +152,7 @@ impl Node {
                 Ok(_) => tracing::info!("the profiles are as they were"),
                 Err(error) => tracing::error!(%error, "no reload"),
             },
-            (None, Some(collector)) => match config::load_profiles(&self.profiles_dir) {
+            (None, Some(collector)) => match config::load_rates(&self.profiles_dir) {
                 Ok(profiles) => collector.set_policies(policies(&profiles)),
                 Err(error) => tracing::error!(%error, "the old sampling rates stay"),
             },

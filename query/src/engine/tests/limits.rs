@@ -160,6 +160,8 @@ async fn wrong_names_types_and_ranges_are_the_callers_fault_and_have_a_hint() {
         ("SELECT metod FROM spans", "method"),
         ("SELECT s.duration FROM spans s", "duration_ns"),
         ("SELECT * FROM routing_decision", "routing_decisions"),
+        ("DESCRIBE routing_decision", "routing_decisions"),
+        ("DESCRIBE \"spams\"", "spans"),
         ("SELECT estimate_count() FROM spans", "estimated_count"),
         ("SELECT coun(*) FROM spans", "count"),
         ("SELECT chain + 1 FROM spans", ""),
