@@ -88,6 +88,24 @@ pub(crate) struct ServiceUrl {
     pub(crate) url: String,
 }
 
+/// The query service, and what it wants from who asks.
+#[derive(Clone, Args)]
+pub(crate) struct Service {
+    /// Address of the query service
+    #[arg(long, env = "LARIAT_URL", default_value = "http://127.0.0.1:4040")]
+    pub(crate) url: String,
+    /// Token of the query service, where it has one
+    #[arg(long, env = "LARIAT_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+impl std::fmt::Debug for Service {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -104,7 +122,7 @@ pub(crate) struct SqlArguments {
     /// The query; `-` reads it from standard input; without it a session begins, `\?` tells its commands
     pub(crate) query: Option<String>,
     #[command(flatten)]
-    pub(crate) service: ServiceUrl,
+    pub(crate) service: Service,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
@@ -121,7 +139,7 @@ pub(crate) struct ExplainArguments {
     /// Request id (UUID) or trace id (32 hexadecimal digits)
     pub(crate) id: String,
     #[command(flatten)]
-    pub(crate) service: ServiceUrl,
+    pub(crate) service: Service,
     /// Print the service's JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -130,7 +148,7 @@ pub(crate) struct ExplainArguments {
 #[derive(Debug, Args)]
 pub(crate) struct NodesArguments {
     #[command(flatten)]
-    pub(crate) service: ServiceUrl,
+    pub(crate) service: Service,
 }
 
 #[derive(Args)]

@@ -11,19 +11,30 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, Service};
 
 /// Longest time that a client waits for an answer; the service's own deadline is shorter.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Sends a GET and turns everything but success into a sentence. `also` is a further status to be handed back.
-async fn get(base: &str, path: &str, query: &[(&str, String)], also: Option<StatusCode>) -> Result<Response, Failure> {
+async fn get(
+    service: &Service,
+    path: &str,
+    query: &[(&str, String)],
+    also: Option<StatusCode>,
+) -> Result<Response, Failure> {
+    let base = service.url.as_str();
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let client = Client::builder()
         .timeout(CLIENT_TIMEOUT)
         .build()
         .map_err(|error| Failure::Failed(format!("cannot make an HTTP client: {error}")))?;
-    let response = client.get(&url).query(query).send().await.map_err(|error| unreachable_service(base, &error))?;
+    let request = client.get(&url).query(query);
+    let request = match &service.token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    let response = request.send().await.map_err(|error| unreachable_service(base, &error))?;
     if response.status().is_success() || Some(response.status()) == also {
         return Ok(response);
     }

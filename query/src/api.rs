@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::ask::{Answer, AskError};
 
+pub(crate) mod admission;
 pub mod coverage;
 pub mod nodes;
 pub(crate) mod openapi;

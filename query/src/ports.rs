@@ -8,16 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use futures::StreamExt;
 
-use crate::ask::{Answer, Ask, AskError, Question};
-use crate::limits::{Callers, Place};
+use crate::ask::{Ask, AskError, Part, Question, Rows};
+use crate::limits::Callers;
 use access::Access;
-use held::Room;
 use tally::{Protocol, Tally};
 
 pub(crate) mod access;
-pub(crate) mod held;
 pub(crate) mod relations;
 pub(crate) mod tally;
 
@@ -31,59 +29,51 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     pub(crate) tally: Arc<Tally>,
     callers: Arc<Callers>,
-    room: Room,
-}
-
-/// What an answer takes until its last row is read: its caller's place, and room.
-#[derive(Debug)]
-pub(crate) struct Held {
-    _place: Option<Place>,
-    _room: OwnedSemaphorePermit,
-}
-
-/// Why there is no answer to be read.
-#[derive(Debug)]
-pub(crate) enum Unasked {
-    Failed(AskError),
-    /// Answers that are not read yet leave no room for it.
-    NoRoom,
-}
-
-impl From<AskError> for Unasked {
-    fn from(error: AskError) -> Self {
-        Self::Failed(error)
-    }
 }
 
 impl Shared {
     pub(crate) fn new(ask: Arc<dyn Ask>, access: Access, callers: Arc<Callers>) -> Self {
-        Self { ask, access, tally: Arc::default(), callers, room: Room::default() }
+        Self { ask, access, tally: Arc::default(), callers }
     }
 
-    /// Asks when the caller has a place, and counts how it ends.
-    pub(crate) async fn answer(
+    /// Asks when the caller has a place, which it keeps until the last row, and counts how the question ends.
+    pub(crate) async fn stream(
         &self,
         protocol: Protocol,
         caller: Option<IpAddr>,
         question: Question,
-    ) -> Result<(Answer, Held), Unasked> {
+    ) -> Result<Rows, AskError> {
         let asking = self.tally.asking(protocol);
-        let answering = async {
+        let opening = async {
             let place = match caller {
                 Some(caller) => Some(self.callers.enter(caller).await?),
                 None => None,
             };
-            Ok((self.ask.ask(question).await?, place))
+            Ok((self.ask.stream(question).await?, place))
         };
-        let answered = answering.await;
-        asking.ended(&answered);
-        let (answer, place) = answered?;
-        match self.room.hold(&answer) {
-            Some(room) => Ok((answer, Held { _place: place, _room: room })),
-            None => {
-                self.tally.turned(protocol, tally::Turned::NoRoom);
-                Err(Unasked::NoRoom)
+        let (rows, place) = match opening.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                asking.failed(&error);
+                return Err(error);
             }
-        }
+        };
+        let mut held = Some((asking, place));
+        let parts = rows.parts.inspect(move |part| {
+            let ended = match part {
+                Ok(Part::Rows(_)) => return,
+                Ok(Part::End(_)) => None,
+                Err(error) => Some(error),
+            };
+            let Some((asking, _place)) = held.take() else { return };
+            match ended {
+                None => asking.answered(),
+                Some(error) => asking.failed(error),
+            }
+        });
+        Ok(Rows { schema: rows.schema, parts: parts.boxed() })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -19,12 +19,15 @@ use service::Service;
 
 mod catalog;
 mod connection;
+mod copy;
 mod failure;
 mod frames;
 mod handlers;
 mod numeric;
+mod open;
 mod parameters;
 mod rows;
+mod sending;
 mod service;
 mod session;
 mod statement;

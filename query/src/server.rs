@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::api::admission::{Door, with_token};
 use crate::ask::Ask;
 use crate::bucket::history::{self, Chronicle};
 use crate::bucket::poll::{LOOK_EVERY, Shelf};
@@ -30,7 +31,6 @@ use crate::limits::{self, Callers, Limits, by_caller};
 use crate::membership::MembershipError;
 use crate::ports::Shared;
 use crate::ports::access::Access;
-use crate::ports::tally::Tally;
 use crate::topology::{ClusterConfig, Secret, Topology, poll};
 use crate::{api, dashboard, decisions, feed, flight_sql, postgres, prometheus, reports};
 
@@ -47,7 +47,7 @@ pub struct Config {
     /// How long a question may take that does not say it, as `10s`.
     #[serde(deserialize_with = "duration_text::deserialize")]
     pub deadline: Duration,
-    /// What clients of Flight SQL and Postgres have to give; none: nothing. HTTP does not ask for it.
+    /// What clients have to give, whatever their protocol; none: nothing.
     pub token: Option<Secret>,
     /// Whether addresses beyond loopback may be bound although nobody is asked for a key.
     pub allow_open_access: bool,
@@ -89,14 +89,9 @@ impl Config {
     /// Listeners beyond loopback that would serve whoever comes, by the names of their keys.
     #[must_use]
     pub fn open_to_everybody(&self) -> Vec<(&'static str, SocketAddr)> {
-        let listeners = [
-            ("http", self.http, true),
-            ("flight_sql", self.flight_sql, self.token.is_none()),
-            ("postgres", self.postgres, self.token.is_none()),
-        ];
-        let open = |(_, address, unguarded): &(&str, SocketAddr, bool)| *unguarded && !address.ip().is_loopback();
-        let open = listeners.into_iter().filter(|listener| !self.allow_open_access && open(listener));
-        open.map(|(key, address, _)| (key, address)).collect()
+        let listeners = [("http", self.http), ("flight_sql", self.flight_sql), ("postgres", self.postgres)];
+        let asks_nobody = self.token.is_none() && !self.allow_open_access;
+        listeners.into_iter().filter(|(_, address)| asks_nobody && !address.ip().is_loopback()).collect()
     }
 
     fn limits(&self) -> Limits {
@@ -198,8 +193,8 @@ pub async fn start(settings: Settings) -> Result<Query, StartError> {
     }
     let ask: Arc<dyn Ask> = Arc::clone(&engine) as _;
     let shared = Shared::new(Arc::clone(&ask), Access::new(config.token), Arc::clone(&callers));
-    let tally = Arc::clone(&shared.tally);
-    let watched = Watched { topology, engine: Arc::clone(&engine), callers: Arc::clone(&callers), tally };
+    let door = Door { access: shared.access.clone(), tally: Arc::clone(&shared.tally) };
+    let watched = Watched { topology, engine: Arc::clone(&engine), callers: Arc::clone(&callers), door };
     let routes = routes(ask, watched, stop.clone(), extra);
     // Without a token nobody could be told from a query service.
     let routes = routes.merge(token.as_ref().map(|token| engine.bucket_routes(token)).unwrap_or_default());
@@ -299,7 +294,7 @@ struct Watched {
     topology: Arc<Topology>,
     engine: Arc<Engine>,
     callers: Arc<Callers>,
-    tally: Arc<Tally>,
+    door: Door,
 }
 
 /// Every route of the service. Starts the live feed, which ends with the last of them.
@@ -314,16 +309,22 @@ fn routes(ask: Arc<dyn Ask>, watched: Watched, stop: CancellationToken, extra: O
         .merge(decisions::router(Arc::clone(&ask)))
         .merge(prometheus::router(Arc::clone(&ask)))
         .route_layer(middleware::from_fn_with_state(callers, by_caller));
-    let own = Router::new()
+    let with_token = middleware::from_fn_with_state(watched.door.clone(), with_token);
+    let guarded = Router::new()
         .route("/metrics", get(metrics))
+        .with_state(watched.clone())
+        .merge(api::openapi::router())
+        .merge(asking)
+        .merge(feed::router(feed, ask, stop))
+        .merge(dashboard::router())
+        .route_layer(with_token);
+    // Retiring asks for the cluster's token, which is another.
+    let own = Router::new()
         .route("/ready", get(ready))
         .with_state(watched)
         .route("/health", get(|| async { "ok\n" }))
         .merge(api::retire::router(topology))
-        .merge(api::openapi::router())
-        .merge(asking)
-        .merge(feed::router(feed, ask, stop))
-        .merge(dashboard::router());
+        .merge(guarded);
     match extra {
         Some(extra) => own.merge(extra),
         None => own,
@@ -357,7 +358,7 @@ async fn metrics(State(watched): State<Watched>) -> String {
     let refused = watched.callers.refused();
     writeln!(text, "# TYPE lariat_query_callers_refused_total counter\nlariat_query_callers_refused_total {refused}")
         .ok();
-    watched.tally.render(&mut text);
+    watched.door.tally.render(&mut text);
     text.push_str(&watched.engine.bucket_figures());
     text
 }

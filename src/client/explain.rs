@@ -11,7 +11,7 @@ use crate::cli::{ExplainArguments, Failure};
 #[allow(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) async fn run(arguments: ExplainArguments) -> Result<(), Failure> {
     let path = format!("/api/v1/decisions/{}", arguments.id);
-    let response = get(&arguments.service.url, &path, &[], Some(StatusCode::NOT_FOUND)).await?;
+    let response = get(&arguments.service, &path, &[], Some(StatusCode::NOT_FOUND)).await?;
     let status = response.status();
     let text = response.text().await.map_err(|error| Failure::Failed(format!("the answer broke off: {error}")))?;
     let answer: Value =

@@ -158,11 +158,8 @@ async fn answer(arguments: &SqlArguments, entry: Entry, layout: &mut Layout) -> 
             question(arguments, sql.to_owned(), *layout).await
         }
         Entry::Columns(table) => {
-            let sql = format!(
-                "SELECT column_name AS name, data_type AS type, is_nullable AS nullable FROM information_schema.columns \
-                 WHERE table_schema = 'public' AND table_name = '{}' ORDER BY ordinal_position",
-                table.replace('\'', "''")
-            );
+            // Asked like this, a table that there is not is an error with the nearest name.
+            let sql = format!("DESCRIBE \"{}\"", table.replace('"', "\"\""));
             question(arguments, sql, *layout).await
         }
         Entry::Statement(sql) => question(arguments, sql, *layout).await,
@@ -180,7 +177,7 @@ async fn question(arguments: &SqlArguments, sql: String, layout: Layout) -> Resu
             return ask(arguments, sql).await;
         }
         let parameters = parameters(arguments, sql);
-        let response = progress::shown(get(&arguments.service.url, "/api/v1/sql", &parameters, None)).await?;
+        let response = progress::shown(get(&arguments.service, "/api/v1/sql", &parameters, None)).await?;
         let text = response.text().await.map_err(|error| Failure::Failed(format!("the answer broke off: {error}")))?;
         print(as_table(&text, layout)?.as_bytes())
     };

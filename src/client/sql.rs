@@ -26,7 +26,7 @@ pub(crate) async fn run(arguments: SqlArguments) -> Result<(), Failure> {
 pub(super) async fn ask(arguments: &SqlArguments, query: String) -> Result<(), Failure> {
     let parameters = parameters(arguments, query);
     let broken = |error: reqwest::Error| Failure::Failed(format!("the answer broke off: {error}"));
-    let response = progress::shown(get(&arguments.service.url, "/api/v1/sql", &parameters, None)).await?;
+    let response = progress::shown(get(&arguments.service, "/api/v1/sql", &parameters, None)).await?;
     if arguments.format == Format::Table {
         let text = response.text().await.map_err(broken)?;
         return print(as_table(&text, Layout::Automatic)?.as_bytes());

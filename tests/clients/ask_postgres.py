@@ -52,5 +52,16 @@ with psycopg.connect(host=host, port=port, dbname="lariat", user="me") as connec
     with connection.cursor() as cursor:
         told["stream"] = sum(1 for _ in cursor.stream("SELECT * FROM candidates LIMIT 3"))
     connection.execute("SELECT count(*) FROM spans").fetchone()
+    # A server-side cursor: declared with a value, described, fetched page by page.
+    with connection.cursor(name="pages") as cursor:
+        cursor.itersize = 2
+        cursor.execute("SELECT provider_id FROM candidates WHERE request_id = %s ORDER BY provider_id", [request_id])
+        told["cursor"] = [column.name for column in cursor.description] + [str(len(list(cursor)))]
+    told["candidates"] = connection.execute("SELECT count(*) FROM candidates WHERE request_id = %s", [request_id]).fetchone()[0]
+    for form in ["text", "binary"]:
+        query = f"COPY (SELECT method, duration_ns FROM routing_decisions WHERE request_id = '{request_id}') TO STDOUT (FORMAT {form})"
+        with connection.cursor() as cursor, cursor.copy(query) as copy:
+            copy.set_types(["text", "int8"])
+            told["copied_" + form] = [list(row) for row in copy.rows()]
 told["notices"] = notices
 print(json.dumps(told, default=str))

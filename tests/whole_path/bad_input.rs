@@ -133,6 +133,48 @@ fn binding_beyond_loopback_without_a_token_is_refused() {
     assert!(errors.contains("loopback") || errors.contains("token"), "{errors}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_alone_starts_without_a_folder_of_profiles_and_a_node_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, profiles) = (dir.path().join("data"), dir.path().join("none"));
+    let of = |part: &'static str| {
+        [
+            part.to_owned(),
+            "--data-dir".into(),
+            data.display().to_string(),
+            "--profiles".into(),
+            profiles.display().to_string(),
+        ]
+    };
+    let variables = [
+        ("LARIAT_PROXY__LISTEN", "127.0.0.1:0"),
+        ("LARIAT_COLLECTOR__OTLP_GRPC", "127.0.0.1:0"),
+        ("LARIAT_COLLECTOR__OTLP_HTTP", "127.0.0.1:0"),
+        ("LARIAT_COLLECTOR__NODE_API", "127.0.0.1:0"),
+    ];
+    let arguments = of("node");
+    let (code, _, errors) = run(&arguments.each_ref().map(String::as_str), &variables);
+    assert_eq!(code, 2);
+    assert!(errors.contains("none") && errors.contains("profiles"), "{errors}");
+    let arguments = of("collector");
+    let collector = Lariat::start_with(&arguments.each_ref().map(String::as_str), &variables);
+    collector.ready("node_api").await;
+    collector.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_service_with_a_token_answers_whoever_gives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let query = super::fleet::start_query_with(dir.path(), &[], &[("LARIAT_QUERY__TOKEN", "sesame")]).await;
+    let url = query.url("query").await;
+    let ask = |token: &'static str| run(&["sql", "SELECT 41 + 1 AS n", "--url", &url], &[("LARIAT_TOKEN", token)]);
+    let (code, _, errors) = ask("guessed");
+    assert!(code == 1 && errors.contains("the token is wrong") && errors.contains("query.token"), "{errors}");
+    let (code, table, errors) = ask("sesame");
+    assert!(code == 0 && table.contains("42"), "{table}{errors}");
+    query.kill();
+}
+
 #[test]
 fn the_example_configuration_of_deploy_is_valid() {
     let deploy = super::harness::root().join("deploy");

@@ -85,6 +85,20 @@ async fn psql_asks_lists_and_describes() {
     std::fs::write(&script, "SELECT method, duration_ns FROM routing_decisions \\gdesc\n").unwrap();
     let described = Command::new(&psql).env("PGUSER", "me").args(["-X", "-A", &url, "-f"]).arg(&script).output();
     assert!(stdout(&described.unwrap()).contains("duration_ns|bigint"));
+    // psql reads such answers with a cursor of its own.
+    let script = dir.path().join("pages.sql");
+    std::fs::write(
+        &script,
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'spans';\nSELECT 'last';\n",
+    )
+    .unwrap();
+    let pages = ["-X", "-A", "-t", "-v", "FETCH_COUNT=2", &url, "-f"];
+    let paged = Command::new(&psql).env("PGUSER", "me").args(pages).arg(&script).output();
+    let paged = stdout(&paged.unwrap());
+    assert!(paged.lines().count() > 50 && paged.contains("duration_ns") && paged.ends_with("last\n"), "{paged}");
+    let file = dir.path().join("copied.csv");
+    stdout(&run(&[&format!("\\copy ({by_id}) TO '{}' CSV HEADER", file.display())]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("method,request_id\neth_blockNumber,{id}\n"));
     let wrong = run(&["SELECT * FROM routing_decision"]);
     let errors = String::from_utf8_lossy(&wrong.stderr);
     assert!(!wrong.status.success() && errors.contains("HINT:") && errors.contains("routing_decisions"), "{errors}");
@@ -134,6 +148,10 @@ async fn psycopg_reads_every_type_in_both_formats_and_both_protocols() {
     assert!(told["wrong_table"]["hint"].as_str().is_some_and(|hint| hint.contains("routing_decisions")), "{told}");
     assert_eq!(told["write"]["sqlstate"], "25006", "{told}");
     assert_eq!(told["type"], json!(["uuid", 2950, 2951]));
+    assert_eq!(told["cursor"], json!(["provider_id", told["candidates"].to_string()]), "{told}");
+    let duration = &told["text"]["row"][2];
+    assert_eq!(told["copied_text"], json!([["eth_blockNumber", duration]]), "{told}");
+    assert_eq!(told["copied_binary"], told["copied_text"], "{told}");
     demo.kill();
 }
 

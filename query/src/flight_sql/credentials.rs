@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use lariat_schema::duration_text;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::ports::access::Access;
+use crate::ports::access::{Access, token_in};
 
 /// Header of the lowest coverage that is good enough.
 const MIN_COVERAGE: &str = "x-lariat-min-coverage";
@@ -58,22 +56,15 @@ pub(crate) fn admit(access: &Access, headers: &MetadataMap) -> Result<String, St
         return if access.is_open() { Ok(OPEN_TOKEN.to_owned()) } else { Err(refused("no token was given")) };
     };
     let given = given.to_str().map_err(|_| refused("the header authorization is no text"))?;
-    let (scheme, word) = given.split_once(' ').ok_or_else(|| refused("the header authorization has no scheme"))?;
-    let token = match scheme.to_ascii_lowercase().as_str() {
-        "bearer" => word.to_owned(),
-        "basic" => password(word).ok_or_else(|| refused("the Basic credentials cannot be read"))?,
-        _ => return Err(refused("the scheme of authorization is neither Bearer nor Basic")),
-    };
+    let token = token_in(given).map_err(refused)?;
     if access.admits(token.as_bytes()) { Ok(token) } else { Err(refused("the token is wrong")) }
-}
-
-fn password(encoded: &str) -> Option<String> {
-    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    decoded.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::topology::Secret;
 

@@ -36,3 +36,8 @@ pub(crate) fn status(error: AskError) -> Status {
 pub(crate) fn read_only() -> Status {
     Status::invalid_argument("only reading is possible")
 }
+
+/// The client's own wish.
+pub(crate) fn cancelled() -> Status {
+    Status::cancelled("the query was cancelled")
+}

@@ -29,17 +29,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{messages, told};
 use super::credentials::{Wishes, admit, wishes};
-use super::failure::{read_only, status};
+use super::failure::{cancelled, read_only, status};
 use super::parameters::parameters;
 use super::prepared::Statements;
 use super::running::Running;
 use super::ticket::{Ticket, bounded};
 use super::{MAX_MESSAGE_BYTES, catalog};
 use crate::ask::{AskError, Parameter, Question};
-use crate::ports::held::NO_ROOM;
+use crate::ports::Shared;
 use crate::ports::relations::Relations;
 use crate::ports::tally::{Protocol, Turned};
-use crate::ports::{Shared, Unasked};
 
 type FlightTicket = arrow_flight::Ticket;
 type Rows = Response<<FlightSql as FlightService>::DoGetStream>;
@@ -77,15 +76,11 @@ impl FlightSql {
     async fn answer(&self, request: Request<FlightTicket>, question: Question) -> Result<Rows, Status> {
         let caller = request.remote_addr().map(|address| address.ip());
         let run = self.running.begin(request.into_inner().ticket);
-        let answered = tokio::select! {
-            answered = self.shared.answer(Protocol::FlightSql, caller, question) => answered,
-            () = run.cancelled.cancelled() => return Err(Status::cancelled("the query was cancelled")),
+        let rows = tokio::select! {
+            rows = self.shared.stream(Protocol::FlightSql, caller, question) => rows.map_err(status)?,
+            () = run.cancelled.cancelled() => return Err(cancelled()),
         };
-        let (answer, held) = answered.map_err(|unasked| match unasked {
-            Unasked::Failed(error) => status(error),
-            Unasked::NoRoom => Status::unavailable(NO_ROOM),
-        })?;
-        Ok(Response::new(Box::pin(messages(answer, held, Arc::clone(&self.shared.tally)))))
+        Ok(Response::new(Box::pin(messages(rows, run, Arc::clone(&self.shared.tally)))))
     }
 }
 

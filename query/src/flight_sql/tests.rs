@@ -24,6 +24,8 @@ use crate::postgres::metrics;
 use crate::server::{self, Query};
 use crate::topology::Secret;
 
+mod streaming;
+
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,5 +1,8 @@
-//! Whether a client may ask. Without a token in the configuration everybody may, as over HTTP; with one, whoever gives
+//! Whether a client may ask, on every protocol. Without a token in the configuration everybody may; with one, whoever gives
 //! it. Names of users are not looked at: there are no accounts that they could stand for.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::topology::Secret;
 
@@ -24,6 +27,21 @@ impl Access {
         let differences = given.iter().zip(token).fold(0, |found, (left, right)| found | (left ^ right));
         given.len() == token.len() && differences == 0
     }
+}
+
+/// The token in a header `authorization`: as Bearer token, or as the password of Basic credentials.
+pub(crate) fn token_in(header: &str) -> Result<String, &'static str> {
+    let (scheme, word) = header.split_once(' ').ok_or("the header authorization has no scheme")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Ok(word.to_owned()),
+        "basic" => password(word).ok_or("the Basic credentials cannot be read"),
+        _ => Err("the scheme of authorization is neither Bearer nor Basic"),
+    }
+}
+
+fn password(encoded: &str) -> Option<String> {
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    decoded.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The account of the ports: connections, and questions by the way in which they ended. A question that ends without
+//! The account of the protocols: connections, and questions by the way in which they ended. A question that ends without
 //! having been answered or refused was cancelled, by the client's word or by its leaving; that is counted when the
 //! question's guard is dropped, so no way out can forget it.
 
@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ask::AskError;
 
-/// A protocol beside HTTP.
+/// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     FlightSql,
     Postgres,
+    /// Of which only is counted who came without the token.
+    Http,
 }
 
-const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::FlightSql, "flight_sql"), (Protocol::Postgres, "postgres")];
+/// The protocols beside HTTP.
+const PORTS: [(Protocol, &str); 2] = [(Protocol::FlightSql, "flight_sql"), (Protocol::Postgres, "postgres")];
 
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,24 +43,21 @@ pub(crate) enum Turned {
     Malformed,
     /// It did not read what it had asked for.
     Stalled,
-    /// Its answer found no room beside those that are not read yet.
-    NoRoom,
 }
 
-const TURNED: [(Turned, &str); 5] = [
+const TURNED: [(Turned, &str); 4] = [
     (Turned::TooMany, "too_many"),
     (Turned::Unauthenticated, "unauthenticated"),
     (Turned::Malformed, "malformed"),
     (Turned::Stalled, "stalled"),
-    (Turned::NoRoom, "no_room"),
 ];
 
 /// The counts of all ports of a query service.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    open: [AtomicU64; 2],
-    questions: [[AtomicU64; 4]; 2],
-    turned: [[AtomicU64; 5]; 2],
+    open: [AtomicU64; 3],
+    questions: [[AtomicU64; 4]; 3],
+    turned: [[AtomicU64; 4]; 3],
 }
 
 impl Tally {
@@ -82,7 +82,7 @@ impl Tally {
         let mut line = |name: &str, labels: String, count: &AtomicU64| {
             writeln!(text, "{name}{{{labels}}} {}", count.load(Ordering::Relaxed)).ok();
         };
-        for (protocol, name) in PROTOCOLS {
+        for (protocol, name) in PORTS {
             let of = protocol as usize;
             line("lariat_query_connections", format!("protocol=\"{name}\""), &self.open[of]);
             for (end, word) in ENDS {
@@ -94,6 +94,9 @@ impl Tally {
                 line("lariat_query_turned_away_total", labels, &self.turned[of][why as usize]);
             }
         }
+        let of_http = &self.turned[Protocol::Http as usize][Turned::Unauthenticated as usize];
+        let labels = "protocol=\"http\",reason=\"unauthenticated\"".to_owned();
+        line("lariat_query_turned_away_total", labels, of_http);
     }
 }
 
@@ -119,12 +122,16 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Notes how it ended.
-    pub(crate) fn ended<T>(mut self, answered: &Result<T, AskError>) {
-        self.end = match answered {
-            Ok(_) => End::Answered,
-            Err(AskError::Internal { .. } | AskError::Deadline { .. }) => End::Failed,
-            Err(_) => End::Refused,
+    /// Its last row has been handed over.
+    pub(crate) fn answered(mut self) {
+        self.end = End::Answered;
+    }
+
+    /// There is no answer, or no more of it.
+    pub(crate) fn failed(mut self, error: &AskError) {
+        self.end = match error {
+            AskError::Internal { .. } | AskError::Deadline { .. } => End::Failed,
+            _ => End::Refused,
         };
     }
 }
@@ -143,8 +150,8 @@ mod tests {
     fn a_question_without_an_end_was_cancelled() {
         let tally = Arc::new(Tally::default());
         drop(tally.asking(Protocol::Postgres));
-        tally.asking(Protocol::Postgres).ended(&Ok(()));
-        tally.asking(Protocol::FlightSql).ended::<()>(&Err(AskError::Busy { limit: 1 }));
+        tally.asking(Protocol::Postgres).answered();
+        tally.asking(Protocol::FlightSql).failed(&AskError::Busy { limit: 1 });
         let connected = tally.connected(Protocol::FlightSql);
         let mut text = String::new();
         tally.render(&mut text);

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
 use futures::{Sink, SinkExt};
 use pgwire::api::auth::{
     DefaultServerParameterProvider, ServerParameterProvider, StartupHandler, finish_authentication,
     protocol_negotiation, save_startup_parameters_to_metadata,
 };
 use pgwire::api::portal::{Format, Portal};
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
 use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldFormat, FieldInfo, Response};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
@@ -22,17 +24,19 @@ use pgwire::api::{
 };
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Parse, ParseComplete, Sync as PgSync, TARGET_TYPE_BYTE_PORTAL,
-    TARGET_TYPE_BYTE_STATEMENT,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, Sync as PgSync,
+    TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
 };
-use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::OnceCell;
 
 use super::failure::Problem;
 use super::parameters;
-use super::service::{Run, Service, columns, session, wire};
+use super::sending::{Reply, complete, send, send_rows};
+use super::service::{Service, columns, session, wire};
 use super::session::{Named, SERVER_VERSION};
 use super::statement::{Statement, statements};
 use super::types::of;
@@ -111,29 +115,67 @@ fn fatal(problem: Problem) -> PgWireError {
 
 #[async_trait]
 impl SimpleQueryHandler for Service {
-    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    /// The library's own would have every answer of a text before it sends the first, and could be cancelled until then
+    /// only.
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statements = wire(statements(query))?;
-        if statements.is_empty() {
-            return Ok(vec![Response::EmptyQuery]);
+        begin(client)?;
+        if client.transaction_status() == TransactionStatus::Idle {
+            session(client).end_transaction();
         }
-        let mut responses = Vec::with_capacity(statements.len());
-        for statement in &statements {
-            let run = Run { statement, parameters: Vec::new(), format: &Format::UnifiedText };
-            match self.run(client, run).await {
-                Ok(response) => responses.push(response),
-                Err(problem) => {
-                    responses.push(Response::Error(Box::new(problem.info("ERROR"))));
-                    break;
-                }
-            }
-        }
-        Ok(responses)
+        let cancelled = cancelled(client).await;
+        unless_cancelled(Box::pin(self.text(client, &query.query)), cancelled).await?;
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        let status = client.transaction_status();
+        client.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
+        Ok(())
+    }
+
+    async fn do_query<C>(&self, _: &mut C, _: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        wire(Err(unasked()))
+    }
+}
+
+/// What the library calls for an answer that is whole; here none is.
+fn unasked() -> Problem {
+    Problem::protocol("answers are sent as they come")
+}
+
+/// A statement begins.
+fn begin<C: ClientInfo>(client: &mut C) -> PgWireResult<()> {
+    if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+        return Err(PgWireError::NotReadyForQuery);
+    }
+    client.set_state(PgWireConnectionState::QueryInProgress);
+    Ok(())
+}
+
+/// Resolves when somebody with the connection's key wants what is done now to end.
+async fn cancelled<C: ClientInfo>(client: &C) -> Option<oneshot::Receiver<()>> {
+    // It is kept as the handle that it was registered with.
+    let handle = client.session_extensions().get::<Arc<ConnectionHandle>>()?;
+    Some(handle.start_query().await)
+}
+
+async fn unless_cancelled(
+    work: impl Future<Output = PgWireResult<()>> + Unpin,
+    cancelled: Option<oneshot::Receiver<()>>,
+) -> PgWireResult<()> {
+    let Some(cancelled) = cancelled else { return work.await };
+    match select(work, cancelled).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(_) => Err(PgWireError::QueryCanceled),
     }
 }
 
@@ -167,6 +209,66 @@ impl QueryParser for Parser {
 }
 
 impl Service {
+    /// Answers the statements of a text one after the other, up to the first that fails.
+    async fn text<C>(&self, client: &mut C, text: &str) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let session = session(client);
+        let statements = wire(statements(text))?;
+        if statements.is_empty() {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        for statement in &statements {
+            let reply = wire(self.run(client, statement, Vec::new()).await)?;
+            send(client, &session, reply, &Format::UnifiedText, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Executes a portal, from its beginning or from where it was left.
+    async fn execute<C>(&self, client: &mut C, name: &str, most: Option<usize>) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let session = session(client);
+        let portal = client.portal_store().get_portal(name);
+        let (mut open, format) = match (session.take(name), portal) {
+            (Some(open), portal) => {
+                let format = portal.and_then(|portal| portal.value().map(|portal| portal.result_column_format.clone()));
+                (open, format.unwrap_or_default())
+            }
+            (None, Some(Entry::Value(portal))) => {
+                let parameters = wire(self.values(client, &portal).await)?;
+                let statement = &portal.statement.statement.statement;
+                match wire(self.run(client, statement, parameters).await)? {
+                    Reply::Rows(open) => (open, portal.result_column_format.clone()),
+                    reply => return send(client, &session, reply, &portal.result_column_format, false).await,
+                }
+            }
+            (None, Some(Entry::Empty)) => {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+                return Ok(());
+            }
+            (None, None) => return Err(PgWireError::PortalNotFound(name.to_owned())),
+        };
+        let columns = wire(columns(&open.schema, &format))?;
+        let sent = send_rows(client, &mut open, &columns, most).await?;
+        // Also an answer that is read to its end, so that executing its portal again gives no rows.
+        session.put(name.to_owned(), open);
+        if sent.was_last {
+            return complete(client, format!("SELECT {}", sent.rows)).await;
+        }
+        client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+        Ok(())
+    }
+
     /// The values of a portal.
     async fn values<C: ClientInfo>(
         &self,
@@ -282,9 +384,7 @@ impl ExtendedQueryHandler for Service {
         let status = client.transaction_status();
         if status == TransactionStatus::Idle {
             client.portal_store().clear_portals();
-            session(client).forget_all(Named::Portal);
-        } else {
-            client.portal_store().rm_portal(DEFAULT_NAME);
+            session(client).end_transaction();
         }
         client.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
         Ok(())
@@ -337,20 +437,48 @@ impl ExtendedQueryHandler for Service {
         Ok(DescribePortalResponse::new(fields))
     }
 
-    async fn do_query<C>(
-        &self,
-        client: &mut C,
-        portal: &Portal<Self::Statement>,
-        _max_rows: usize,
-    ) -> PgWireResult<Response>
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore<Statement = Self::Statement>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let parameters = wire(self.values(client, portal).await)?;
-        let statement = &portal.statement.statement.statement;
-        wire(self.run(client, Run { statement, parameters, format: &portal.result_column_format }).await)
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let is_bound = client.portal_store().get_portal(name).is_some();
+        match session(client).columns(name) {
+            // A cursor is a portal that was made by SQL.
+            Some(schema) if message.target_type == TARGET_TYPE_BYTE_PORTAL && !is_bound => {
+                let fields = wire(columns(&schema, &Format::UnifiedText))?.to_vec();
+                send_describe_response(client, &DescribePortalResponse::new(fields)).await
+            }
+            _ => self._on_describe(client, message).await,
+        }
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        begin(client)?;
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let most = usize::try_from(message.max_rows).ok().filter(|most| *most > 0);
+        let cancelled = cancelled(client).await;
+        unless_cancelled(Box::pin(self.execute(client, name, most)), cancelled).await?;
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    async fn do_query<C>(&self, _: &mut C, _: &Portal<Self::Statement>, _: usize) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        wire(Err(unasked()))
     }
 }

@@ -1,15 +1,13 @@
 //! What is done for a statement, whichever of the two query protocols brought it.
 
 use std::fmt::Debug;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use futures::{Sink, SinkExt, stream};
-use lariat_schema::coverage::Coverage;
+use futures::Sink;
 use pgwire::api::portal::Format;
-use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::results::FieldInfo;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, RandomPidSecretKeyGenerator};
 use pgwire::error::{PgWireError, PgWireResult};
@@ -18,13 +16,14 @@ use pgwire::messages::response::TransactionStatus;
 
 use super::catalog::Catalog;
 use super::failure::Problem;
+use super::open::Open;
 use super::rows;
+use super::sending::Reply;
 use super::session::{Named, Session, Wishes};
 use super::statement::Statement;
-use crate::ask::{Answer, Parameter, Question};
-use crate::ports::held::NO_ROOM;
+use crate::ask::{Parameter, Question};
+use crate::ports::Shared;
 use crate::ports::tally::Protocol;
-use crate::ports::{Held, Shared, Unasked};
 
 /// The service behind every connection.
 pub(crate) struct Service {
@@ -33,13 +32,6 @@ pub(crate) struct Service {
     pub(crate) connections: Arc<ConnectionManager>,
     pub(crate) keys: RandomPidSecretKeyGenerator,
     pub(crate) catalog: Catalog,
-}
-
-/// What a statement gives, and in which format.
-pub(crate) struct Run<'a> {
-    pub(crate) statement: &'a Statement,
-    pub(crate) parameters: Vec<Parameter>,
-    pub(crate) format: &'a Format,
 }
 
 /// The session of a connection.
@@ -58,7 +50,12 @@ impl Service {
     }
 
     /// Does what a statement says.
-    pub(crate) async fn run<C>(&self, client: &mut C, run: Run<'_>) -> Result<Response, Problem>
+    pub(crate) async fn run<C>(
+        &self,
+        client: &mut C,
+        statement: &Statement,
+        parameters: Vec<Parameter>,
+    ) -> Result<Reply, Problem>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
@@ -67,68 +64,103 @@ impl Service {
     {
         let session = session(client);
         let failed = client.transaction_status() == TransactionStatus::Error;
-        if failed && !matches!(run.statement, Statement::Commit | Statement::Rollback) {
+        if failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
             let message = "the transaction has failed; statements are ignored until its end";
             return Err(Problem::new("25P02", message, Some("ROLLBACK")));
         }
-        Ok(match run.statement {
-            Statement::Begin => Response::TransactionStart(Tag::new("BEGIN")),
-            Statement::Commit if !failed => Response::TransactionEnd(Tag::new("COMMIT")),
-            Statement::Commit | Statement::Rollback => Response::TransactionEnd(Tag::new("ROLLBACK")),
-            Statement::Nothing(tag) => Response::Execution(Tag::new(tag)),
+        match statement {
+            Statement::Begin | Statement::Commit | Statement::Rollback => {
+                Ok(transaction(client, &session, statement, failed))
+            }
+            Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close(_) => {
+                self.cursor(client, &session, statement, parameters).await
+            }
+            Statement::Copy { query, form } => {
+                Ok(Reply::Copied { open: self.open(client, query, parameters).await?, form: form.clone() })
+            }
+            Statement::Show { .. } | Statement::Catalog { .. } | Statement::Fleet { .. } => {
+                Ok(Reply::Rows(self.open(client, statement, parameters).await?))
+            }
+            Statement::Nothing(tag) => Ok(Reply::Done((*tag).to_owned())),
             Statement::Set { name, value } => {
                 session.set(name, value.as_deref())?;
-                Response::Execution(Tag::new("SET"))
+                Ok(Reply::Done("SET".to_owned()))
             }
             Statement::Reset(tag) => {
                 session.reset();
-                Response::Execution(Tag::new(tag))
+                Ok(Reply::Done((*tag).to_owned()))
             }
             Statement::Deallocate(name) => {
                 let names = match name {
                     Some(name) => [name.clone()].into(),
-                    None => session.forget_all(Named::Statement),
+                    None => session.forget_statements(),
                 };
                 for name in &names {
                     client.portal_store().rm_statement(name);
                     session.forget(Named::Statement, name);
                 }
-                Response::Execution(Tag::new("DEALLOCATE"))
+                Ok(Reply::Done("DEALLOCATE".to_owned()))
             }
+        }
+    }
+
+    /// Does what a statement about a cursor says.
+    async fn cursor<C: ClientInfo + Sync>(
+        &self,
+        client: &C,
+        session: &Session,
+        statement: &Statement,
+        parameters: Vec<Parameter>,
+    ) -> Result<Reply, Problem> {
+        match statement {
+            Statement::Declare { name, holds: false, .. } if client.transaction_status() == TransactionStatus::Idle => {
+                let message = format!("the cursor \"{name}\" would end with its transaction, and there is none");
+                Err(Problem::new("25P01", message, Some("BEGIN first, or declare it WITH HOLD")))
+            }
+            Statement::Declare { name, holds, query } => {
+                session.declare(name)?;
+                let opened = self.open(client, query, parameters).await;
+                let mut open = opened.inspect_err(|_| session.forget(Named::Portal, name))?;
+                open.holds = *holds;
+                session.put(name.clone(), open);
+                Ok(Reply::Done("DECLARE CURSOR".to_owned()))
+            }
+            Statement::Fetch { name, rows, moves } => {
+                let open = session.take(name).ok_or_else(|| no_cursor(name))?;
+                Ok(Reply::Fetched { name: name.clone(), open, rows: *rows, moves: *moves })
+            }
+            Statement::Close(name) if session.close(name.as_deref()) => Ok(Reply::Done("CLOSE CURSOR".to_owned())),
+            Statement::Close(name) => Err(no_cursor(name.as_deref().unwrap_or_default())),
+            _ => Err(no_question()),
+        }
+    }
+
+    /// Asks what gives rows.
+    async fn open<C: ClientInfo>(
+        &self,
+        client: &C,
+        statement: &Statement,
+        parameters: Vec<Parameter>,
+    ) -> Result<Open, Problem> {
+        let session = session(client);
+        match statement {
             Statement::Show { name } => {
                 let (schema, batch) = shown(&session, name)?;
-                rows_of(&schema, vec![batch], None, run.format)?
+                Ok(Open::complete(schema, vec![batch]))
             }
             Statement::Catalog { sql } => {
                 let (schema, batches) =
-                    self.catalog.answer(self.shared.ask.as_ref(), &session, sql, &run.parameters).await?;
-                rows_of(&schema, batches, None, run.format)?
+                    self.catalog.answer(self.shared.ask.as_ref(), &session, sql, &parameters).await?;
+                Ok(Open::complete(schema, batches))
             }
             Statement::Fleet { sql } => {
+                let Wishes { min_coverage, deadline } = session.wishes();
+                let question = Question { min_coverage, deadline, parameters, ..Question::new(sql) };
                 let caller = client.socket_addr().ip();
-                let (answer, held) = self.answer(&session, caller, sql, run.parameters).await?;
-                for notice in notices(&answer) {
-                    // A client that is gone is noticed when its rows are written.
-                    client.feed(PgWireBackendMessage::NoticeResponse(notice.info("NOTICE").into())).await.ok();
-                }
-                rows_of(&answer.schema, answer.batches, Some(held), run.format)?
+                Ok(Open::of(self.shared.stream(Protocol::Postgres, Some(caller), question).await?))
             }
-        })
-    }
-
-    async fn answer(
-        &self,
-        session: &Session,
-        caller: IpAddr,
-        sql: &str,
-        parameters: Vec<Parameter>,
-    ) -> Result<(Answer, Held), Problem> {
-        let Wishes { min_coverage, deadline } = session.wishes();
-        let question = Question { min_coverage, deadline, parameters, ..Question::new(sql) };
-        self.shared.answer(Protocol::Postgres, Some(caller), question).await.map_err(|unasked| match unasked {
-            Unasked::Failed(error) => error.into(),
-            Unasked::NoRoom => Problem::new("53000", NO_ROOM, Some("try again in a second")),
-        })
+            _ => Err(no_question()),
+        }
     }
 
     /// The columns that a statement will give, if it gives any, and the types of its parameters.
@@ -148,9 +180,42 @@ impl Service {
                 let outline = self.shared.ask.outline(Question { parameters, ..Question::new(sql) }).await?;
                 Ok((Some(outline.schema), outline.parameters))
             }
+            Statement::Declare { query, .. } | Statement::Copy { query, .. } => {
+                let (_, of_parameters) = Box::pin(self.outline(session, query, parameters)).await?;
+                Ok((None, of_parameters))
+            }
+            Statement::Fetch { name, moves: false, .. } => {
+                Ok((Some(session.columns(name).ok_or_else(|| no_cursor(name))?), Vec::new()))
+            }
             _ => Ok((None, Vec::new())),
         }
     }
+}
+
+/// Begins or ends a transaction, which nothing but cursors depends on.
+fn transaction<C>(client: &mut C, session: &Session, statement: &Statement, failed: bool) -> Reply
+where
+    C: ClientInfo + ClientPortalStore,
+    C::PortalStore: PortalStore,
+{
+    if *statement == Statement::Begin {
+        client.set_transaction_status(TransactionStatus::Transaction);
+        return Reply::Done("BEGIN".to_owned());
+    }
+    client.set_transaction_status(TransactionStatus::Idle);
+    client.portal_store().clear_portals();
+    session.end_transaction();
+    let commits = *statement == Statement::Commit && !failed;
+    Reply::Done(if commits { "COMMIT" } else { "ROLLBACK" }.to_owned())
+}
+
+fn no_question() -> Problem {
+    Problem::new("42601", "this is no question", None)
+}
+
+fn no_cursor(name: &str) -> Problem {
+    let hint = "a cursor ends with its transaction, unless it was declared WITH HOLD";
+    Problem::new("34000", format!("there is no cursor \"{name}\""), Some(hint))
 }
 
 /// A setting, or all of them, as rows.
@@ -169,44 +234,11 @@ fn shown(session: &Session, name: &str) -> Result<(SchemaRef, RecordBatch), Prob
     Ok((batch.schema(), batch))
 }
 
-/// Rows, made one by one as the client takes them; the answer's room is given back after the last.
-fn rows_of(
-    schema: &Schema,
-    batches: Vec<RecordBatch>,
-    held: Option<Held>,
-    format: &Format,
-) -> Result<Response, Problem> {
-    let columns = columns(schema, format)?;
-    let of_batch = {
-        let columns = Arc::clone(&columns);
-        move |batch: RecordBatch| {
-            let _until_the_last = &held;
-            let columns = Arc::clone(&columns);
-            (0..batch.num_rows()).map(move |number| {
-                rows::row(&batch, number, &columns).map_err(|error| PgWireError::ApiError(Box::new(error)))
-            })
-        }
-    };
-    Ok(Response::Query(QueryResponse::new(columns, stream::iter(batches.into_iter().flat_map(of_batch)))))
-}
-
 /// The columns of an answer as the protocol tells them.
 pub(crate) fn columns(schema: &Schema, format: &Format) -> Result<Arc<Vec<FieldInfo>>, Problem> {
     rows::columns(schema, format).ok_or_else(|| {
         Problem::protocol(format!("the formats that were asked for do not fit {} columns", schema.fields().len()))
     })
-}
-
-/// What is told before an answer ends: how much it lacks, and what to know about it.
-fn notices(answer: &Answer) -> Vec<Problem> {
-    let Coverage { complete, ratio, expected, answered, query_id, .. } = &answer.coverage;
-    let hint = format!("SELECT * FROM coverage_of('{query_id}') tells what is missing and why");
-    let incomplete = (!complete).then(|| {
-        let message = format!("coverage is {ratio:.3}: {answered} of {expected} nodes answered");
-        Problem::new("01000", message, Some(&hint))
-    });
-    let advice = answer.hint.as_ref().map(|hint| Problem::new("01000", hint.clone(), None));
-    incomplete.into_iter().chain(advice).collect()
 }
 
 /// A result in the words of the library.

@@ -1,4 +1,5 @@
-//! What one connection has said about itself: its settings, and the names that it keeps statements under.
+//! What one connection has said about itself: its settings, the names that it keeps statements under, and the answers that
+//! it reads bit by bit.
 //!
 //! The settings are a closed list. Two of them steer answers; those that drivers send as a matter of course are taken
 //! where they ask for what is done anyway, and remembered to be shown. No setting of the engine is among them.
@@ -6,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use lariat_schema::duration_text;
 use parking_lot::Mutex;
 
 use super::failure::Problem;
+use super::open::Open;
 use crate::ports::relations::{CATALOG, SCHEMA};
 
 /// The version of Postgres whose catalog and words are spoken.
@@ -58,10 +61,10 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// One connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Session(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     user: String,
     min_coverage: Option<f64>,
@@ -69,6 +72,8 @@ struct State {
     taken: BTreeMap<&'static str, String>,
     statements: BTreeSet<String>,
     portals: BTreeSet<String>,
+    /// Answers of portals and cursors, which share their names, as far as they are read.
+    open: BTreeMap<String, Open>,
 }
 
 /// What a question of this connection asks for beside its SQL.
@@ -188,7 +193,7 @@ impl Session {
         if user.is_empty() { CATALOG.to_owned() } else { user }
     }
 
-    /// Notes a name, if there is room for it.
+    /// Notes a name, if there is room for it. A portal takes the place of the one that had its name.
     pub(crate) fn keep(&self, named: Named, name: &str) -> Result<(), Problem> {
         let mut state = self.0.lock();
         let names = names(&mut state, named);
@@ -200,16 +205,69 @@ impl Session {
             ));
         }
         names.insert(name.to_owned());
+        if matches!(named, Named::Portal) {
+            state.open.remove(name);
+        }
         Ok(())
     }
 
-    pub(crate) fn forget(&self, named: Named, name: &str) {
-        names(&mut self.0.lock(), named).remove(name);
+    /// Notes the name of a cursor, which nothing else may have.
+    pub(crate) fn declare(&self, name: &str) -> Result<(), Problem> {
+        if self.0.lock().portals.contains(name) {
+            let hint = "CLOSE it first, or take another name";
+            return Err(Problem::new("42P03", format!("there is a cursor \"{name}\" already"), Some(hint)));
+        }
+        self.keep(Named::Portal, name)
     }
 
-    /// Forgets all names; which they were.
-    pub(crate) fn forget_all(&self, named: Named) -> BTreeSet<String> {
-        std::mem::take(names(&mut self.0.lock(), named))
+    pub(crate) fn forget(&self, named: Named, name: &str) {
+        let mut state = self.0.lock();
+        names(&mut state, named).remove(name);
+        if matches!(named, Named::Portal) {
+            state.open.remove(name);
+        }
+    }
+
+    /// Forgets all statements; which they were.
+    pub(crate) fn forget_statements(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.0.lock().statements)
+    }
+
+    /// A transaction has ended: only what was declared to outlive it stays.
+    pub(crate) fn end_transaction(&self) {
+        let mut state = self.0.lock();
+        state.open.retain(|_, open| open.holds);
+        let State { portals, open, .. } = &mut *state;
+        portals.retain(|name| open.contains_key(name));
+    }
+
+    /// Takes an answer to read more of it; whoever has read puts it back.
+    pub(crate) fn take(&self, name: &str) -> Option<Open> {
+        self.0.lock().open.remove(name)
+    }
+
+    /// Puts an answer back, or there for the first time.
+    pub(crate) fn put(&self, name: String, open: Open) {
+        self.0.lock().open.insert(name, open);
+    }
+
+    /// The columns of an answer that is being read.
+    pub(crate) fn columns(&self, name: &str) -> Option<SchemaRef> {
+        self.0.lock().open.get(name).map(|open| open.schema.clone())
+    }
+
+    /// Closes a cursor, or all of them; whether there was one.
+    pub(crate) fn close(&self, name: Option<&str>) -> bool {
+        let mut state = self.0.lock();
+        let names: Vec<String> = match name {
+            Some(name) => state.open.contains_key(name).then(|| name.to_owned()).into_iter().collect(),
+            None => state.open.keys().cloned().collect(),
+        };
+        for name in &names {
+            state.open.remove(name);
+            state.portals.remove(name);
+        }
+        name.is_none() || !names.is_empty()
     }
 }
 
@@ -247,6 +305,10 @@ fn options(text: &str) -> Vec<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+
     use super::*;
 
     #[test]
@@ -296,6 +358,25 @@ mod tests {
         assert!(session.keep(Named::Statement, "one more").is_err());
         session.forget(Named::Statement, "0");
         session.keep(Named::Statement, "one more").unwrap();
-        assert_eq!(session.forget_all(Named::Statement).len(), MAX_NAMES);
+        assert_eq!(session.forget_statements().len(), MAX_NAMES);
+    }
+    #[test]
+    fn cursors_end_with_their_transaction_unless_they_hold() {
+        let session = Session::default();
+        let open = |holds| {
+            let mut open = Open::complete(Arc::new(Schema::empty()), Vec::new());
+            open.holds = holds;
+            open
+        };
+        for (name, holds) in [("ends", false), ("stays", true)] {
+            session.declare(name).unwrap();
+            session.put(name.to_owned(), open(holds));
+            assert!(session.declare(name).is_err(), "a name is one cursor's");
+        }
+        session.end_transaction();
+        assert!(session.take("ends").is_none() && session.columns("stays").is_some());
+        session.declare("ends").unwrap();
+        assert!(session.close(Some("stays")) && !session.close(Some("stays")) && session.close(None));
+        session.declare("stays").unwrap();
     }
 }

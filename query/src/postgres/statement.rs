@@ -8,7 +8,11 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::catalog;
+use super::copy::Form;
 use super::failure::Problem;
+
+mod copied;
+mod cursors;
 
 /// Longest text, in bytes; as long as over HTTP.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
@@ -34,6 +38,14 @@ pub(crate) enum Statement {
     Show { name: String },
     /// Prepared statements are forgotten; `None` is all.
     Deallocate(Option<String>),
+    /// A cursor over the rows of a question; one that holds outlives its transaction.
+    Declare { name: String, holds: bool, query: Box<Statement> },
+    /// Rows of a cursor, all of them if there is no number; or only their number.
+    Fetch { name: String, rows: Option<usize>, moves: bool },
+    /// A cursor is closed; `None` is all.
+    Close(Option<String>),
+    /// The rows of a question as one text.
+    Copy { query: Box<Statement>, form: Form },
     /// A question about the catalog, or about nothing but itself.
     Catalog { sql: String },
     /// A question to the fleet.
@@ -58,7 +70,7 @@ pub(crate) fn statements(text: &str) -> Result<Vec<Statement>, Problem> {
 
 /// The texts between semicolons that are more than space and comment, and their words.
 fn pieces<'a>(text: &'a str, tokens: &[TokenWithSpan]) -> Vec<(&'a str, Vec<Token>)> {
-    let mut offsets = Offsets { rest: text.char_indices(), line: 1, column: 1, end: text.len() };
+    let mut offsets = Offsets::new(text);
     let (mut found, mut words, mut start) = (Vec::new(), Vec::new(), 0);
     for token in tokens {
         match &token.token {
@@ -87,7 +99,11 @@ struct Offsets<'a> {
     end: usize,
 }
 
-impl Offsets<'_> {
+impl<'a> Offsets<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text.char_indices(), line: 1, column: 1, end: text.len() }
+    }
+
     fn of(&mut self, place: Location) -> usize {
         for (offset, character) in self.rest.by_ref() {
             let here = (self.line, self.column) == (place.line, place.column);
@@ -123,14 +139,41 @@ fn statement(sql: &str, words: &[Token]) -> Result<Statement, Problem> {
         "SHOW" if !matches!(at(1).as_str(), "TABLES" | "COLUMNS" | "FULL" | "EXTENDED" | "SCHEMAS") => {
             show(&words[1..])
         }
-        "DECLARE" | "FETCH" | "MOVE" | "CLOSE" | "PREPARE" | "EXECUTE" | "COPY" | "LISTEN" | "NOTIFY" | "UNLISTEN"
-        | "LOCK" | "DO" => {
-            let hint = "a plain query is answered whole; a driver's prepared statements and limits on rows work";
+        "DECLARE" => cursors::declare(sql, words)?,
+        "FETCH" => cursors::fetch(&words[1..], false)?,
+        "MOVE" => cursors::fetch(&words[1..], true)?,
+        "CLOSE" => cursors::close(&words[1..])?,
+        "COPY" => copied::copy(sql, words)?,
+        "PREPARE" | "EXECUTE" | "LISTEN" | "NOTIFY" | "UNLISTEN" | "LOCK" | "DO" => {
+            let hint = "a driver's prepared statements work";
             return Err(Problem::unsupported(format!("{} is not offered", at(0)), Some(hint)));
         }
-        _ if catalog::answers(sql) => Statement::Catalog { sql: sql.to_owned() },
-        _ => Statement::Fleet { sql: sql.to_owned() },
+        _ => question(sql),
     })
+}
+
+/// A question, by what answers it.
+fn question(sql: &str) -> Statement {
+    if catalog::answers(sql) {
+        Statement::Catalog { sql: sql.to_owned() }
+    } else {
+        Statement::Fleet { sql: sql.to_owned() }
+    }
+}
+
+/// The text of a statement from one of its words to another, or to its end.
+fn between(sql: &str, from: usize, to: Option<usize>) -> &str {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().unwrap_or_default();
+    let words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    let mut places = words.map(|word| word.span.start).enumerate();
+    let mut offsets = Offsets::new(sql);
+    let mut offset = |word: usize| {
+        let place = places.find(|(index, _)| *index == word);
+        place.map_or(sql.len(), |(_, place)| offsets.of(place))
+    };
+    let start = offset(from);
+    let end = to.map_or(sql.len(), offset);
+    sql.get(start..end).unwrap_or_default().trim()
 }
 
 /// The rest of `SET`.
@@ -200,6 +243,7 @@ fn name_of(word: &Token) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::copy::Kind;
     use proptest::prelude::*;
 
     fn one(text: &str) -> Statement {
@@ -227,6 +271,84 @@ mod tests {
         );
         assert_eq!(one("DEALLOCATE PREPARE ALL"), Statement::Deallocate(None));
         assert!(statements("COPY spans TO '/tmp/x'").is_err() && statements("SET x").is_err());
+    }
+
+    #[test]
+    fn cursors_are_read_in_the_forms_that_clients_send() {
+        let fleet = |sql: &str| Box::new(Statement::Fleet { sql: sql.to_owned() });
+        let declared =
+            |name: &str, holds: bool, sql: &str| Statement::Declare { name: name.to_owned(), holds, query: fleet(sql) };
+        // psql's, psycopg's, and one by hand.
+        assert_eq!(
+            one("DECLARE _psql_cursor NO SCROLL CURSOR FOR\nSELECT 'ö' /* ; */, time FROM spans"),
+            declared("_psql_cursor", false, "SELECT 'ö' /* ; */, time FROM spans")
+        );
+        assert_eq!(
+            one("DECLARE \"A b\" CURSOR WITH HOLD FOR SELECT 1 FROM spans"),
+            declared("A b", true, "SELECT 1 FROM spans")
+        );
+        assert!(matches!(one("declare C cursor for select 1"), Statement::Declare { query, .. }
+            if *query == Statement::Catalog { sql: "select 1".to_owned() }));
+        let fetched = |name: &str, rows: Option<usize>| Statement::Fetch { name: name.to_owned(), rows, moves: false };
+        assert_eq!(one("FETCH FORWARD 100 FROM _psql_cursor"), fetched("_psql_cursor", Some(100)));
+        assert_eq!(one("FETCH FORWARD ALL FROM \"A b\""), fetched("A b", None));
+        assert_eq!(one("fetch C"), fetched("c", Some(1)));
+        assert_eq!(one("FETCH NEXT IN c"), fetched("c", Some(1)));
+        assert_eq!(one("MOVE 7 FROM c"), Statement::Fetch { name: "c".to_owned(), rows: Some(7), moves: true });
+        assert_eq!(
+            (one("CLOSE ALL"), one("CLOSE c")),
+            (Statement::Close(None), Statement::Close(Some("c".to_owned())))
+        );
+        for wrong in [
+            "FETCH PRIOR FROM c",
+            "FETCH -1 FROM c",
+            "FETCH 0 FROM c",
+            "MOVE ABSOLUTE 3 FROM c",
+            "FETCH",
+            "CLOSE",
+            "DECLARE c",
+            "DECLARE c CURSOR",
+            "DECLARE c SCROLL CURSOR FOR SELECT 1",
+            "DECLARE c BINARY CURSOR FOR SELECT 1",
+        ] {
+            assert!(statements(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn copies_are_read_in_both_forms_of_their_options() {
+        let copied = |text: &str| match one(text) {
+            Statement::Copy { query, form } => (*query, form),
+            other => panic!("{other:?}"),
+        };
+        let fleet = |sql: &str| Statement::Fleet { sql: sql.to_owned() };
+        let csv = Form::new(Kind::Csv, true, Some(";"), None).unwrap();
+        let asked = fleet("SELECT (time), ')' FROM spans");
+        for options in [
+            "WITH (FORMAT csv, HEADER, DELIMITER ';')",
+            "CSV HEADER DELIMITER AS ';'",
+            "(DELIMITER ';', FORMAT 'csv', HEADER true)",
+        ] {
+            let text = format!("COPY (SELECT (time), ')' FROM spans) TO STDOUT {options}");
+            assert_eq!(copied(&text), (asked.clone(), csv.clone()), "{options}");
+        }
+        let plain = Form::new(Kind::Text, false, None, None).unwrap();
+        assert_eq!(copied("copy spans to stdout"), (fleet("SELECT * FROM spans"), plain.clone()));
+        assert_eq!(
+            copied("COPY public.spans (time, name) TO STDOUT"),
+            (fleet("SELECT time, name FROM public.spans"), plain)
+        );
+        for wrong in [
+            "COPY spans FROM STDIN",
+            "COPY (SELECT 1) TO '/tmp/x'",
+            "COPY (SELECT 1) TO PROGRAM 'x'",
+            "COPY (SELECT 1 TO STDOUT",
+            "COPY (SELECT 1) TO STDOUT (FORMAT xml)",
+            "COPY (SELECT 1) TO STDOUT (QUOTE 'x')",
+            "COPY",
+        ] {
+            assert!(statements(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::server::{self, Query};
 use crate::topology::Secret;
 
 mod catalog;
+mod cursors;
+mod streaming;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,7 +58,11 @@ fn text(sql: &str) -> Vec<u8> {
 
 impl Client {
     async fn connect(query: &Query) -> Self {
-        let mut client = Self { stream: TcpStream::connect(address(query)).await.unwrap(), key: Vec::new() };
+        Self::connect_to(&address(query)).await
+    }
+
+    async fn connect_to(address: &str) -> Self {
+        let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), key: Vec::new() };
         client.send(&startup(&[("user", "me")])).await;
         let begun = client.until(b'Z').await;
         client.key = begun.into_iter().find(|message| message.0 == b'K').unwrap().1;
@@ -89,6 +95,29 @@ impl Client {
             }
         }
         panic!("the connection ended before {}: {all:?}", char::from(kind));
+    }
+
+    /// Reads to the end of an answer of any length, and counts what comes of each type.
+    async fn count(&mut self) -> HashMap<char, usize> {
+        let (mut counts, mut bytes) = (HashMap::new(), Vec::new());
+        loop {
+            let mut rest = &bytes[..];
+            while rest.len() >= 5 {
+                let length = usize::try_from(u32::from_be_bytes(rest[1..5].try_into().unwrap())).unwrap() + 1;
+                if rest.len() < length {
+                    break;
+                }
+                *counts.entry(char::from(rest[0])).or_default() += 1;
+                rest = &rest[length..];
+            }
+            let done = bytes.len() - rest.len();
+            bytes.drain(..done);
+            if counts.contains_key(&'Z') {
+                return counts;
+            }
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut bytes)).await.expect("more in time");
+            assert!(read.unwrap() > 0, "the connection ended after {counts:?}");
+        }
     }
 
     async fn query(&mut self, sql: &str) -> Vec<Message> {
@@ -152,10 +181,13 @@ async fn until_counted(query: &Query, line: &str) {
     }
 }
 
-/// The exposition of the service.
+/// The exposition of the service, also of one that wants this token.
 pub(crate) async fn metrics(query: &Query) -> String {
     let mut stream = TcpStream::connect(query.http_address()).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sesame\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text
@@ -267,6 +299,12 @@ async fn values_without_a_type_take_that_of_what_they_are_compared_with() {
     assert_eq!(client.rows("SELECT 1").await.len(), 1);
 }
 
+/// A word to end what the connection of a key does.
+fn cancel(key: &[u8]) -> Vec<u8> {
+    let body = [&80_877_102_u32.to_be_bytes()[..], key].concat();
+    [u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec(), body].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_cancels_the_question_of_its_connection_and_no_other() {
     let fleet = Fleet::start(2).await;
@@ -274,10 +312,6 @@ async fn a_key_cancels_the_question_of_its_connection_and_no_other() {
     let mut client = Client::connect(&query).await;
     fleet.stall(0);
     client.send(&framed(b'Q', &text("SELECT count(*) FROM spans"))).await;
-    let cancel = |key: &[u8]| {
-        let body = [&80_877_102_u32.to_be_bytes()[..], key].concat();
-        [u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec(), body].concat()
-    };
     let mut wrong = client.key.clone();
     wrong[7] ^= 1;
     TcpStream::connect(address(&query)).await.unwrap().write_all(&cancel(&wrong)).await.unwrap();
@@ -311,9 +345,9 @@ async fn a_client_that_leaves_takes_its_question_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_token_only_who_gives_it_is_let_in() {
     let mut settings = settings(Vec::new(), None, None);
-    settings.config.token = Some(Secret::new("open sesame"));
+    settings.config.token = Some(Secret::new("sesame"));
     let query = server::start(settings).await.unwrap();
-    for (password, expected) in [("open sesame", b'R'), ("guessed", b'E'), ("", b'E')] {
+    for (password, expected) in [("sesame", b'R'), ("guessed", b'E'), ("", b'E')] {
         let mut client = Client { stream: TcpStream::connect(address(&query)).await.unwrap(), key: Vec::new() };
         client.send(&startup(&[("user", "me")])).await;
         let asked = client.next().await.unwrap();

@@ -7,6 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 use super::*;
+use crate::topology::Secret;
 
 pub(super) async fn get(address: SocketAddr, path: &str) -> (StatusCode, http::HeaderMap, Bytes) {
     send(Request::get(format!("http://{address}{path}")).body(Full::default()).unwrap()).await
@@ -112,4 +113,35 @@ async fn the_service_becomes_ready_and_lists_its_nodes() {
     let (_, coverage) = json(at, "/api/v1/coverage?from=-5m").await;
     assert_eq!(coverage["coverage"]["answered"], 3, "{coverage}");
     assert_eq!(get(at, "/health").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_token_http_answers_whoever_gives_it_and_tells_browsers_to_ask() {
+    let fleet = Fleet::start(1).await;
+    let query = fleet.query_with(|config| config.token = Some(Secret::new("sesame"))).await;
+    let at = query.http_address();
+    let with = |path: &str, given: &str| {
+        let request = Request::get(format!("http://{at}{path}")).header("authorization", given);
+        send(request.body(Full::default()).unwrap())
+    };
+    // `me:sesame` and `me:guessed`.
+    for path in ["/", "/api/v1/sql?q=SELECT%201", "/api/v1/traffic", "/prometheus/api/v1/labels", "/metrics"] {
+        for good in ["Bearer sesame", "Basic bWU6c2VzYW1l"] {
+            assert_eq!(with(path, good).await.0, StatusCode::OK, "{path} {good}");
+        }
+        for bad in ["Bearer guessed", "Basic bWU6Z3Vlc3NlZA==", "sesame"] {
+            assert_eq!(with(path, bad).await.0, StatusCode::UNAUTHORIZED, "{path} {bad}");
+        }
+        let (status, headers, body) = get(at, path).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        assert!(headers["www-authenticate"].to_str().unwrap().starts_with("Basic "), "{path}");
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["error"]["code"], body["error"]["hint"].is_string()), (&"unauthenticated".into(), true));
+    }
+    for path in ["/health", "/ready"] {
+        assert_eq!(get(at, path).await.0, StatusCode::OK, "{path}");
+    }
+    let (_, _, figures) = with("/metrics", "Bearer sesame").await;
+    let line = "lariat_query_turned_away_total{protocol=\"http\",reason=\"unauthenticated\"} 20\n";
+    assert!(String::from_utf8_lossy(&figures).contains(line), "{figures:?}");
 }
