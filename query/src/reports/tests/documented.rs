@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::sketch::ERROR_BOUND;
+use lariat_collector::worker::sketches::ERROR_BOUND;
+
 use super::*;
 use crate::api::sql::as_json;
 use crate::ask::{Ask, Question};
@@ -99,15 +100,16 @@ async fn the_sql_beside_a_report_about_calls_gives_its_numbers() {
         by(&traffic, &["step", "region"], &["calls", "errors"]),
         by(&report, &["time", "region"], &["calls", "errors"])
     );
-    let latency = examples("latency");
+    let [percentiles, buckets, means] = examples("latency")[..] else { panic!("three examples") };
     let report = reported(&fleet, &format!("latency?{WINDOW}"), Some(false)).await;
     let columns = ["calls", "mean_ms"];
     assert_eq!(
-        by(&asked(&fleet, latency[1]).await, &["provider_id"], &columns),
-        by(&report, &["provider_id"], &columns)
+        by(&asked(&fleet, percentiles).await, &["provider_id"], &["p95_ms"]),
+        by(&report, &["provider_id"], &["p95_ms"])
     );
+    assert_eq!(by(&asked(&fleet, means).await, &["provider_id"], &columns), by(&report, &["provider_id"], &columns));
     for row in &report {
-        let buckets = asked(&fleet, latency[0]).await;
+        let buckets = asked(&fleet, buckets).await;
         let of_key: Vec<_> = buckets.iter().filter(|bucket| bucket["provider_id"] == row["provider_id"]).collect();
         let count = |bucket: &Value| bucket["n"].as_i64().unwrap();
         let rank = (of_key.iter().map(|bucket| count(bucket)).sum::<i64>() + 1) / 2;
