@@ -175,19 +175,29 @@ where
     let count = i16::try_from(columns.len()).unwrap_or(i16::MAX);
     let begin = CopyOutResponse::new(i8::from(form.kind == Kind::Binary), count, vec![code; columns.len()]);
     client.feed(PgWireBackendMessage::CopyOutResponse(begin)).await?;
-    put(client, form.begin(&columns)).await?;
+    let mut head = form.begin(&columns);
+    if form.kind != Kind::Binary {
+        put(client, std::mem::take(&mut head)).await?;
+    }
     let mut sent = 0;
     while let Some(batch) = next(client, open, usize::MAX).await? {
         for number in 0..batch.num_rows() {
             let row = form.row(&batch, number, &columns);
-            put(client, row.map_err(|error| PgWireError::ApiError(Box::new(error)))?).await?;
+            let row = row.map_err(|error| PgWireError::ApiError(Box::new(error)))?;
+            put(client, after(&mut head, row)).await?;
         }
         sent += batch.num_rows();
     }
-    put(client, form.end()).await?;
+    put(client, after(&mut head, form.end())).await?;
     client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
     tell(client, open.take_notices()).await?;
     Ok(sent)
+}
+
+/// A message of a binary copy: its signature stands in the first one, before a row, since that is how Postgres sends it and
+/// drivers take a message for a row.
+fn after(head: &mut bytes::Bytes, data: bytes::Bytes) -> bytes::Bytes {
+    if head.is_empty() { data } else { [std::mem::take(head), data].concat().into() }
 }
 
 async fn put<C>(client: &mut C, data: bytes::Bytes) -> PgWireResult<()>

@@ -170,7 +170,8 @@ async fn a_damaged_object_costs_its_own_store_and_no_other() {
     let (first, second) = (fleet.kill(0), fleet.kill(1));
     assert_eq!(count(&ask(&query, COUNT).await), 200);
     std::fs::write(&damaged, vec![7; usize::try_from(std::fs::metadata(&damaged).unwrap().len()).unwrap()]).unwrap();
-    let answer = ask(&query, COUNT).await;
+    // Its footer is known from the question before; its rows are not.
+    let answer = ask(&query, "SELECT count(*), sum(duration_ns) FROM spans").await;
     assert_eq!(count(&answer), 150, "{:?}", answer.coverage);
     let of = |name: &str| answer.coverage.nodes.iter().find(|node| node.node_id == name).unwrap();
     assert_eq!((of(&first).source.as_deref(), of(&second).source.as_deref()), (None, Some("bucket")));

@@ -40,7 +40,8 @@ async fn an_answer_passes_that_would_be_too_large_to_be_held() {
     let mut client = Client::connect(&query).await;
     client.send(&framed(b'Q', &text(WIDE))).await;
     let counts = client.count().await;
-    assert_eq!((counts.get(&'D'), counts.get(&'N')), (Some(&(ROWS_PER_NODE as usize * 2)), None), "{counts:?}");
+    let rows = usize::try_from(ROWS_PER_NODE * 2).unwrap();
+    assert_eq!((counts.get(&'D'), counts.get(&'N')), (Some(&rows), None), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -274,8 +274,12 @@ mod tests {
             for root in &roots {
                 let Some(Value::IntValue(sequence)) = attribute(root, a::DECISION_SEQ) else { panic!("no sequence") };
                 sequences.push(sequence);
-                let trace = Uuid::from_slice(&root.trace_id).unwrap().to_string();
-                assert_eq!(attribute(root, a::REQUEST_ID), Some(Value::StringValue(trace)));
+                let trace_id = root.trace_id.as_slice().try_into().unwrap();
+                let id = Uuid::from_bytes(request_id(trace_id, STAMP.now_unix_nanos));
+                assert_eq!(attribute(root, a::REQUEST_ID), Some(Value::StringValue(id.to_string())));
+                let (seconds, nanos) = id.get_timestamp().unwrap().to_unix();
+                let at_ms = seconds * 1_000 + u64::from(nanos) / 1_000_000;
+                assert_eq!((id.get_version_num(), at_ms), (7, STAMP.now_unix_nanos / 1_000_000));
                 assert_eq!(root.events[0].name, lariat_schema::events::DECISION);
                 assert_eq!(root.events[0].time_unix_nano, root.start_time_unix_nano);
             }
