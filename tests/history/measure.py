@@ -2,13 +2,15 @@
 
     python measure.py --url http://127.0.0.1:4040 --data-dir ./history [--rounds 20]
 
-Prints a line per question: median and 95th percentile in milliseconds of both, and their ratio. Needs `duckdb`.
+Prints a line per question: median and 95th percentile in milliseconds of both, and their ratio; and which questions got an
+error in place of an answer, as one that takes longer than its deadline does. Needs `duckdb`.
 """
 
 import argparse
 import json
 import statistics
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -102,11 +104,15 @@ def main():
     peer = duckdb.connect()
     peer.sql(f"SET threads = {options.threads}")
     peer.sql("SET TimeZone = 'UTC'")
-    times = {}
+    times, failed = {}, {}
     listed = questions(options.url, peer, options.data_dir)
     for _ in range(options.rounds):
         for name, ours, theirs in listed:
-            took, rows = timed(ours)
+            try:
+                took, rows = timed(ours)
+            except urllib.error.HTTPError as error:
+                failed.setdefault(name, []).append(error.code)
+                continue
             times.setdefault(name, ([], [], len(rows)))[0].append(took)
             if theirs:
                 took, other = timed(theirs)
@@ -121,6 +127,8 @@ def main():
             other50, other95 = quantiles(theirs)
             line += f" {other50:11.1f} {other95:9.1f} {p50 / other50:6.2f}"
         print(line)
+    for name, statuses in failed.items():
+        print(f"{name}: no answer {len(statuses)} times, status {', '.join(map(str, sorted(set(statuses))))}")
 
 
 if __name__ == "__main__":
