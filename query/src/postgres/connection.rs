@@ -1,7 +1,8 @@
 //! One connection from its first byte to its last.
 //!
 //! While a question is being answered the socket is watched: a client that leaves takes its question with it. The
-//! library's own loop would notice it when the answer is written.
+//! library's own loop would notice it when the answer is written. The word to cancel another connection's question is done
+//! all the same: who sends it closes at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -59,9 +60,10 @@ pub(crate) async fn serve(
             }
             continue;
         }
+        let outlives = matches!(message, PgWireFrontendMessage::CancelRequest(_));
         let processed = tokio::select! {
             processed = process(&mut socket, message, &service) => processed,
-            () = gone(&watched) => return None,
+            () = gone(&watched), if !outlives => return None,
         };
         match processed {
             Ok(true) => {}

@@ -1,14 +1,20 @@
 //! The port over real sockets, spoken to in bytes: what drivers send, and what no driver sends.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use pgwire::messages::startup::SecretKey;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
+use super::service::Service;
 use crate::engine::tests::fleet::{Fleet, settings};
+use crate::ports::tests::{Numbers, port};
 use crate::server::{self, Query};
 use crate::topology::Secret;
 
@@ -327,6 +333,23 @@ async fn a_key_cancels_the_question_of_its_connection_and_no_other() {
     assert_eq!(error(&ended).unwrap()[&'C'], "57014");
     until_counted(&query, "questions_total{protocol=\"postgres\",end=\"cancelled\"} 1").await;
     assert_eq!(client.rows("SELECT 1").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_to_cancel_counts_although_its_connection_has_closed_behind_it() {
+    let (listener, shared) = port(&Numbers::up_to(1)).await;
+    let service = Arc::new(Service::new(shared));
+    let (handle, _guard) = service.connections.register(7, SecretKey::I32(9));
+    for _ in 0..20 {
+        let cancelled = handle.start_query().await;
+        let key = [7_i32.to_be_bytes(), 9_i32.to_be_bytes()].concat();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(&cancel(&key)).await.unwrap();
+        drop(client);
+        let (stream, peer) = listener.accept().await.unwrap();
+        assert!(super::connection::serve(stream, peer, Arc::clone(&service), CancellationToken::new()).await.is_none());
+        assert_eq!(cancelled.now_or_never(), Some(Ok(())));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

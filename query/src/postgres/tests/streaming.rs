@@ -1,11 +1,9 @@
 //! Answers of any size: what they cost the service, what a slow client, one that leaves and one that changes its mind do to
 //! the nodes, and what is told when a node dies in the middle.
 
-use tokio_util::sync::CancellationToken;
-
 use super::*;
 use crate::engine::tests::streaming::{ROWS_PER_NODE, large_fleet, stalled, until_done};
-use crate::ports::tests::{FEW, Numbers, port};
+use crate::ports::tests::FEW;
 
 const WIDE: &str = "SELECT time, name FROM spans";
 
