@@ -15,6 +15,7 @@ mod hybrid;
 mod leaves;
 mod noted;
 mod order;
+mod request_ids;
 pub(crate) mod seal;
 pub(crate) mod write;
 
@@ -33,6 +34,7 @@ pub mod history;
 pub use bucket::{Bucket, BucketConfig, BucketError, BucketPlace};
 pub use directory::DirectoryError;
 pub use manifest::ManifestError;
+pub use request_ids::RequestIds;
 pub use retain::Retention;
 
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ pub struct SealedFile {
     pub only_in_bucket: bool,
     /// What sampling did to its rows, where that was written down.
     pub weights: Option<Weights>,
+    /// The request ids of its rows, where they were written down.
+    pub request_ids: Option<RequestIds>,
 }
 
 /// What sampling did to the rows of a file.

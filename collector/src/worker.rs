@@ -21,6 +21,7 @@ pub mod wire;
 
 mod allow;
 mod codec;
+mod ids;
 mod service;
 mod weights;
 mod window;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{install, stage};
 use super::gone::GoneBook;
-use super::{SealedFile, Weights};
+use super::{RequestIds, SealedFile, Weights};
 use crate::attendance::Attendance;
 use crate::dedup::KeyCut;
 use crate::ledger::Line;
@@ -59,6 +59,9 @@ pub(crate) struct FileEntry {
     /// What sampling did to its rows; `None` in entries that are older than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) weights: Option<Weights>,
+    /// The request ids of its rows; `None` in entries that are older than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_ids: Option<RequestIds>,
 }
 
 impl FileEntry {
@@ -84,6 +87,7 @@ impl FileEntry {
             uploaded_unix_nanos: None,
             only_in_bucket: false,
             weights: None,
+            request_ids: None,
         }
     }
 }
@@ -257,6 +261,7 @@ impl Pinned {
             times: entry.times,
             only_in_bucket: entry.only_in_bucket,
             weights: entry.weights,
+            request_ids: entry.request_ids,
         });
         Self { entry, file }
     }

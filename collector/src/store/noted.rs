@@ -1,10 +1,11 @@
 //! What the manifest says of the rows of a file, taken from their columns while they are written.
 
-use arrow::array::{Array, ArrayRef, Float64Array, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, Float64Array, TimestampNanosecondArray};
+use lariat_schema::ids::RequestId;
 use lariat_schema::time_range::TimeRange;
 
-use super::Weights;
 use super::chunk::{Chunk, double, long};
+use super::{RequestIds, Weights};
 use crate::columns::count;
 
 /// Of the rows so far.
@@ -13,12 +14,19 @@ pub(super) struct Noted {
     pub(super) times: Option<TimeRange>,
     pub(super) commits: Option<TimeRange>,
     pub(super) weights: Option<Weights>,
+    pub(super) request_ids: RequestIds,
 }
 
 impl Noted {
     /// Takes in a column of further rows.
     pub(super) fn column(&mut self, name: &str, column: &ArrayRef) {
         let any = column.as_any();
+        if let ("request_id", Some(ids)) = (name, any.downcast_ref::<FixedSizeBinaryArray>()) {
+            // The same id stands in all rows of a decision, and these lie together.
+            let mut ids: Vec<&[u8]> = ids.iter().flatten().collect();
+            ids.dedup();
+            ids.into_iter().for_each(|id| self.identify(id));
+        }
         match (name, any.downcast_ref::<TimestampNanosecondArray>(), any.downcast_ref::<Float64Array>()) {
             ("time", Some(times), _) => self.times = Some(hull(self.times, span_of(times))),
             ("observed_time", Some(times), _) => self.commits = Some(hull(self.commits, span_of(times))),
@@ -40,7 +48,15 @@ impl Noted {
                 self.commits = Some(hull(self.commits, TimeRange::new(long(least), long(greatest).saturating_add(1))));
             }
             ("adjusted_count", Some((_, greatest))) => self.weigh(double(greatest), chunk.nulls),
+            ("request_id", Some((least, greatest))) => [least, greatest].into_iter().for_each(|id| self.identify(id)),
             _ => {}
+        }
+    }
+
+    /// Ids are told whole in a chunk's extremes, so one of another length is none of ours.
+    fn identify(&mut self, id: &[u8]) {
+        if let Ok(id) = id.try_into() {
+            self.request_ids = self.request_ids.and(RequestId::from_bytes(id));
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use lariat_schema::coverage::Why;
+use lariat_schema::ids::RequestId;
 use lariat_schema::node_api::Gone;
 use lariat_schema::tables::Table;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -71,6 +72,8 @@ fn made_for_readers(spine: &crate::ingest::spine::Spine, rows: usize) {
         .collect();
     assert!(order.is_sorted() && order.len() == rows);
     assert!(files[0].times.from_unix_nanos >= START && files[0].times.to_unix_nanos <= START + 80);
+    let id = |number: usize| RequestId::from_bytes((number as u128).to_be_bytes());
+    assert_eq!(files[0].request_ids, Some(RequestIds::Within { least: id(1), greatest: id(rows) }));
 
     let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
     let options = ReadOptionsBuilder::new().with_reader_properties(properties).with_page_index().build();

@@ -281,6 +281,7 @@ impl FileWriter<'_> {
             uploaded_unix_nanos: None,
             only_in_bucket: false,
             weights: self.noted.weights,
+            request_ids: Some(self.noted.request_ids),
         })
     }
 }

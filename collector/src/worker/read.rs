@@ -1,6 +1,6 @@
 //! One partition of a leaf: the share of the pinned files and hot batches that falls to it, through one filter.
 //!
-//! Files without a row in the time that the filter allows are left out by the manifest alone, without opening them. Whole
+//! Files without a row of the times and ids that the filter allows are left out by the manifest alone, unopened. Whole
 //! files of the others are dealt out, the largest first to whoever has least: splitting files by row group would need their
 //! footers before the plan is built. The filter stands twice, in the Parquet reader (statistics, page index, bloom
 //! filters, late materialisation) and exactly above both sources, since a reader may pass rows that it cannot judge.
@@ -33,6 +33,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{Stream, StreamExt};
 use lariat_schema::ids::StoreId;
 
+use super::ids::WantedIds;
 use super::pins::Pin;
 use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
 use super::window;
@@ -52,14 +53,15 @@ pub(crate) fn partition(
 ) -> Result<SendableRecordBatchStream> {
     let parts = spec.share.of as usize * PARTITIONS;
     let part = spec.share.index as usize * PARTITIONS + partition;
-    let wanted = window::of(&spec.rows);
+    let (times, ids) = (window::of(&spec.rows), WantedIds::of(&spec.rows));
     let own = own_files(snapshot, &spec.without);
-    let timely: Vec<_> = own.iter().filter(|file| wanted.overlaps(&file.times)).cloned().collect();
+    let wanted: Vec<_> =
+        own.iter().filter(|file| times.overlaps(&file.times) && ids.may_be_in(file)).cloned().collect();
     if part == 0 {
-        let files = (own.len() - timely.len()) as u64;
+        let files = (own.len() - wanted.len()) as u64;
         pin.ruled_out(Pruned { files, ..Pruned::default() });
     }
-    let files = dealt_files(timely, parts, part);
+    let files = dealt_files(wanted, parts, part);
     let batches: Vec<_> = snapshot.batches.iter().skip(part).step_by(parts).cloned().collect();
     let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);

@@ -130,8 +130,15 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), sealed.schema(), None).unwrap();
         writer.write(&sealed).unwrap();
         writer.close().unwrap();
-        let file =
-            SealedFile { path, bytes: 1, rows: 3, times: TimeRange::new(0, 1), only_in_bucket: false, weights: None };
+        let file = SealedFile {
+            path,
+            bytes: 1,
+            rows: 3,
+            times: TimeRange::new(0, 1),
+            only_in_bucket: false,
+            weights: None,
+            request_ids: None,
+        };
         let snapshot = Snapshot {
             table: Table::Spans,
             files: vec![Arc::new(file)],

@@ -237,7 +237,15 @@ impl Node {
         let times = rows.column_by_name("time").unwrap().as_primitive::<TimestampNanosecondType>();
         let times = TimeRange::new(min(times).unwrap(), max(times).unwrap() + 1);
         let id = StoreId(uuid::Uuid::new_v4());
-        let file = Arc::new(SealedFile { path, bytes, rows: half as u64, times, only_in_bucket: false, weights: None });
+        let file = Arc::new(SealedFile {
+            path,
+            bytes,
+            rows: half as u64,
+            times,
+            only_in_bucket: false,
+            weights: None,
+            request_ids: None,
+        });
         let mut hot = vec![rows.slice(half, half / 2), rows.slice(half + half / 2, count - half - half / 2)];
         hot.extend(std::iter::repeat_n(rows, again));
         let store = Arc::new(SmallStore { id, file, hot, boots: Mutex::default(), told });
