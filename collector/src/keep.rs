@@ -12,12 +12,14 @@ use arrow::error::ArrowError;
 use lariat_schema::vocabulary::KeepReason;
 
 pub(crate) mod memory;
+mod outcome;
 mod pending;
 mod policy;
 pub(crate) mod spans;
 mod threshold;
 pub(crate) mod verdict;
 
+pub(crate) use outcome::{Fate, Outcome};
 pub use policy::{DEFAULT_KEPT_WHOLE_PER_SECOND, DEFAULT_RATE, DEFAULT_SLOW_MS, Policies, SamplingPolicy};
 
 use crate::log::Moment;
@@ -43,56 +45,10 @@ const MAX_DRAWN_VERDICTS: usize = if cfg!(test) { 10_000 } else { 120_000 };
 /// The same of units that were kept whole, whose late descendants would be drawn instead: five spans for each of the
 /// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 15 MB.
 const MAX_WHOLE_VERDICTS: usize = 60_000;
+/// Verdicts that are forgotten together: what the table is asked for them fits into a processor's cache.
+const FORGOTTEN_AT_ONCE: usize = 1_024;
 /// Bytes of the values of spans that wait, beyond which the same happens: some twenty thousand of ordinary size.
 pub(crate) const MAX_WAITING_BYTES: usize = 16 << 20;
-
-/// A change of the ledger caused by deciding: of neighbouring rows of one owner together.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Fate {
-    /// Entry that the record came with.
-    pub(crate) lsn: u64,
-    pub(crate) profile: Option<String>,
-    pub(crate) account_id: Option<String>,
-    pub(crate) kept: i64,
-    pub(crate) sampled_out: i64,
-    /// Records that begin to wait, less those that wait no longer.
-    pub(crate) waiting: i64,
-}
-
-/// What came of spans.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// Kept rows, by the entry that they came with.
-    pub(crate) kept: Vec<(u64, RecordBatch)>,
-    pub(crate) fates: Vec<Fate>,
-}
-
-impl Outcome {
-    /// Counts a row's verdict, none yet being no fate; who calls counts the waiting.
-    fn count(&mut self, lsn: u64, spans: &Spans<'_>, row: usize, verdict: Option<Verdict>) -> &mut Fate {
-        let (profile, account_id) = (spans.profile(row), spans.account_id(row));
-        let same = |last: &Fate| {
-            last.lsn == lsn && last.profile.as_deref() == profile && last.account_id.as_deref() == account_id
-        };
-        let at = match self.fates.last() {
-            Some(last) if same(last) => self.fates.len() - 1,
-            _ => {
-                self.fates.push(Fate {
-                    lsn,
-                    profile: profile.map(str::to_owned),
-                    account_id: account_id.map(str::to_owned),
-                    ..Fate::default()
-                });
-                self.fates.len() - 1
-            }
-        };
-        let fate = &mut self.fates[at];
-        let kept = verdict.is_some_and(|verdict| verdict.mark.is_some());
-        fate.kept += i64::from(kept);
-        fate.sampled_out += i64::from(verdict.is_some() && !kept);
-        fate
-    }
-}
 
 /// Spans of one entry.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +59,18 @@ pub(crate) struct Arrival<'a> {
     pub(crate) batch: &'a RecordBatch,
     /// False for rows that a sealed file has already: only their verdicts are wanted again.
     pub(crate) wanted: bool,
+}
+
+/// A policy with the threshold of its rate.
+struct Drawn {
+    policy: SamplingPolicy,
+    threshold: Threshold,
+}
+
+impl Drawn {
+    fn of(policy: SamplingPolicy) -> Self {
+        Self { policy, threshold: Threshold::of(policy.rate) }
+    }
 }
 
 /// The keeping stage.
@@ -203,25 +171,27 @@ impl Keeper {
         self.forget(arrival.at.steady_nanos());
         let spans = Spans::of(arrival.batch);
         let rows = arrival.batch.num_rows();
+        let keys: Vec<SpanKey> = (0..rows).map(|row| spans.key(row)).collect();
+        self.make_room(&keys);
         let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
         let mut profile = None;
-        let mut policy = self.policies.of(profile);
+        let mut policy = Drawn::of(self.policies.of(profile));
         for (row, verdict) in verdicts.iter_mut().enumerate() {
             if spans.is_root(row) {
                 // Neighbours mostly are of one profile.
                 if spans.profile(row) != profile {
                     profile = spans.profile(row);
-                    policy = self.policies.of(profile);
+                    policy = Drawn::of(self.policies.of(profile));
                 }
-                let decided = self.decide_root(&spans, row, &arrival, policy);
+                let decided = self.decide_root(&spans, row, &arrival, &policy);
                 *verdict = Some(decided);
-                self.remember(spans.key(row), arrival.at.steady_nanos(), decided);
+                self.remember(keys[row], arrival.at.steady_nanos(), decided);
             }
         }
-        self.follow_parents(&spans, &mut verdicts, arrival.at.steady_nanos());
+        self.follow_parents(&spans, &keys, &mut verdicts, arrival.at.steady_nanos());
         // What is decided here frees what waited for it before, and nothing of its own entry.
         let waited = self.pending.len() > 0;
-        let decided = (0..rows).filter(|row| waited && verdicts[*row].is_some()).map(|row| spans.key(row)).collect();
+        let decided = (0..rows).filter(|row| waited && verdicts[*row].is_some()).map(|row| keys[row]).collect();
         self.settle(arrival, &spans, &verdicts, &mut outcome)?;
         self.cascade(decided, arrival.at.steady_nanos(), &mut outcome)?;
         while self.pending.len() > MAX_WAITING || self.pending.bytes() > MAX_WAITING_BYTES {
@@ -231,20 +201,19 @@ impl Keeper {
     }
 
     /// Rows whose parents are decided, here or before, follow them; parents may stand after their children.
-    fn follow_parents(&mut self, spans: &Spans<'_>, verdicts: &mut [Option<Verdict>], commit: i64) {
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for (row, verdict) in verdicts.iter_mut().enumerate() {
-                if verdict.is_some() {
-                    continue;
-                }
-                let known = spans.parent(row).and_then(|parent| self.verdict(parent, commit));
-                if let Some(known) = known {
-                    *verdict = Some(known);
-                    self.remember(spans.key(row), commit, known);
-                    changed = true;
-                }
+    fn follow_parents(&mut self, spans: &Spans<'_>, keys: &[SpanKey], verdicts: &mut [Option<Verdict>], commit: i64) {
+        let undecided = (0..keys.len()).filter(|row| verdicts[*row].is_none());
+        let mut undecided: Vec<(usize, Option<SpanKey>)> = undecided.map(|row| (row, spans.parent(row))).collect();
+        loop {
+            let before = undecided.len();
+            undecided.retain(|(row, parent)| {
+                let Some(known) = parent.and_then(|parent| self.verdict(parent, commit)) else { return true };
+                verdicts[*row] = Some(known);
+                self.remember(keys[*row], commit, known);
+                false
+            });
+            if undecided.len() == before {
+                return;
             }
         }
     }
@@ -264,16 +233,14 @@ impl Keeper {
                 count(missing.iter().filter(|missing| missing.is_some_and(|missing| missing > 0)).count());
             outcome.kept.push((arrival.lsn, spans::marked(arrival.batch, &marks, &missing)?));
         }
+        if arrival.wanted {
+            outcome.count_all(arrival.lsn, spans, verdicts);
+        }
         let mut waiting = Vec::new();
-        for (row, verdict) in verdicts.iter().enumerate() {
-            if arrival.wanted {
-                outcome.count(arrival.lsn, spans, row, *verdict).waiting += i64::from(verdict.is_none());
-            }
-            if verdict.is_none() {
-                let parent = spans.parent(row).unwrap_or_default();
-                let (key, is_attempt) = (spans.key(row), spans.is_attempt(row));
-                waiting.push(Waiting { row, place: row, key, parent, is_attempt });
-            }
+        for (row, _) in verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_none()) {
+            let parent = spans.parent(row).unwrap_or_default();
+            let (key, is_attempt) = (spans.key(row), spans.is_attempt(row));
+            waiting.push(Waiting { row, place: row, key, parent, is_attempt });
         }
         if !waiting.is_empty() {
             self.pending.add(arrival, waiting)?;
@@ -374,15 +341,14 @@ impl Keeper {
         self.cascade(decided, commit, outcome)
     }
 
-    fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>, policy: SamplingPolicy) -> Verdict {
+    fn decide_root(&mut self, spans: &Spans<'_>, row: usize, arrival: &Arrival<'_>, drawn: &Drawn) -> Verdict {
+        let Drawn { policy, threshold } = drawn;
         let (whole, reason) = match spans.remarkable(row, policy.slow_ms) {
-            Some(reason) if self.within_budget(spans.profile(row), &policy, arrival.at.steady_nanos()) => {
-                (true, reason)
-            }
+            Some(reason) if self.within_budget(spans.profile(row), policy, arrival.at.steady_nanos()) => (true, reason),
             Some(_) => (false, KeepReason::Budget),
             None => (false, KeepReason::Rate),
         };
-        let ours = if whole { Threshold::ALL } else { Threshold::of(policy.rate) };
+        let ours = if whole { Threshold::ALL } else { *threshold };
         Verdict { mark: self.draw(spans, row, arrival.trusted, ours, reason), whole }
     }
 
@@ -403,8 +369,8 @@ impl Keeper {
         ours: Threshold,
         reason: KeepReason,
     ) -> Option<Mark> {
-        let incoming =
-            if trusted { Incoming::parse(spans.trace_state(row).unwrap_or("")) } else { Incoming::default() };
+        let said = spans.trace_state(row).filter(|_| trusted);
+        let incoming = said.map(Incoming::parse).unwrap_or_default();
         let random = incoming.random.unwrap_or_else(|| random_bits(spans.trace_id(row)));
         if !ours.keeps(random) {
             return None;
@@ -445,20 +411,40 @@ impl Keeper {
         order.fell.push_back(Fell { at, key, verdict });
     }
 
+    /// Makes room for the verdicts of an entry's spans. The table is far larger than any processor's cache: asked for all
+    /// of its keys at once, memory is waited for once and not for each of them.
+    fn make_room(&mut self, keys: &[SpanKey]) {
+        let known = keys.iter().filter(|key| self.verdicts.contains_key(key)).count();
+        self.verdicts.reserve(keys.len() - known);
+    }
+
     fn forget(&mut self, now: i64) {
         let orders = [(&mut self.whole_order, MAX_WHOLE_VERDICTS), (&mut self.drawn_order, MAX_DRAWN_VERDICTS)];
         for (order, most) in orders {
-            while let Some(Fell { at, key, .. }) = order.fell.front().copied() {
-                let young = now.saturating_sub(at) <= self.window_nanos;
-                if young && order.fell.len() <= most {
+            loop {
+                let surplus = order.fell.len().saturating_sub(most);
+                let is_young = |fell: &Fell| now.saturating_sub(fell.at) <= self.window_nanos;
+                let is_due = |(place, fell): &(usize, &Fell)| *place < surplus || !is_young(fell);
+                let due: Vec<Fell> = order
+                    .fell
+                    .iter()
+                    .enumerate()
+                    .take_while(is_due)
+                    .take(FORGOTTEN_AT_ONCE)
+                    .map(|(_, fell)| *fell)
+                    .collect();
+                if due.is_empty() {
                     break;
                 }
-                order.fell.pop_front();
-                order.forgotten_early += u64::from(young);
-                // A newer verdict of the same span has an entry of its own further back.
-                if self.verdicts.get(&key).is_some_and(|(known, _)| *known == at) {
+                order.forgotten_early += count(due.iter().filter(|fell| is_young(fell)).count());
+                // A newer verdict of the same span has an entry of its own further back. All are asked for before the first is
+                // removed, for the reason of `make_room`.
+                let is_newest = |fell: &&Fell| self.verdicts.get(&fell.key).is_some_and(|(known, _)| *known == fell.at);
+                let gone: Vec<SpanKey> = due.iter().filter(is_newest).map(|fell| fell.key).collect();
+                for key in gone {
                     self.verdicts.remove(&key);
                 }
+                order.fell.drain(..due.len());
             }
         }
     }

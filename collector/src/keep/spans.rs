@@ -33,6 +33,7 @@ pub(crate) struct Spans<'a> {
 }
 
 /// Whose record a row is.
+#[derive(Clone, Copy)]
 pub(crate) struct Labels<'a> {
     pub(crate) profile: &'a StringArray,
     pub(crate) account_id: &'a StringArray,
@@ -104,6 +105,18 @@ impl<'a> Spans<'a> {
 
     pub(crate) fn account_id(&self, row: usize) -> Option<&'a str> {
         text(self.labels.account_id, row)
+    }
+
+    /// The row after the last of those from `row` on that have the same profile and account.
+    pub(crate) fn same_owner_until(&self, row: usize) -> usize {
+        let Labels { profile, account_id } = self.labels;
+        let rows = profile.len();
+        if profile.null_count() == rows && account_id.null_count() == rows {
+            return rows;
+        }
+        let owner = |row: usize| (self.profile(row), self.account_id(row));
+        let first = owner(row);
+        (row + 1..rows).find(|next| owner(*next) != first).unwrap_or(rows)
     }
 
     pub(crate) fn is_error(&self, row: usize) -> bool {

@@ -64,7 +64,10 @@ fn hexadecimal(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u6
 
 /// The last 56 bits of a trace id.
 pub(crate) fn random_bits(trace_id: &[u8]) -> u64 {
-    trace_id.iter().rev().take(7).rev().fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+    match trace_id.last_chunk() {
+        Some(last) => u64::from_be_bytes(*last) % RANGE,
+        None => trace_id.iter().fold(0, |bits, byte| (bits << 8) | u64::from(*byte)),
+    }
 }
 
 /// What a sender says in the `ot` member of its tracestate.

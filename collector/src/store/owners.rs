@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{Array, RecordBatch, StringArray};
 use lariat_schema::tables::Table;
 use lariat_schema::vocabulary::Signal;
 
@@ -42,6 +42,10 @@ impl<'a> Owners<'a> {
     /// Neighbouring rows of one owner, together.
     pub(crate) fn runs(&self) -> Vec<(LedgerKey, Range<usize>)> {
         let mut runs: Vec<(LedgerKey, Range<usize>)> = Vec::new();
+        let is_absent = |column: &StringArray| column.null_count() == column.len();
+        if self.rows > 0 && self.columns.is_none_or(|(profile, account)| is_absent(profile) && is_absent(account)) {
+            return vec![(LedgerKey::new(self.signal, None, None), 0..self.rows)];
+        }
         let mut owner = (None, None);
         for row in 0..self.rows {
             let names = self.names(row);
