@@ -4,10 +4,24 @@
 //! it, to the log and to a file. So the last values are looked for first, by their ends and their length, which for short ones are all that there
 //! is: no byte of them is hashed or compared. Only what is not among them is looked up in a map. The library hashes and
 //! compares each value in full, and took four times as long.
+//!
+//! Texts are numbered a column at a time where that can be. Of most columns all texts are one, and the keys of a map are those
+//! of the row before: such a column is compared with itself, moved by a row, and no text of it is looked at by itself.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::ops::Range;
 
+use arrow::array::{Array, StringArray};
+use arrow::buffer::NullBuffer;
+
+use crate::hashed::TextMap;
+
+/// The number of a row that has no value.
+pub(crate) const NO_VALUE: u32 = u32::MAX;
+/// Texts among which the first one is looked for again: as many as a row has keys at most, mostly.
+const PERIOD_TEXTS: usize = 128;
+/// Places at which it is found, and the column compared with itself: a column whose first text is frequent has no period.
+const PERIOD_TRIES: usize = 4;
 /// Places for the last values: more than most columns have at a time.
 const RECENT: usize = 1_024;
 /// Bytes that are looked at on each side of a value.
@@ -29,11 +43,75 @@ impl Recent<'_> {
     const NONE: Self = Self { head: 0, tail: 0, value: &[], number: 0, column: 0 };
 }
 
+/// Texts of a column where they lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts<'a> {
+    offsets: &'a [i32],
+    bytes: &'a [u8],
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a> Texts<'a> {
+    pub(crate) fn of(array: &'a StringArray) -> Self {
+        let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
+        Self { offsets: array.value_offsets(), bytes: array.value_data(), nulls }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    pub(crate) fn has_nulls(&self) -> bool {
+        self.nulls.is_some()
+    }
+
+    /// The text of a row.
+    #[inline]
+    pub(crate) fn value(&self, row: usize) -> Option<&'a [u8]> {
+        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            return None;
+        }
+        self.bytes.get(at(self.offsets[row])..at(self.offsets[row + 1]))
+    }
+
+    /// Bytes of the texts of some rows, all of which have one.
+    pub(crate) fn bytes_of(&self, rows: Range<usize>) -> usize {
+        at(self.offsets[rows.end]) - at(self.offsets[rows.start])
+    }
+
+    /// How many texts there are before the same ones come again, to the end of the column, if that is so: one of a column
+    /// whose texts are all the same, as many as a row has keys of a column of keys.
+    pub(crate) fn period(&self) -> Option<usize> {
+        if self.nulls.is_some() || self.len() < 2 {
+            return None;
+        }
+        let first = self.value(0)?;
+        let again = (1..=PERIOD_TEXTS.min(self.len() / 2)).filter(|row| self.value(*row) == Some(first));
+        again.take(PERIOD_TRIES).find(|period| self.repeats_after(*period))
+    }
+
+    fn repeats_after(&self, period: usize) -> bool {
+        let (from, moved, end) = (self.offsets[0], self.offsets[period], self.offsets[self.len()]);
+        let bytes = |from: i32, to: i32| self.bytes.get(at(from)..at(to));
+        if bytes(from, end - (moved - from)) != bytes(moved, end) {
+            return false;
+        }
+        // Without an early end, so that many are compared at once.
+        let pairs = self.offsets[period..].iter().zip(self.offsets);
+        pairs.fold(0, |other, (later, earlier)| other | (later - earlier) ^ (moved - from)) == 0
+    }
+}
+
+#[inline]
+fn at(offset: i32) -> usize {
+    usize::try_from(offset).unwrap_or_default()
+}
+
 /// The values of one column.
 pub(crate) struct Dictionary<'a> {
     recent: Vec<Recent<'a>>,
     column: u32,
-    numbers: HashMap<&'a [u8], u32>,
+    numbers: TextMap<&'a [u8], u32>,
     values: Vec<&'a [u8]>,
     bytes: usize,
     /// For each value the round in which it was last seen, see [`Self::extremes`].
@@ -46,7 +124,7 @@ impl<'a> Dictionary<'a> {
         Self {
             recent: vec![Recent::NONE; RECENT],
             column: 1,
-            numbers: HashMap::new(),
+            numbers: TextMap::default(),
             values: Vec::new(),
             bytes: 0,
             seen: Vec::new(),
@@ -78,6 +156,30 @@ impl<'a> Dictionary<'a> {
         number
     }
 
+    /// Numbers the texts of some rows, behind `numbers`. `before` is how far ahead of a text the one stands that it mostly
+    /// equals.
+    pub(crate) fn number_rows(&mut self, texts: Texts<'a>, rows: Range<usize>, before: usize, numbers: &mut Vec<u32>) {
+        for row in rows {
+            let Some(value) = texts.value(row) else {
+                numbers.push(NO_VALUE);
+                continue;
+            };
+            let same = row.checked_sub(before).filter(|earlier| texts.value(*earlier) == Some(value));
+            let known = same.and_then(|_| numbers.get(numbers.len().wrapping_sub(before)).copied());
+            numbers.push(known.unwrap_or_else(|| self.number(value)));
+        }
+    }
+
+    /// The same of all texts of a column, of which `period` many come again and again.
+    pub(crate) fn number_repeated(&mut self, texts: Texts<'a>, period: usize, numbers: &mut Vec<u32>) {
+        let from = numbers.len();
+        self.number_rows(texts, 0..period, period, numbers);
+        while numbers.len() - from < texts.len() {
+            let more = (numbers.len() - from).min(texts.len() - (numbers.len() - from));
+            numbers.extend_from_within(from..from + more);
+        }
+    }
+
     fn find(&mut self, value: &'a [u8]) -> u32 {
         // What cannot be numbered is more than any dictionary may hold, see `bytes`.
         let next = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
@@ -92,6 +194,11 @@ impl<'a> Dictionary<'a> {
     /// The values in the order of their numbers.
     pub(crate) fn values(&self) -> &[&'a [u8]] {
         &self.values
+    }
+
+    /// Bytes of the value that has a number.
+    pub(crate) fn length(&self, number: u32) -> usize {
+        usize::try_from(number).ok().and_then(|number| self.values.get(number)).map_or(0, |value| value.len())
     }
 
     /// Bytes of all values.
@@ -178,6 +285,49 @@ mod tests {
             prop_assert_eq!(extremes.map(|(least, _)| least.to_vec()), expected.clone().min().cloned());
             prop_assert_eq!(extremes.map(|(_, greatest)| greatest.to_vec()), expected.max().cloned());
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_column_is_numbered_as_its_texts_are_one_by_one(
+            row in proptest::collection::vec("[ab]{0,3}", 1..6),
+            times in 1_usize..9,
+            changes in proptest::collection::vec((0_usize..40, proptest::option::of("[ab]{0,3}")), 0..3),
+            before in 1_usize..7,
+        ) {
+            let mut texts: Vec<Option<String>> = row.iter().cycle().take(row.len() * times).cloned().map(Some).collect();
+            for (at, text) in changes {
+                if let Some(place) = texts.get_mut(at) {
+                    *place = text;
+                }
+            }
+            let array = StringArray::from(texts.clone());
+            let column = Texts::of(&array);
+            let (mut whole, mut single) = (Dictionary::new(), Dictionary::new());
+            let mut numbers = vec![7, 8];
+            match column.period() {
+                Some(period) => whole.number_repeated(column, period, &mut numbers),
+                None => whole.number_rows(column, 0..column.len(), before, &mut numbers),
+            }
+            let expected: Vec<u32> = (0..column.len()).map(|row| column.value(row).map_or(NO_VALUE, |text| single.number(text))).collect();
+            prop_assert_eq!(&numbers[2..], expected);
+            prop_assert_eq!(whole.values(), single.values());
+            if let Some(period) = column.period() {
+                prop_assert!(texts.iter().zip(&texts[period..]).all(|(text, later)| text == later));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_rows_and_a_column_of_one_text_have_a_period_and_a_change_ends_it() {
+        let keys = ["method", "route", "method2"];
+        let of = |texts: &[&str]| Texts::of(&StringArray::from(texts.to_vec())).period();
+        let mut texts = keys.repeat(100);
+        assert_eq!((of(&texts), of(&["one"; 9]), of(&["one"; 1]), of(&[""; 4])), (Some(3), Some(1), None, Some(1)));
+        texts[200] = "other2";
+        assert_eq!(of(&texts), None);
+        // The same bytes, cut elsewhere.
+        assert_eq!(of(&["ab", "c", "ab", "c", "a", "bc"]), None);
     }
 
     #[test]

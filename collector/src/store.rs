@@ -10,6 +10,8 @@ pub(crate) mod state;
 pub(crate) mod steps;
 
 mod chunk;
+
+mod delta;
 mod encode;
 mod hybrid;
 mod leaves;

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, UIn
 use arrow::error::ArrowError;
 
 use super::entry::{BadEntry, Cursor, MAX_ENTRY_BYTES, put_length};
-use crate::dictionary::Dictionary;
+use crate::dictionary::{Dictionary, NO_VALUE, Texts};
 
 /// How a column of texts is written: as such, or as numbers of so many bytes.
 const PLAIN: u8 = 0;
@@ -37,7 +37,7 @@ pub(super) fn number(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<RecordBat
     let mut columns = Vec::with_capacity(batch.num_columns());
     let mut texts = Dictionary::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let column = number_texts(column, &mut texts, out)?;
+        let column = number_texts(column, &mut texts, 1, out)?;
         fields.push(retyped(field, column.data_type()));
         columns.push(column);
     }
@@ -51,19 +51,25 @@ fn retyped(field: &FieldRef, data_type: &DataType) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type.clone(), field.is_nullable()))
 }
 
-fn number_texts<'a>(column: &'a ArrayRef, texts: &mut Dictionary<'a>, out: &mut Vec<u8>) -> Result<ArrayRef, BadEntry> {
+/// `before` is how far ahead of a text the one stands that it mostly equals: that of the row before.
+fn number_texts<'a>(
+    column: &'a ArrayRef,
+    texts: &mut Dictionary<'a>,
+    before: usize,
+    out: &mut Vec<u8>,
+) -> Result<ArrayRef, BadEntry> {
     match column.data_type() {
-        DataType::Utf8 => number_column(column, texts, out),
-        DataType::Struct(_) => number_struct(column.as_struct(), texts, out),
+        DataType::Utf8 => number_column(column, texts, before, out),
+        DataType::Struct(_) => number_struct(column.as_struct(), texts, before, out),
         DataType::List(item) => {
             let lists: &ListArray = column.as_list();
-            let values = number_texts(lists.values(), texts, out)?;
+            let values = number_texts(lists.values(), texts, first_length(lists.value_offsets()), out)?;
             let item = retyped(item, values.data_type());
             Ok(Arc::new(ListArray::try_new(item, lists.offsets().clone(), values, lists.nulls().cloned())?))
         }
         DataType::Map(entry, sorted) => {
             let maps = column.as_map();
-            let entries = number_struct(maps.entries(), texts, out)?;
+            let entries = number_struct(maps.entries(), texts, first_length(maps.value_offsets()), out)?;
             let entry = retyped(entry, entries.data_type());
             let (offsets, nulls) = (maps.offsets().clone(), maps.nulls().cloned());
             Ok(Arc::new(MapArray::try_new(entry, offsets, entries.as_struct().clone(), nulls, *sorted)?))
@@ -72,15 +78,22 @@ fn number_texts<'a>(column: &'a ArrayRef, texts: &mut Dictionary<'a>, out: &mut 
     }
 }
 
+/// Elements of the first row that has any.
+fn first_length(offsets: &[i32]) -> usize {
+    let lengths = offsets.iter().zip(offsets.iter().skip(1)).map(|(from, to)| to - from);
+    lengths.filter_map(|length| usize::try_from(length).ok()).find(|length| *length > 0).unwrap_or(1)
+}
+
 fn number_struct<'a>(
     structs: &'a StructArray,
     texts: &mut Dictionary<'a>,
+    before: usize,
     out: &mut Vec<u8>,
 ) -> Result<ArrayRef, BadEntry> {
     let mut fields = Vec::with_capacity(structs.num_columns());
     let mut columns = Vec::with_capacity(structs.num_columns());
     for (field, column) in structs.fields().iter().zip(structs.columns()) {
-        let column = number_texts(column, texts, out)?;
+        let column = number_texts(column, texts, before, out)?;
         fields.push(retyped(field, column.data_type()));
         columns.push(column);
     }
@@ -90,10 +103,11 @@ fn number_struct<'a>(
 fn number_column<'a>(
     column: &'a ArrayRef,
     dictionary: &mut Dictionary<'a>,
+    before: usize,
     out: &mut Vec<u8>,
 ) -> Result<ArrayRef, BadEntry> {
     let texts: &StringArray = column.as_string();
-    let Some(numbers) = numbers_of(texts, dictionary) else {
+    let Some(numbers) = numbers_of(Texts::of(texts), dictionary, before) else {
         out.push(PLAIN);
         return Ok(Arc::clone(column));
     };
@@ -107,28 +121,35 @@ fn number_column<'a>(
     for value in dictionary.values() {
         out.extend_from_slice(value);
     }
+    let number = |number: u32| if number == NO_VALUE { 0 } else { number };
     Ok(if narrow {
-        let bytes: Vec<u8> = numbers.into_iter().map(|number| number.to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = numbers.into_iter().map(|one| number(one).to_le_bytes()[0]).collect();
         Arc::new(UInt8Array::try_new(bytes.into(), nulls)?)
     } else {
-        Arc::new(UInt16Array::try_new(numbers.into(), nulls)?)
+        let short = |one: u32| u16::try_from(number(one)).unwrap_or(u16::MAX);
+        let shorts: Vec<u16> = numbers.into_iter().map(short).collect();
+        Arc::new(UInt16Array::try_new(shorts.into(), nulls)?)
     })
 }
 
-/// The number of each text, none of a column whose texts hardly repeat.
-fn numbers_of<'a>(texts: &'a StringArray, dictionary: &mut Dictionary<'a>) -> Option<Vec<u16>> {
+/// The number of each text, none of a column whose texts hardly repeat, or of which there are too many.
+fn numbers_of<'a>(texts: Texts<'a>, dictionary: &mut Dictionary<'a>, before: usize) -> Option<Vec<u32>> {
     dictionary.clear();
-    let mut numbers = Vec::with_capacity(texts.len());
-    let (offsets, bytes) = (texts.value_offsets(), texts.value_data());
-    let at = |row: usize| usize::try_from(offsets[row]).unwrap_or_default();
-    for row in 0..texts.len() {
-        let number = if texts.is_null(row) { 0 } else { dictionary.number(bytes.get(at(row)..at(row + 1))?) };
-        numbers.push(u16::try_from(number).ok()?);
-        if row % TRIAL_TEXTS == TRIAL_TEXTS - 1 && dictionary.values().len() * 2 > row {
+    let rows = texts.len();
+    let mut numbers = Vec::with_capacity(rows);
+    if let Some(period) = texts.period() {
+        dictionary.number_repeated(texts, period, &mut numbers);
+        return Some(numbers);
+    }
+    for from in (0..rows).step_by(TRIAL_TEXTS) {
+        let to = rows.min(from + TRIAL_TEXTS);
+        dictionary.number_rows(texts, from..to, before, &mut numbers);
+        let distinct = dictionary.values().len();
+        if distinct > 1 << u16::BITS || (to - from == TRIAL_TEXTS && distinct * 2 >= to) {
             return None;
         }
     }
-    (dictionary.values().len() * 2 <= texts.len()).then_some(numbers)
+    (dictionary.values().len() * 2 <= rows).then_some(numbers)
 }
 
 /// The texts of an entry, read from before its rows: of each column of texts, or none where it is no column of numbers.

@@ -34,9 +34,24 @@ pub(super) enum Kind {
     Long,
     /// No zeros, which have two signs, and nothing that is no number.
     Double,
+    /// Only where there are none.
+    Flag,
 }
 
 impl Kind {
+    /// By the type of the column in a file, and the length of its values.
+    pub(super) fn of(physical: Type, length: i32) -> Option<Self> {
+        Some(match physical {
+            Type::BYTE_ARRAY => Self::Text,
+            Type::FIXED_LEN_BYTE_ARRAY => Self::Id(usize::try_from(length).ok()?),
+            Type::INT32 => Self::Int,
+            Type::INT64 => Self::Long,
+            Type::DOUBLE => Self::Double,
+            Type::BOOLEAN => Self::Flag,
+            Type::INT96 | Type::FLOAT => return None,
+        })
+    }
+
     fn physical(self) -> Type {
         match self {
             Self::Text => Type::BYTE_ARRAY,
@@ -44,13 +59,14 @@ impl Kind {
             Self::Int => Type::INT32,
             Self::Long => Type::INT64,
             Self::Double => Type::DOUBLE,
+            Self::Flag => Type::BOOLEAN,
         }
     }
 
     /// How two values are ordered, given as their bytes.
     pub(super) fn order(self) -> fn(&[u8], &[u8]) -> Ordering {
         match self {
-            Self::Text | Self::Id(_) => <[u8]>::cmp,
+            Self::Text | Self::Id(_) | Self::Flag => <[u8]>::cmp,
             Self::Int => |left, right| int(left).cmp(&int(right)),
             Self::Long => |left, right| long(left).cmp(&long(right)),
             Self::Double => |left, right| double(left).total_cmp(&double(right)),
@@ -66,6 +82,7 @@ impl Kind {
                 let id = |bytes: &[u8]| FixedLenByteArray::from(bytes.to_vec());
                 Statistics::fixed_len_byte_array(least.map(id), greatest.map(id), None, nulls, false)
             }
+            Self::Flag => Statistics::boolean(None, None, None, nulls, false),
             // Readers that know only the older fields can use them for numbers, whose order has a sign as these expect.
             Self::Int => {
                 let statistics = ValueStatistics::new(least.map(int), greatest.map(int), None, nulls, false);
@@ -104,15 +121,21 @@ pub(super) fn double(bytes: &[u8]) -> f64 {
     bytes.first_chunk().map_or(0.0, |bytes| f64::from_le_bytes(*bytes))
 }
 
+/// More than the header of a page takes that has no statistics in it.
+const PAGE_HEADER_BYTES: usize = 64;
+
 /// Compresses page after page.
 pub(super) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// Room for a page as large as it can become: memory for the worst case that is made and given back for each is not
+    /// only room, but work.
+    room: Vec<u8>,
 }
 
 impl Compressor {
     pub(super) fn new() -> Result<Self, ParquetError> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(0).map_err(external)?, level: 0 })
+        Ok(Self { zstd: zstd::bulk::Compressor::new(0).map_err(external)?, level: 0, room: Vec::new() })
     }
 
     /// Whether it knows the codec.
@@ -126,10 +149,10 @@ impl Compressor {
             self.level = level.compression_level();
             self.zstd.set_compression_level(self.level).map_err(external)?;
         }
-        let mut compressed = self.zstd.compress(plain).map_err(external)?;
-        // Made for the worst case, and held until the chunk ends.
-        compressed.shrink_to_fit();
-        Ok(Bytes::from(compressed))
+        self.room.clear();
+        self.room.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.zstd.compress_to_buffer(plain, &mut self.room).map_err(external)?;
+        Ok(Bytes::copy_from_slice(&self.room))
     }
 }
 
@@ -232,7 +255,8 @@ impl ChunkWriter {
         bloom_filter: Option<Sbbf>,
         compressor: &mut Compressor,
     ) -> Result<Chunk, ParquetError> {
-        let mut sink = TrackedWrite::new(Vec::new());
+        let pages: usize = self.pages.iter().map(|page| page.compressed.len() + PAGE_HEADER_BYTES).sum();
+        let mut sink = TrackedWrite::new(Vec::with_capacity(pages));
         let mut totals = Totals::default();
         let mut offsets = OffsetIndexBuilder::new();
         let mut writer = SerializedPageWriter::new(&mut sink);

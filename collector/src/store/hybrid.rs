@@ -7,6 +7,9 @@
 /// Numbers of a packed group, and of the shortest run that is written as one.
 const GROUP: usize = 8;
 
+/// Most bits of a number of which a group of eight is packed at once.
+const WHOLE: u8 = 16;
+
 /// Bits that hold every number up to `most`.
 pub(super) fn width_of(most: u32) -> u8 {
     u8::try_from(u32::BITS - most.leading_zeros()).unwrap_or(u8::MAX)
@@ -44,8 +47,13 @@ fn pack<T: Copy + Into<u32>>(numbers: &[T], width: u8, out: &mut Vec<u8>) {
     let groups = numbers.len().div_ceil(GROUP);
     varint(groups << 1 | 1, out);
     let end = out.len() + groups * usize::from(width);
+    let (whole, rest) = if width <= WHOLE { numbers.as_chunks::<GROUP>() } else { (&[][..], numbers) };
+    for group in whole {
+        let bits = group.iter().rev().fold(0_u128, |bits, number| bits << width | u128::from((*number).into()));
+        out.extend_from_slice(&bits.to_le_bytes()[..usize::from(width)]);
+    }
     let (mut bits, mut filled) = (0_u64, 0);
-    for number in numbers {
+    for number in rest {
         let number: u32 = (*number).into();
         bits |= u64::from(number) << filled;
         filled += u32::from(width);

@@ -6,12 +6,10 @@
 //! statistics; here a value is looked at once, where it lies, and from then on it is a number. All that is not
 //! of these forms, or whose dictionary grows too large, goes the library's way, and the files are the same to a reader.
 
-use arrow::array::{
-    Array, ArrayRef, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, ListArray, MapArray, StringArray,
-    StructArray, TimestampNanosecondArray,
-};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, TimeUnit};
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::DataType;
 use parquet::basic::Encoding;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
@@ -19,9 +17,12 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnDescPtr;
 
 use super::chunk::{Chunk, ChunkWriter, Compressor, Kind, Rows, double};
-use super::hybrid;
 use super::order::Place;
-use crate::dictionary::Dictionary;
+use super::{delta, hybrid};
+use crate::dictionary::{Dictionary, NO_VALUE};
+use sources::{Elements, Fixed, Nested, Numbers, Source, at, texts_of};
+
+mod sources;
 
 /// Elements of maps after which a page ends before its last row: as many bytes as a page has at most, or more.
 const PAGE_LEVELS: usize = 1 << 17;
@@ -35,124 +36,6 @@ pub(super) struct Leaves<'a> {
     pub(super) compressor: &'a mut Compressor,
 }
 
-/// Values of a batch's column.
-trait Source<'a> {
-    fn value(&self, row: usize) -> Option<&'a [u8]>;
-}
-
-/// Texts where they lie.
-struct Texts<'a> {
-    offsets: &'a [i32],
-    bytes: &'a [u8],
-    nulls: Option<&'a NullBuffer>,
-}
-
-impl<'a> Texts<'a> {
-    fn of(array: &'a dyn Array) -> Option<Self> {
-        let array: &StringArray = array.as_any().downcast_ref()?;
-        Some(Self { offsets: array.value_offsets(), bytes: array.value_data(), nulls: array.nulls() })
-    }
-}
-
-impl<'a> Source<'a> for Texts<'a> {
-    #[inline]
-    fn value(&self, row: usize) -> Option<&'a [u8]> {
-        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
-            return None;
-        }
-        self.bytes.get(at(self.offsets[row])..at(self.offsets[row + 1]))
-    }
-}
-
-/// Values of one width.
-struct Fixed<'a> {
-    bytes: &'a [u8],
-    width: usize,
-    nulls: Option<&'a NullBuffer>,
-}
-
-impl<'a> Fixed<'a> {
-    /// Numbers as they lie in memory are as Parquet has them.
-    fn of(array: &'a dyn Array) -> Option<(Self, Kind)> {
-        let any = array.as_any();
-        let (bytes, kind): (&[u8], _) = match array.data_type() {
-            DataType::Int32 => (any.downcast_ref::<Int32Array>()?.values().inner().as_slice(), Kind::Int),
-            DataType::Int64 => (any.downcast_ref::<Int64Array>()?.values().inner().as_slice(), Kind::Long),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-                (any.downcast_ref::<TimestampNanosecondArray>()?.values().inner().as_slice(), Kind::Long)
-            }
-            DataType::Float64 => (any.downcast_ref::<Float64Array>()?.values().inner().as_slice(), Kind::Double),
-            DataType::FixedSizeBinary(width) => {
-                let ids = any.downcast_ref::<FixedSizeBinaryArray>()?;
-                (ids.value_data(), Kind::Id(at(*width)))
-            }
-            _ => return None,
-        };
-        let width = match kind {
-            Kind::Int => size_of::<i32>(),
-            Kind::Id(width) => width,
-            Kind::Long | Kind::Double | Kind::Text => size_of::<i64>(),
-        };
-        (cfg!(target_endian = "little") || matches!(kind, Kind::Id(_)))
-            .then_some((Self { bytes, width, nulls: array.nulls() }, kind))
-    }
-}
-
-impl<'a> Source<'a> for Fixed<'a> {
-    #[inline]
-    fn value(&self, row: usize) -> Option<&'a [u8]> {
-        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
-            return None;
-        }
-        self.bytes.get(row * self.width..(row + 1) * self.width)
-    }
-}
-
-/// Where the elements of a batch's lists or maps lie, and one of their columns.
-struct Elements<'a, V> {
-    offsets: &'a [i32],
-    nulls: Option<&'a NullBuffer>,
-    values: V,
-}
-
-/// The elements of lists of structs or of maps, a column after the other.
-struct Nested<'a> {
-    offsets: &'a [i32],
-    nulls: Option<&'a NullBuffer>,
-    columns: &'a [ArrayRef],
-}
-
-impl<'a> Nested<'a> {
-    fn of(array: &'a dyn Array) -> Option<Self> {
-        if let Some(map) = array.as_any().downcast_ref::<MapArray>() {
-            let columns = map.entries().columns();
-            return Some(Self { offsets: map.value_offsets(), nulls: map.nulls(), columns });
-        }
-        let list: &ListArray = array.as_any().downcast_ref()?;
-        let structs: &StructArray = list.values().as_any().downcast_ref()?;
-        let is_flat = structs.columns().iter().all(|column| !column.data_type().is_nested());
-        (is_flat && structs.null_count() == 0).then_some(Self {
-            offsets: list.value_offsets(),
-            nulls: list.nulls(),
-            columns: structs.columns(),
-        })
-    }
-
-    fn texts(&self, column: usize) -> Option<Elements<'a, Texts<'a>>> {
-        let values = Texts::of(self.columns[column].as_ref())?;
-        Some(Elements { offsets: self.offsets, nulls: self.nulls, values })
-    }
-
-    fn fixed(&self, column: usize) -> Option<(Elements<'a, Fixed<'a>>, Kind)> {
-        let (values, kind) = Fixed::of(self.columns[column].as_ref())?;
-        Some((Elements { offsets: self.offsets, nulls: self.nulls, values }, kind))
-    }
-}
-
-fn at(offset: i32) -> usize {
-    usize::try_from(offset).unwrap_or_default()
-}
-
 impl<'f> Leaves<'f> {
     /// Writes the rows at `places` of a column that lies in several batches; `first` is the place of its first leaf among all.
     /// None if that is left to the library.
@@ -164,11 +47,11 @@ impl<'f> Leaves<'f> {
     ) -> Result<Option<Vec<Chunk>>, ParquetError> {
         let Some(data_type) = sources.first().map(|source| source.data_type()) else { return Ok(None) };
         if sources.iter().all(|source| source.null_count() == source.len()) {
-            return Ok(None);
+            return (first..first + leaves_of(data_type)).map(|leaf| self.absent(leaf, places.len())).collect();
         }
         let chunk = match data_type {
             DataType::Utf8 => {
-                let Some(texts) = sources.iter().map(|source| Texts::of(source.as_ref())).collect::<Option<Vec<_>>>()
+                let Some(texts) = sources.iter().map(|source| texts_of(source.as_ref())).collect::<Option<Vec<_>>>()
                 else {
                     return Ok(None);
                 };
@@ -214,22 +97,33 @@ impl<'f> Leaves<'f> {
         let mut writer = ChunkWriter::new(descr, kind, Encoding::RLE_DICTIONARY, self.properties);
         let limit = self.properties.column_dictionary_page_size_limit(descr.path());
         let (mut dictionary, mut rows, mut numbers) = (Dictionary::new(), Rows::default(), Vec::new());
+        let is_small = |dictionary: &Dictionary<'_>| dictionary_bytes(dictionary, kind) < limit;
+        let mut known = None;
+        if sources.iter().map(Source::rows).sum::<usize>() == places.len() {
+            known = Numbers::of(places.len(), sources.iter().map(|source| (source, 1)), &mut dictionary, is_small);
+            if known.is_none() {
+                return Ok(None);
+            }
+        }
         for places in places.chunks(self.properties.data_page_row_count_limit()) {
             rows.clear();
             numbers.clear();
             rows.count = places.len();
             for (batch, row) in places {
-                match sources[*batch].value(*row) {
-                    Some(value) => {
-                        rows.definitions.push(1);
-                        rows.text_bytes += value.len();
-                        numbers.push(dictionary.number(value));
-                    }
-                    None => rows.definitions.push(0),
+                let number = match &known {
+                    Some(known) => known.of_row(*batch, *row),
+                    None => sources[*batch].value(*row).map_or(NO_VALUE, |value| dictionary.number(value)),
+                };
+                rows.definitions.push(u8::from(number != NO_VALUE));
+                if number != NO_VALUE {
+                    numbers.push(number);
                 }
             }
+            if kind == Kind::Text {
+                rows.text_bytes = numbers.iter().map(|number| dictionary.length(*number)).sum();
+            }
             rows.nulls = places.len() - numbers.len();
-            if dictionary_bytes(&dictionary, kind) >= limit {
+            if !is_small(&dictionary) {
                 return Ok(None);
             }
             let extremes = dictionary.extremes(&numbers, kind.order());
@@ -292,18 +186,34 @@ impl<'f> Leaves<'f> {
         let limit = self.properties.column_dictionary_page_size_limit(descr.path());
         let page_rows = self.properties.data_page_row_count_limit();
         let (mut dictionary, mut rows, mut page) = (Dictionary::new(), Rows::default(), PageValues::default());
+        let is_small = |dictionary: &Dictionary<'_>| dictionary_bytes(dictionary, kind) < limit;
+        let mut known = None;
+        if dictionary_wanted && sources.iter().map(Elements::rows).sum::<Option<usize>>() == Some(places.len()) {
+            let all = sources.iter().map(|source| (&source.values, source.first_length()));
+            let elements = sources.iter().map(|source| source.values.rows()).sum();
+            known = Numbers::of(elements, all, &mut dictionary, is_small);
+            if known.is_none() {
+                return Ok(None);
+            }
+        }
         for (nth, (batch, row)) in (1..).zip(places) {
-            push_elements(&sources[*batch], *row, levels, &mut rows, |value| {
-                if dictionary_wanted {
-                    page.numbers.push(dictionary.number(value));
-                } else {
-                    page.plain.extend_from_slice(value);
-                }
-            });
+            let source = &sources[*batch];
+            match &known {
+                Some(known) => push_numbers(source, *row, levels, &mut rows, &mut page.numbers, |elements| {
+                    known.of_rows(*batch, elements)
+                }),
+                None => push_elements(source, *row, levels, &mut rows, |value| {
+                    if dictionary_wanted {
+                        page.numbers.push(dictionary.number(value));
+                    } else {
+                        page.plain.extend_from_slice(value);
+                    }
+                }),
+            }
             if rows.count < page_rows && rows.definitions.len() < PAGE_LEVELS && nth < places.len() {
                 continue;
             }
-            if dictionary_bytes(&dictionary, kind) >= limit {
+            if !is_small(&dictionary) {
                 return Ok(None);
             }
             writer.page(&rows, None, self.compressor, |out| page.write(dictionary_wanted, out))?;
@@ -313,17 +223,56 @@ impl<'f> Leaves<'f> {
         writer.finish(dictionary_wanted.then(|| dictionary.values()), None, self.compressor).map(Some)
     }
 
-    /// The leaf, if its values are wanted as they are.
-    fn plain_leaf(&self, leaf: usize) -> Option<&'f ColumnDescPtr> {
-        let descr = self.leaves.get(leaf)?;
-        let path = descr.path();
-        let is_plain = !self.properties.dictionary_enabled(path)
-            && self.properties.encoding(path).is_none_or(|encoding| encoding == Encoding::PLAIN)
-            && Compressor::knows(self.properties.compression(path));
-        is_plain.then_some(descr)
+    /// A column in which no row has a value.
+    fn absent(&mut self, leaf: usize, rows: usize) -> Result<Option<Chunk>, ParquetError> {
+        let Some(descr) = self.leaves.get(leaf).filter(|descr| descr.max_def_level() > 0) else { return Ok(None) };
+        let Some(kind) = Kind::of(descr.physical_type(), descr.type_length()) else { return Ok(None) };
+        if !Compressor::knows(self.properties.compression(descr.path())) {
+            return Ok(None);
+        }
+        // As the library has it.
+        let has_dictionary =
+            self.properties.dictionary_enabled(descr.path()) && !matches!(kind, Kind::Flag | Kind::Id(_));
+        let encoding = match self.properties.encoding(descr.path()) {
+            _ if has_dictionary => Encoding::RLE_DICTIONARY,
+            encoding => encoding.unwrap_or(Encoding::PLAIN),
+        };
+        let mut writer = ChunkWriter::new(descr, kind, encoding, self.properties);
+        let (page_rows, mut page) = (self.properties.data_page_row_count_limit(), Rows::default());
+        for from in (0..rows).step_by(page_rows) {
+            page.clear();
+            page.count = page_rows.min(rows - from);
+            page.definitions.resize(page.count, 0);
+            page.repetitions.resize(page.count, 0);
+            page.nulls = page.count;
+            writer.page(&page, None, self.compressor, |out| match encoding {
+                Encoding::RLE_DICTIONARY => write_numbers(&[], out),
+                Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY => delta::write(&[], out),
+                Encoding::DELTA_BYTE_ARRAY => {
+                    delta::write(&[], out);
+                    delta::write(&[], out);
+                }
+                _ => {}
+            })?;
+        }
+        writer.finish(has_dictionary.then_some(&[]), None, self.compressor).map(Some)
     }
 
-    /// A column of values of one width without a dictionary, since nearly all differ.
+    /// The leaf, if its values are wanted as they are.
+    fn plain_leaf(&self, leaf: usize) -> Option<&'f ColumnDescPtr> {
+        let wanted = self.leaf_without_dictionary(leaf);
+        wanted.filter(|(_, encoding)| *encoding == Encoding::PLAIN).map(|(descr, _)| descr)
+    }
+
+    /// The leaf and the encoding of its values, if no dictionary is wanted.
+    fn leaf_without_dictionary(&self, leaf: usize) -> Option<(&'f ColumnDescPtr, Encoding)> {
+        let descr = self.leaves.get(leaf)?;
+        let path = descr.path();
+        let wanted = !self.properties.dictionary_enabled(path) && Compressor::knows(self.properties.compression(path));
+        wanted.then(|| (descr, self.properties.encoding(path).unwrap_or(Encoding::PLAIN)))
+    }
+
+    /// A column of values of one width without a dictionary, since nearly all differ: as they are, or numbers by their differences.
     fn plain(
         &mut self,
         leaf: usize,
@@ -333,11 +282,14 @@ impl<'f> Leaves<'f> {
     ) -> Result<Option<Chunk>, ParquetError> {
         let width = sources.first().map_or(0, |source| source.width);
         let usable = width <= EXTREME_BYTES && !matches!(kind, Kind::Double | Kind::Text);
-        let Some(descr) = self.plain_leaf(leaf).filter(|descr| usable && descr.max_def_level() <= 1) else {
+        let leaf = self.leaf_without_dictionary(leaf).filter(|(descr, _)| usable && descr.max_def_level() <= 1);
+        let is_delta = |encoding: Encoding| encoding == Encoding::DELTA_BINARY_PACKED && kind == Kind::Long;
+        let Some((descr, encoding)) = leaf.filter(|(_, encoding)| *encoding == Encoding::PLAIN || is_delta(*encoding))
+        else {
             return Ok(None);
         };
         let path = descr.path();
-        let mut writer = ChunkWriter::new(descr, kind, Encoding::PLAIN, self.properties);
+        let mut writer = ChunkWriter::new(descr, kind, encoding, self.properties);
         let filter = self.properties.bloom_filter_properties(path);
         let (mut bloom, fpp) = match filter {
             Some(filter) => (Some(Sbbf::new_with_ndv_fpp(filter.ndv(), filter.fpp())?), filter.fpp()),
@@ -369,12 +321,28 @@ impl<'f> Leaves<'f> {
             }
             rows.nulls = places.len() - values.len() / width.max(1);
             let extremes = extremes.map(|(least, greatest)| (least.to_vec(), greatest.to_vec()));
-            writer.page(&rows, extremes, self.compressor, |page| page.extend_from_slice(&values))?;
+            writer.page(&rows, extremes, self.compressor, |page| {
+                if is_delta(encoding) {
+                    let numbers = values.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+                    delta::write(&numbers.collect::<Vec<_>>(), page);
+                } else {
+                    page.extend_from_slice(&values);
+                }
+            })?;
         }
         if let Some(bloom) = &mut bloom {
             bloom.fold_to_target_fpp(fpp);
         }
         writer.finish(None, bloom, self.compressor).map(Some)
+    }
+}
+
+/// Leaves that a column has in a file.
+fn leaves_of(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().map(|field| leaves_of(field.data_type())).sum(),
+        DataType::List(item) | DataType::Map(item, _) => leaves_of(item.data_type()),
+        _ => 1,
     }
 }
 
@@ -431,6 +399,21 @@ impl Levels {
     }
 }
 
+/// Adds a row's list to a page, but for its elements, and says where these are.
+#[inline]
+fn push_list<'a>(source: &Elements<'a, impl Source<'a>>, row: usize, levels: Levels, rows: &mut Rows) -> Range<usize> {
+    rows.count += 1;
+    let (from, to) = (at(source.offsets[row]), at(source.offsets[row + 1]));
+    let is_null = source.nulls.is_some_and(|nulls| nulls.is_null(row));
+    rows.repetitions.push(0);
+    if is_null || from == to {
+        rows.definitions.push(if is_null { 0 } else { levels.empty });
+        return 0..0;
+    }
+    rows.repetitions.resize(rows.repetitions.len() + to - from - 1, 1);
+    from..to
+}
+
 /// Adds a row's elements to a page.
 #[inline]
 fn push_elements<'a>(
@@ -440,17 +423,7 @@ fn push_elements<'a>(
     rows: &mut Rows,
     mut on: impl FnMut(&'a [u8]),
 ) {
-    rows.count += 1;
-    let (from, to) = (at(source.offsets[row]), at(source.offsets[row + 1]));
-    let is_null = source.nulls.is_some_and(|nulls| nulls.is_null(row));
-    if is_null || from == to {
-        rows.repetitions.push(0);
-        rows.definitions.push(if is_null { 0 } else { levels.empty });
-        return;
-    }
-    rows.repetitions.push(0);
-    rows.repetitions.resize(rows.repetitions.len() + to - from - 1, 1);
-    for element in from..to {
+    for element in push_list(source, row, levels, rows) {
         match source.values.value(element) {
             Some(value) => {
                 rows.definitions.push(levels.present);
@@ -458,6 +431,35 @@ fn push_elements<'a>(
                 on(value);
             }
             None => rows.definitions.push(levels.absent),
+        }
+    }
+}
+
+/// The same where the numbers of the elements are known.
+#[inline]
+fn push_numbers<'a, 'n>(
+    source: &Elements<'a, impl Source<'a>>,
+    row: usize,
+    levels: Levels,
+    rows: &mut Rows,
+    page: &mut Vec<u32>,
+    numbers: impl FnOnce(Range<usize>) -> &'n [u32],
+) {
+    let elements = push_list(source, row, levels, rows);
+    if elements.is_empty() {
+        return;
+    }
+    if !source.values.has_nulls() {
+        rows.definitions.resize(rows.definitions.len() + elements.len(), levels.present);
+        rows.text_bytes += source.values.text_bytes(elements.clone());
+        return page.extend_from_slice(numbers(elements));
+    }
+    for (element, number) in elements.clone().zip(numbers(elements)) {
+        let is_absent = *number == NO_VALUE;
+        rows.definitions.push(if is_absent { levels.absent } else { levels.present });
+        if !is_absent {
+            rows.text_bytes += source.values.text_bytes(element..element + 1);
+            page.push(*number);
         }
     }
 }

@@ -34,6 +34,7 @@ use super::leaves::Leaves;
 use super::manifest::FileEntry;
 use super::noted::{Noted, span_of};
 use super::order::{Gather, Place, arranged};
+use super::seal::HOT_BYTES_LIMIT;
 use super::steps::{Step, Steps};
 use crate::columns::{bytes_of, column, count};
 use crate::log::segment::sync_folder;
@@ -42,8 +43,9 @@ pub(crate) const NANOS_PER_HOUR: i64 = 3_600 * NANOS_PER_SECOND;
 /// Hours that have a file of their own in one seal of a table: two days, so that what a sender held back for that long
 /// lies where it belongs. Each costs a sync and a line of the manifest.
 const HOURS_PER_SEAL: usize = if cfg!(test) { 6 } else { 48 };
-/// Bytes in memory of the rows of one row group of a seal: a column of them is copied at a time.
-const SEAL_GROUP_BYTES: usize = 32 << 20;
+/// Bytes in memory of the rows of one row group of a seal: a column of them is copied at a time, if at all. All that can be hot,
+/// so that hardly a seal ends with a group of a few rows, which costs what a large one does beside its rows.
+const SEAL_GROUP_BYTES: usize = HOT_BYTES_LIMIT;
 /// Bytes of encoded pages that are handed to the system at once.
 const WRITE_BUFFER_BYTES: usize = 1 << 18;
 
@@ -196,26 +198,31 @@ impl FileWriter<'_> {
     pub(crate) fn write_group(&mut self, rows: &Gather<'_>) -> Result<(), SealError> {
         let table = self.table;
         self.end_group()?;
-        let mut writers = self.column_writers()?.into_iter();
         let Some(file) = &self.writer else { return Err(SealError::Closing) };
         let (descrs, properties) = (file.schema_descr().columns().to_vec(), Arc::clone(file.properties()));
         let failed = |source| encode_error(table, &self.temporary, source);
         let mut compressor = Compressor::new().map_err(failed)?;
         let mut leaves = Leaves { leaves: &descrs, properties: &properties, compressor: &mut compressor };
-        let mut chunks = Vec::with_capacity(writers.len());
+        // Made for all columns at once, and only where one of them is left to the library.
+        let mut writers: Vec<Option<ArrowColumnWriter>> = Vec::new();
+        let mut chunks = Vec::with_capacity(descrs.len());
         let mut noted = self.noted;
         for (at, field) in table.schema().fields().iter().enumerate() {
             if let Some(own) = leaves.encode(&rows.sources(at), rows.places(), chunks.len()).map_err(failed)? {
                 for chunk in own {
                     noted.chunk(field.name(), &chunk);
-                    writers.next();
                     chunks.push(Encoded::Here(Box::new(chunk)));
                 }
                 continue;
             }
             let column = rows.column(at, field.data_type()).map_err(|source| SealError::Rows { table, source })?;
             noted.column(field.name(), &column);
-            encode_column(field, &column, &mut writers, &mut chunks).map_err(failed)?;
+            if writers.is_empty() {
+                writers = self.column_writers()?.into_iter().map(Some).collect();
+            }
+            let first = chunks.len().min(writers.len());
+            let mut own = writers[first..].iter_mut().filter_map(Option::take);
+            encode_column(field, &column, &mut own, &mut chunks).map_err(failed)?;
         }
         self.noted = noted;
         self.rows += count(rows.rows());
