@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::FileExt;
@@ -255,10 +256,14 @@ pub(crate) fn merge(path: PathBuf, runs: &[Run]) -> io::Result<Option<Run>> {
     }
     let mut last_key = None;
     let merged = std::iter::from_fn(|| {
-        while let Some((Reverse(key), at, content)) = next.pop() {
+        while let Some(mut smallest) = next.peek_mut() {
+            let (Reverse(key), at, content) = *smallest;
             match inputs[at].next().transpose() {
-                Ok(Some((key, content))) => next.push((Reverse(key), at, content)),
-                Ok(None) => {}
+                // Put in its place, so that it sinks once.
+                Ok(Some((key, content))) => *smallest = (Reverse(key), at, content),
+                Ok(None) => {
+                    PeekMut::pop(smallest);
+                }
                 Err(error) => return Some(Err(error)),
             }
             if last_key.replace(key) != Some(key) {

@@ -91,7 +91,9 @@ fn a_flood_makes_neither_the_filter_larger_nor_the_window_shorter() {
     let per_request = 20;
     // Forty times as many generations as there are bits.
     let requests = 20_u128 * 8 * u128::from(filter::GENERATIONS);
-    let keys_of = |request: u128| -> Vec<u128> { (0..per_request).map(|at| request * per_request + at).collect() };
+    let keys_of = |request: u128| -> Vec<u128> {
+        (0..per_request).map(|at| xxh3_128(&(request * per_request + at).to_le_bytes())).collect()
+    };
     for request in 0..requests {
         let keys = keys_of(request);
         let judgement = judge(&dedup, request, &keys, &vec![3; keys.len()]);
