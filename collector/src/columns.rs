@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayData, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
-    StringArray, TimestampNanosecondArray, new_null_array,
+    Array, ArrayData, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, ListArray,
+    MapArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray, new_null_array,
 };
+use arrow::buffer::Buffer;
 use arrow::compute::{FilterBuilder, concat};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -19,6 +20,9 @@ use lariat_schema::tables::Table;
 /// True if the batch has exactly the columns of the table.
 pub(crate) fn has_schema_of(batch: &RecordBatch, table: Table) -> bool {
     let (found, wanted) = (batch.schema(), table.schema());
+    if Arc::ptr_eq(&found, &wanted) {
+        return true;
+    }
     found.fields().len() == wanted.fields().len()
         && found
             .fields()
@@ -89,9 +93,29 @@ impl Nulls {
                 .collect();
             types.into_iter().map(|of| (of.clone(), new_null_array(&of, SHARED_NULL_ROWS))).collect()
         });
-        if let Some(shared) = SHARED.get(data_type).filter(|shared| rows <= shared.len()) {
-            return shared.slice(0, rows);
+        match SHARED.get(data_type) {
+            Some(shared) if rows <= shared.len() => shared.slice(0, rows),
+            _ => self.made(data_type, rows),
         }
+    }
+
+    /// The column at a place of a table, without values: found without a look at its type.
+    pub(crate) fn of_column(&self, table: Table, place: usize, rows: usize) -> ArrayRef {
+        static SHARED: LazyLock<HashMap<Table, Vec<ArrayRef>>> = LazyLock::new(|| {
+            let nulls = Nulls::default();
+            let columns = |table: Table| {
+                let schema = table.schema();
+                schema.fields().iter().map(|field| nulls.of(field.data_type(), SHARED_NULL_ROWS)).collect()
+            };
+            Table::ALL.iter().map(|table| (*table, columns(*table))).collect()
+        });
+        match SHARED.get(&table).and_then(|columns| columns.get(place)) {
+            Some(shared) if rows <= shared.len() => shared.slice(0, rows),
+            _ => self.made(table.schema().field(place).data_type(), rows),
+        }
+    }
+
+    fn made(&self, data_type: &DataType, rows: usize) -> ArrayRef {
         let mut made = self.0.borrow_mut();
         let column = made.entry(data_type.clone()).or_insert_with(|| new_null_array(data_type, rows));
         if column.len() == rows { Arc::clone(column) } else { new_null_array(data_type, rows) }
@@ -150,7 +174,7 @@ pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
         if is_absent(column) {
             arrays += 1;
         } else {
-            collect(&column.to_data(), &mut buffers, &mut arrays);
+            collect(column, &mut buffers, &mut arrays);
         }
     }
     buffers.sort_unstable();
@@ -158,14 +182,51 @@ pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
     buffers.iter().map(|(_, bytes)| bytes).sum::<usize>() + arrays * ARRAY_BYTES
 }
 
-fn collect(data: &ArrayData, buffers: &mut Vec<(usize, usize)>, arrays: &mut usize) {
+/// The buffers of a column. Arrow's own description of one is made of allocations, and there are some hundred columns.
+fn collect(column: &dyn Array, buffers: &mut Vec<(usize, usize)>, arrays: &mut usize) {
     *arrays += 1;
-    let nulls = data.nulls().map(|nulls| nulls.inner().inner());
-    for buffer in data.buffers().iter().chain(nulls) {
+    let mut push = |buffer: &Buffer| buffers.push((buffer.data_ptr().as_ptr().addr(), buffer.capacity()));
+    if let Some(nulls) = column.nulls() {
+        push(nulls.inner().inner());
+    }
+    let any = column.as_any();
+    if let Some(texts) = any.downcast_ref::<StringArray>() {
+        push(texts.offsets().inner().inner());
+        push(texts.values());
+    } else if let Some(longs) = any.downcast_ref::<Int64Array>() {
+        push(longs.values().inner());
+    } else if let Some(moments) = any.downcast_ref::<TimestampNanosecondArray>() {
+        push(moments.values().inner());
+    } else if let Some(doubles) = any.downcast_ref::<Float64Array>() {
+        push(doubles.values().inner());
+    } else if let Some(ints) = any.downcast_ref::<Int32Array>() {
+        push(ints.values().inner());
+    } else if let Some(ids) = any.downcast_ref::<FixedSizeBinaryArray>() {
+        push(ids.values());
+    } else if let Some(maps) = any.downcast_ref::<MapArray>() {
+        push(maps.offsets().inner().inner());
+        collect(maps.entries(), buffers, arrays);
+    } else if let Some(lists) = any.downcast_ref::<ListArray>() {
+        push(lists.offsets().inner().inner());
+        collect(lists.values(), buffers, arrays);
+    } else if let Some(structs) = any.downcast_ref::<StructArray>() {
+        structs.columns().iter().for_each(|column| collect(column, buffers, arrays));
+    } else {
+        collect_described(&column.to_data(), buffers, arrays);
+    }
+}
+
+fn collect_described(data: &ArrayData, buffers: &mut Vec<(usize, usize)>, arrays: &mut usize) {
+    for buffer in data.buffers() {
         buffers.push((buffer.data_ptr().as_ptr().addr(), buffer.capacity()));
     }
     for child in data.child_data() {
-        collect(child, buffers, arrays);
+        *arrays += 1;
+        if let Some(nulls) = child.nulls() {
+            let buffer = nulls.inner().inner();
+            buffers.push((buffer.data_ptr().as_ptr().addr(), buffer.capacity()));
+        }
+        collect_described(child, buffers, arrays);
     }
 }
 
@@ -179,21 +240,25 @@ pub(crate) fn value_bytes_of(batch: &RecordBatch) -> usize {
 const MAX_COLUMNS: usize = 1 << 10;
 
 /// A text of a row, if it is there.
+#[inline]
 pub(crate) fn text(array: &StringArray, row: usize) -> Option<&str> {
     array.is_valid(row).then(|| array.value(row))
 }
 
 /// An integer of a row, if it is there.
+#[inline]
 pub(crate) fn long(array: &Int64Array, row: usize) -> Option<i64> {
     array.is_valid(row).then(|| array.value(row))
 }
 
 /// An integer of a row, if it is there.
+#[inline]
 pub(crate) fn int(array: &Int32Array, row: usize) -> Option<i32> {
     array.is_valid(row).then(|| array.value(row))
 }
 
 /// A float of a row, if it is there.
+#[inline]
 pub(crate) fn double(array: &Float64Array, row: usize) -> Option<f64> {
     array.is_valid(row).then(|| array.value(row))
 }

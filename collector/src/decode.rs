@@ -21,6 +21,8 @@ mod json;
 
 mod scan;
 
+mod seen;
+
 mod view;
 
 mod mapping;

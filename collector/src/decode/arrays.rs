@@ -178,12 +178,14 @@ impl Texts {
         let texts = self.bytes[begun..].to_vec();
         let end = |end: &i32| usize::try_from(*end).unwrap_or_default() - begun;
         let ends: Vec<usize> = self.offsets[first + 1..].iter().map(end).collect();
-        self.bytes.reserve(texts.len() * times);
+        let begun = self.bytes.len();
+        self.bytes.extend_from_slice(&texts.repeat(times));
         self.offsets.reserve(rows * times);
-        for _ in 0..times {
-            let row = self.presence.rows;
-            self.extend(row, &texts, &ends);
+        for nth in 0..times {
+            let from = begun + nth * texts.len();
+            self.offsets.extend(ends.iter().map(|end| i32::try_from(from + end).unwrap_or(i32::MAX)));
         }
+        self.presence.extend(rows * times);
     }
 
     /// Gives the rows from `from` to `to`, none of which has one, the same text.

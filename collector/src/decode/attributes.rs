@@ -11,7 +11,16 @@ use super::view::{Attribute, Value};
 
 /// Attributes of one row, to be sorted by key before they are stored.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Entries<'a>(Vec<(Cow<'a, str>, Content<'a>)>);
+pub(super) struct Entries<'a>(Vec<Entry<'a>>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+struct Entry<'a> {
+    key: Cow<'a, str>,
+    content: Content<'a>,
+    /// The key's, see [`Attribute::number`].
+    number: u16,
+}
 
 /// What stands under a key.
 #[derive(Debug, Clone)]
@@ -62,24 +71,25 @@ impl<'a> Entries<'a> {
 
     /// Adds an attribute.
     pub(super) fn push(&mut self, attribute: Attribute<'a>) {
-        self.0.push((Cow::Borrowed(attribute.key), Content::Value(attribute.value)));
+        let Attribute { key, value, number } = attribute;
+        self.0.push(Entry { key: Cow::Borrowed(key), content: Content::Value(value), number });
     }
 
     /// Adds a text under a key.
     pub(super) fn put(&mut self, key: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
-        self.0.push((key.into(), Content::Text(value.into())));
+        self.0.push(Entry { key: key.into(), content: Content::Text(value.into()), number: 0 });
     }
 
     /// Adds the value under another key.
     pub(super) fn push_as(&mut self, key: String, value: Value<'a>) {
-        self.0.push((Cow::Owned(key), Content::Value(value)));
+        self.0.push(Entry { key: Cow::Owned(key), content: Content::Value(value), number: 0 });
     }
 
     /// Sorts by key. Of a key that stands more than once, which OTLP forbids, the last one counts.
     pub(super) fn sort(&mut self) {
-        self.0.sort_by(|a, b| a.0.cmp(&b.0));
+        self.0.sort_by(|a, b| a.key.cmp(&b.key));
         self.0.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
+            let same = later.key == kept.key;
             if same {
                 std::mem::swap(kept, later);
             }
@@ -92,21 +102,26 @@ impl<'a> Entries<'a> {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(key, _)| key.as_ref())
+        self.0.iter().map(|entry| entry.key.as_ref())
+    }
+
+    /// The numbers of the keys.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().map(|entry| entry.number)
     }
 
     /// True if a key has no value.
     pub(super) fn any_absent(&self) -> bool {
-        self.0.iter().any(|(_, content)| content.is_absent())
+        self.0.iter().any(|entry| entry.content.is_absent())
     }
 
     /// What stands at a place.
     pub(super) fn content(&self, place: usize) -> &Content<'a> {
-        &self.0[place].1
+        &self.0[place].content
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Content<'a>)> {
-        self.0.iter().map(|(key, content)| (key.as_ref(), content))
+        self.0.iter().map(|entry| (entry.key.as_ref(), &entry.content))
     }
 
     /// Bytes of all keys and values.
@@ -120,6 +135,11 @@ impl<'a> Entries<'a> {
             Some(text) => Content::Text(Cow::Owned(text.into_owned())),
             None => Content::Value(Value::Absent),
         };
-        Entries(self.0.into_iter().map(|(key, content)| (Cow::Owned(key.into_owned()), owned(content))).collect())
+        let owned = |Entry { key, content, .. }: Entry<'_>| Entry {
+            key: Cow::Owned(key.into_owned()),
+            content: owned(content),
+            number: 0,
+        };
+        Entries(self.0.into_iter().map(owned).collect())
     }
 }

@@ -15,7 +15,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::arrays::{Flags, Ids, Numbers, Texts};
 use super::attributes::Entries;
 use super::view::{Attribute, Value};
-use crate::columns::Nulls;
 
 /// Attributes that are believed only from trusted senders.
 const TRUSTED_ONLY: [&str; 3] = [attributes::ACCOUNT_ID, attributes::PROFILE, attributes::DECISION_SEQ];
@@ -173,7 +172,9 @@ pub(super) struct TypedColumns {
     layout: &'static Layout,
     columns: Vec<Column>,
     trusted: bool,
-    /// Keys that records before had in the same place, and the column of each.
+    /// The column of each key that has a number, once it was looked up.
+    numbered: Vec<Option<Option<usize>>>,
+    /// Keys without one that records before had in the same place, and the column of each.
     known: Vec<[Known; 2]>,
 }
 
@@ -189,7 +190,7 @@ impl TypedColumns {
     pub(super) fn new(table: Table, trusted: bool) -> Self {
         let layout = Layout::of(table);
         let columns = layout.columns.iter().filter_map(|place| Column::new(&place.data_type)).collect();
-        Self { layout, columns, trusted, known: Vec::new() }
+        Self { layout, columns, trusted, numbered: Vec::new(), known: Vec::new() }
     }
 
     /// Makes room for so many rows in every column that has a value.
@@ -209,9 +210,25 @@ impl TypedColumns {
     }
 
     fn set(&mut self, row: usize, nth: usize, attribute: &Attribute<'_>) -> bool {
-        let Some(index) = self.find(nth, attribute.key) else { return false };
+        let column = if attribute.number > 0 { self.find_numbered(attribute) } else { self.find(nth, attribute.key) };
+        let Some(index) = column else { return false };
         let believed = self.trusted || !self.layout.columns[index].trusted_only;
         believed && self.columns[index].set(row, attribute.value)
+    }
+
+    /// The column of a key that has a number.
+    #[inline]
+    fn find_numbered(&mut self, attribute: &Attribute<'_>) -> Option<usize> {
+        let number = usize::from(attribute.number);
+        if let Some(Some(column)) = self.numbered.get(number) {
+            return *column;
+        }
+        let column = self.layout.find(attribute.key);
+        if self.numbered.len() <= number {
+            self.numbered.resize(number + 1, None);
+        }
+        self.numbered[number] = Some(column);
+        column
     }
 
     /// The column of the `nth` key of a record.
@@ -244,11 +261,9 @@ impl TypedColumns {
         }
     }
 
-    /// The columns of so many rows by name.
-    pub(super) fn finish(self, rows: usize, nulls: &Nulls) -> impl Iterator<Item = (&'static str, ArrayRef)> {
-        self.layout.columns.iter().zip(self.columns).map(move |(place, column)| {
-            let column = if column.is_empty() { nulls.of(&place.data_type, rows) } else { column.finish(rows) };
-            (place.column, column)
-        })
+    /// The columns of so many rows by name, as far as they have any value.
+    pub(super) fn finish(self, rows: usize) -> impl Iterator<Item = (&'static str, ArrayRef)> {
+        let columns = self.layout.columns.iter().zip(self.columns).filter(|(_, column)| !column.is_empty());
+        columns.map(move |(place, column)| (place.column, column.finish(rows)))
     }
 }

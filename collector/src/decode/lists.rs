@@ -27,7 +27,17 @@ pub(super) struct Lists {
 
 impl Lists {
     pub(super) fn new() -> Self {
-        Self { absent: 0, lengths: Vec::new(), present: NullBufferBuilder::new(0), ended: 0 }
+        Self::after(0)
+    }
+
+    /// After so many rows without a list.
+    pub(super) fn after(absent: usize) -> Self {
+        Self { absent, lengths: Vec::new(), present: NullBufferBuilder::new(0), ended: 0 }
+    }
+
+    /// True if no row has a list.
+    pub(super) fn is_absent(&self) -> bool {
+        self.lengths.is_empty()
     }
 
     /// Ends a row: its list is what the children got since the last row, `children` being their length now.

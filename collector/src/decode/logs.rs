@@ -20,7 +20,6 @@ use super::scan;
 use super::spans::{moment, optional_id};
 use super::view::{LogView, Value};
 use super::wire::is_outsized;
-use crate::columns::Nulls;
 
 /// Rows of `logs` while they grow.
 #[derive(Debug)]
@@ -68,7 +67,7 @@ impl<'a> Logs<'a> {
 
     pub(super) fn finish(self) -> Finished {
         let rows = self.rows.len();
-        let mut columns: Columns = self.typed.finish(rows, &Nulls::default()).collect();
+        let mut columns: Columns = self.typed.finish(rows).collect();
         columns.insert("time", times(self.time));
         columns.insert("event_name", self.event_name.finish(rows));
         columns.insert("severity_number", self.severity_number.finish(rows));

@@ -226,7 +226,7 @@ impl Mapping {
         let rule = self.rules.iter().find(|rule| rule.when.matches(scope, service, span))?;
         for (target, source) in &rule.set {
             if let Some(value) = source.value(span).and_then(|value| target.fit(value)) {
-                out.push(Attribute { key: target.key, value });
+                out.push(Attribute::new(target.key, value));
             }
         }
         Some(rule.r#as)

@@ -100,7 +100,7 @@ impl Metrics {
     }
 
     pub(super) fn finish(mut self) -> Finished {
-        let mut columns = Columns::new();
+        let mut columns = Columns::default();
         self.head.finish(&mut columns);
         self.values.finish(&mut columns);
         columns.insert("labels", self.labels.finish());

@@ -1,6 +1,5 @@
 //! What rows of every signal have in common: who sent them, their keys, the count of those refused, and their size.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
@@ -18,6 +17,8 @@ use super::attributes::Entries;
 use super::lists::Maps;
 use super::view::{Attribute, Value};
 use super::wire::MAX_PARTS;
+use crate::columns::Nulls;
+use crate::hashed::TextMap;
 
 /// Resource attributes that are columns of every table, and the columns.
 const SENDER: [(&str, &str); 4] = [
@@ -32,7 +33,7 @@ const SERIES_SENDER: usize = 3;
 const ROW_BYTES: usize = 512;
 
 /// Columns by name.
-pub(super) type Columns = HashMap<&'static str, ArrayRef>;
+pub(super) type Columns = TextMap<&'static str, ArrayRef>;
 
 /// All rows of a request.
 #[derive(Debug)]
@@ -220,33 +221,34 @@ impl Rows {
         self.described = to;
     }
 
-    /// The batch: the signal's own columns and the common ones, in the table's order.
+    /// The batch: the signal's own columns and the common ones, in the table's order. A column that is none of them has no
+    /// values.
     pub(super) fn finish(mut self, mut columns: Columns, kept: KeepReason, malformed_selections: u64) -> Finished {
         self.end_context();
         let rows = self.keys.len();
-        for ((_, name), column) in SENDER.into_iter().zip(self.sender) {
-            columns.insert(name, column.finish(rows));
-        }
-        for (name, column) in ["scope_name", "scope_version"].into_iter().zip(self.scope) {
-            columns.insert(name, column.finish(rows));
+        let scope = ["scope_name", "scope_version"].into_iter().zip(self.scope);
+        for (name, column) in SENDER.into_iter().map(|(_, name)| name).zip(self.sender).chain(scope) {
+            if !column.is_empty() {
+                columns.insert(name, column.finish(rows));
+            }
         }
         columns.insert("resource_attributes", self.resource_attributes.finish());
         columns.insert("observed_time", times(vec![self.now_unix_nanos; rows]));
         columns.insert("adjusted_count", Arc::new(Float64Array::from(vec![1.0; rows])));
         columns.insert("keep_reason", Arc::new(StringArray::from(vec![kept.as_str(); rows])));
         let schema = self.table.schema();
-        let ordered = schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let mut column = columns.remove(field.name().as_str()).expect("every column of the table is built");
-                // A batch lives long, so what it takes is what its rows take.
-                if let Some(column) = Arc::get_mut(&mut column) {
-                    column.shrink_to_fit();
-                }
-                column
-            })
-            .collect();
+        let nulls = Nulls::default();
+        let ordered = schema.fields().iter().enumerate().map(|(place, field)| {
+            let Some(mut column) = columns.remove(field.name().as_str()) else {
+                return nulls.of_column(self.table, place, rows);
+            };
+            // A batch lives long, so what it takes is what its rows take.
+            if let Some(column) = Arc::get_mut(&mut column) {
+                column.shrink_to_fit();
+            }
+            column
+        });
+        let ordered = ordered.collect();
         let batch = RecordBatch::try_new(schema, ordered).expect("every column has the table's type and length");
         if self.rejected == 0 && malformed_selections > 0 {
             self.reason = Some(format!(

@@ -6,13 +6,14 @@
 
 use prost::encoding::decode_varint;
 
+use super::seen::Seen;
 use super::view::{Attribute, EventView, LinkView, LogView, Nested, SpanView, Value};
 
 /// The bytes are damaged, or valid in a way that is left to prost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unusual;
 
-type Scanned<T> = Result<T, Unusual>;
+pub(super) type Scanned<T> = Result<T, Unusual>;
 
 /// Levels of values inside values that are scanned.
 const DEPTH: u8 = 16;
@@ -123,14 +124,23 @@ pub(super) fn span<'a>(encoded: &'a [u8], view: &mut SpanView<'a>) -> Scanned<()
             2 => view.span_id = field.bytes()?,
             3 => view.trace_state = field.text()?,
             4 => view.parent_span_id = field.bytes()?,
-            5 => view.name = field.text()?,
+            5 => {
+                let name = field.bytes()?;
+                if name != view.last_name.as_bytes() {
+                    view.last_name = field.text()?;
+                }
+                view.name = view.last_name;
+            }
             6 => view.kind = field.int32()?,
             7 => view.start_time_unix_nano = field.fixed64()?,
             8 => view.end_time_unix_nano = field.fixed64()?,
-            9 => view.attributes.push(attribute(field.bytes()?, DEPTH)?),
+            9 => {
+                let attribute = view.seen.attribute(view.attributes.len(), field.bytes()?, DEPTH)?;
+                view.attributes.push(attribute);
+            }
             10 => view.dropped_attributes_count = field.uint32()?,
             11 => {
-                let event = event(field.bytes()?, &mut view.inner)?;
+                let event = event(field.bytes()?, &mut view.inner, &mut view.seen_of_events)?;
                 view.events.push(event);
             }
             12 => view.dropped_events_count = field.uint32()?,
@@ -165,7 +175,10 @@ pub(super) fn log<'a>(encoded: &'a [u8], view: &mut LogView<'a>) -> Scanned<()> 
                 has_body = true;
                 view.body = value(field.bytes()?, DEPTH)?;
             }
-            6 => view.attributes.push(attribute(field.bytes()?, DEPTH)?),
+            6 => {
+                let attribute = view.seen.attribute(view.attributes.len(), field.bytes()?, DEPTH)?;
+                view.attributes.push(attribute);
+            }
             7 => view.dropped_attributes_count = field.uint32()?,
             8 => {
                 field.fixed32()?;
@@ -193,14 +206,14 @@ fn status(encoded: &[u8]) -> Scanned<(i32, &str)> {
     Ok(status)
 }
 
-fn event<'a>(encoded: &'a [u8], inner: &mut Vec<Attribute<'a>>) -> Scanned<EventView<'a>> {
+fn event<'a>(encoded: &'a [u8], inner: &mut Vec<Attribute<'a>>, seen: &mut Seen<'a>) -> Scanned<EventView<'a>> {
     let mut event = EventView { attributes: inner.len()..inner.len(), ..EventView::default() };
     let mut fields = Fields(encoded);
     while let Some((tag, field)) = fields.next()? {
         match tag {
             1 => event.time_unix_nano = field.fixed64()?,
             2 => event.name = field.text()?,
-            3 => inner.push(attribute(field.bytes()?, DEPTH)?),
+            3 => inner.push(seen.attribute(inner.len() - event.attributes.start, field.bytes()?, DEPTH)?),
             4 => event.dropped_attributes_count = field.uint32()?,
             _ => {}
         }
@@ -229,8 +242,21 @@ fn link<'a>(encoded: &'a [u8], inner: &mut Vec<Attribute<'a>>) -> Scanned<LinkVi
     Ok(link)
 }
 
-fn attribute(encoded: &[u8], depth: u8) -> Scanned<Attribute<'_>> {
-    let mut attribute = Attribute { key: "", value: Value::Absent };
+/// The key of an attribute that begins with one of less than 128 bytes, as nearly all do, and where it ends.
+pub(super) fn short_key(encoded: &[u8]) -> Option<(&[u8], usize)> {
+    let [0x0a, length @ ..0x80, rest @ ..] = encoded else { return None };
+    rest.get(..usize::from(*length)).map(|key| (key, 2 + key.len()))
+}
+
+/// Reads an attribute.
+pub(super) fn attribute(encoded: &[u8], depth: u8) -> Scanned<Attribute<'_>> {
+    let mut attribute = Attribute::new("", Value::Absent);
+    fields_of_attribute(encoded, depth, &mut attribute)?;
+    Ok(attribute)
+}
+
+/// Reads the fields of an attribute into one that has none yet but for its key.
+pub(super) fn fields_of_attribute<'a>(encoded: &'a [u8], depth: u8, attribute: &mut Attribute<'a>) -> Scanned<()> {
     let mut fields = Fields(encoded);
     let mut has_value = false;
     while let Some((tag, field)) = fields.next()? {
@@ -246,7 +272,7 @@ fn attribute(encoded: &[u8], depth: u8) -> Scanned<Attribute<'_>> {
             _ => {}
         }
     }
-    Ok(attribute)
+    Ok(())
 }
 
 /// A value, whose parts are scanned too.

@@ -131,13 +131,18 @@ fn excluded<'a>(event: &[Attribute<'a>]) -> Option<Vec<Excluded<'a>>> {
     Some(channels.into_iter().zip(reasons).map(|(channel, reason)| Excluded { channel, reason }).collect())
 }
 
-/// The three columns while they grow.
-#[derive(Debug)]
+/// The three columns while they grow. Nothing is made before the first row that has a selection: most senders' spans have none.
+#[derive(Debug, Default)]
 pub(super) struct Selections {
+    columns: Option<Box<Decided>>,
+    rows: usize,
+}
+
+#[derive(Debug)]
+struct Decided {
     eligible: EligibleColumns,
     excluded: ExcludedColumns,
     fail_open: Flags,
-    rows: usize,
 }
 
 #[derive(Debug)]
@@ -161,11 +166,12 @@ struct ExcludedColumns {
     reason: StringBuilder,
 }
 
-impl Selections {
-    pub(super) fn new() -> Self {
+impl Decided {
+    /// After so many rows without any.
+    fn after(rows: usize) -> Self {
         Self {
             eligible: EligibleColumns {
-                lists: Lists::new(),
+                lists: Lists::after(rows),
                 selection: Int32Builder::new(),
                 rank: Int32Builder::new(),
                 provider_id: StringBuilder::new(),
@@ -175,19 +181,17 @@ impl Selections {
                 inputs: StringBuilder::new(),
             },
             excluded: ExcludedColumns {
-                lists: Lists::new(),
+                lists: Lists::after(rows),
                 selection: Int32Builder::new(),
                 provider_id: StringBuilder::new(),
                 transport: StringBuilder::new(),
                 reason: StringBuilder::new(),
             },
             fail_open: Flags::new(),
-            rows: 0,
         }
     }
 
-    /// Appends a row; a span without a selection has none of the three.
-    pub(super) fn append(&mut self, selections: &[Selection<'_>]) {
+    fn append(&mut self, row: usize, selections: &[Selection<'_>]) {
         for selection in selections {
             let columns = &mut self.eligible;
             for (candidate, rank) in selection.eligible.iter().zip(1..) {
@@ -211,13 +215,11 @@ impl Selections {
         self.eligible.lists.end_row(self.eligible.selection.len(), decided);
         self.excluded.lists.end_row(self.excluded.selection.len(), decided);
         if decided {
-            self.fail_open.set(self.rows, selections.iter().any(|selection| selection.fail_open));
+            self.fail_open.set(row, selections.iter().any(|selection| selection.fail_open));
         }
-        self.rows += 1;
     }
 
-    /// Puts the three columns in.
-    pub(super) fn finish(self, columns: &mut Columns) {
+    fn finish(self, rows: usize, columns: &mut Columns) {
         let mut eligible = self.eligible;
         let children: Vec<Arc<dyn Array>> = vec![
             Arc::new(eligible.selection.finish()),
@@ -237,6 +239,27 @@ impl Selections {
             Arc::new(excluded.reason.finish()),
         ];
         columns.insert("excluded", excluded.lists.finish(excluded_fields(), children));
-        columns.insert("fail_open", self.fail_open.finish(self.rows));
+        columns.insert("fail_open", self.fail_open.finish(rows));
+    }
+}
+
+impl Selections {
+    /// Appends a row; a span without a selection has none of the three.
+    pub(super) fn append(&mut self, selections: &[Selection<'_>]) {
+        let rows = self.rows;
+        if !selections.is_empty() && self.columns.is_none() {
+            self.columns = Some(Box::new(Decided::after(rows)));
+        }
+        if let Some(columns) = &mut self.columns {
+            columns.append(rows, selections);
+        }
+        self.rows += 1;
+    }
+
+    /// Puts the three columns in, if any row has a selection.
+    pub(super) fn finish(self, columns: &mut Columns) {
+        if let Some(decided) = self.columns {
+            decided.finish(self.rows, columns);
+        }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Shape {
     /// Keys in the order in which they came, one behind the other, and where each ends.
     came: Vec<u8>,
     came_ends: Vec<usize>,
+    /// The numbers of these keys, if all have one.
+    numbers: Vec<u16>,
     /// Places among those that came, sorted by key; of a key that stands more than once the last.
     pub(super) sorted: Vec<usize>,
     /// The sorted keys one behind the other, and where each ends.
@@ -29,6 +31,9 @@ impl Shape {
         if entries.len() != self.came_ends.len() {
             return false;
         }
+        if !self.numbers.is_empty() && self.numbers.iter().copied().eq(entries.numbers()) {
+            return true;
+        }
         let mut from = 0;
         entries.keys().zip(&self.came_ends).all(|(key, to)| {
             let known = &self.came[from..*to];
@@ -38,7 +43,11 @@ impl Shape {
     }
 
     fn learn(&mut self, entries: &Entries<'_>) {
-        let Self { came, came_ends, sorted, keys, ends } = self;
+        let Self { came, came_ends, numbers, sorted, keys, ends } = self;
+        numbers.clear();
+        if entries.numbers().all(|number| number > 0) {
+            numbers.extend(entries.numbers());
+        }
         for bytes in [&mut *came, &mut *keys] {
             bytes.clear();
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, Int64Array};
-use arrow::datatypes::DataType;
 use lariat_schema::tables::{Table, span_event_fields, span_link_fields};
 use lariat_schema::vocabulary::KeepReason;
 use lariat_schema::{attributes, events};
@@ -26,7 +25,6 @@ use super::scan;
 use super::selection::{Selection, Selections};
 use super::view::{Attribute, EventView, LinkView, SpanView};
 use super::wire::is_outsized;
-use crate::columns::Nulls;
 
 /// Rows of `spans` while they grow.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ impl<'a> Spans<'a> {
             rows: Rows::new(Table::Spans, trusted, now_unix_nanos),
             head: Head::new(),
             typed: TypedColumns::new(Table::Spans, trusted),
-            selections: Selections::new(),
+            selections: Selections::default(),
             attributes: Maps::new(),
             events: Events::new(),
             links: Links::new(),
@@ -95,15 +93,13 @@ impl<'a> Spans<'a> {
 
     pub(super) fn finish(self) -> Finished {
         let rows = self.rows.len();
-        let nulls = Nulls::default();
-        let mut columns: Columns = self.typed.finish(rows, &nulls).collect();
+        // Columns without any value are left out; attempts are missing once the unit is decided.
+        let mut columns: Columns = self.typed.finish(rows).collect();
         self.head.finish(rows, &mut columns);
         self.selections.finish(&mut columns);
         columns.insert("attributes", self.attributes.finish());
-        columns.insert("events", self.events.finish());
-        columns.insert("links", self.links.finish());
-        // Known once the unit is decided.
-        columns.insert("missing_attempts", nulls.of(&DataType::Int32, rows));
+        columns.extend(self.events.finish().map(|events| ("events", events)));
+        columns.extend(self.links.finish().map(|links| ("links", links)));
         self.rows.finish(columns, KeepReason::Undecided, self.malformed_selections)
     }
 
@@ -336,12 +332,17 @@ impl Head {
         columns.insert("duration_ns", Arc::new(Int64Array::from(self.duration_ns)));
         columns.insert("trace_id", self.trace_id.finish(rows));
         columns.insert("span_id", self.span_id.finish(rows));
-        columns.insert("parent_span_id", self.parent_span_id.finish(rows));
-        columns.insert("trace_state", self.trace_state.finish(rows));
+        if !self.parent_span_id.is_empty() {
+            columns.insert("parent_span_id", self.parent_span_id.finish(rows));
+        }
+        for (name, texts) in [("trace_state", self.trace_state), ("status_message", self.status_message)] {
+            if !texts.is_empty() {
+                columns.insert(name, texts.finish(rows));
+            }
+        }
         columns.insert("name", self.name.finish(rows));
         columns.insert("span_kind", self.span_kind.finish(rows));
         columns.insert("status", self.status.finish(rows));
-        columns.insert("status_message", self.status_message.finish(rows));
     }
 }
 
@@ -402,10 +403,14 @@ impl Events {
         self.ended = self.time.len();
     }
 
-    fn finish(self) -> ArrayRef {
+    /// None if no row has any.
+    fn finish(self) -> Option<ArrayRef> {
+        if self.lists.is_absent() {
+            return None;
+        }
         let names = self.name.finish(self.time.len());
         let children = vec![times(self.time), names, self.attributes.finish()];
-        self.lists.finish(span_event_fields(), children)
+        Some(self.lists.finish(span_event_fields(), children))
     }
 }
 
@@ -456,13 +461,17 @@ impl Links {
         true
     }
 
-    fn finish(self) -> ArrayRef {
+    /// None if no row has any.
+    fn finish(self) -> Option<ArrayRef> {
+        if self.lists.is_absent() {
+            return None;
+        }
         let children: Vec<ArrayRef> = vec![
             self.trace_id.finish(self.links),
             self.span_id.finish(self.links),
             self.trace_state.finish(self.links),
             self.attributes.finish(),
         ];
-        self.lists.finish(span_link_fields(), children)
+        Some(self.lists.finish(span_link_fields(), children))
     }
 }

@@ -17,6 +17,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 
 use super::scan;
+use super::seen::Seen;
 
 /// A value of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,11 +48,17 @@ pub(super) enum Nested<'a> {
 pub(super) struct Attribute<'a> {
     pub(super) key: &'a str,
     pub(super) value: Value<'a>,
+    /// The same for keys that are the same; 0 of a key that has none.
+    pub(super) number: u16,
 }
 
 impl<'a> Attribute<'a> {
+    pub(super) fn new(key: &'a str, value: Value<'a>) -> Self {
+        Self { key, value, number: 0 }
+    }
+
     pub(super) fn of(pair: &'a KeyValue) -> Self {
-        Self { key: &pair.key, value: Value::of(pair.value.as_ref()) }
+        Self::new(&pair.key, Value::of(pair.value.as_ref()))
     }
 }
 
@@ -202,6 +209,10 @@ pub(super) struct SpanView<'a> {
     pub(super) links: Vec<LinkView<'a>>,
     /// Attributes of events and links.
     pub(super) inner: Vec<Attribute<'a>>,
+    /// What the spans before had.
+    pub(super) seen: Seen<'a>,
+    pub(super) seen_of_events: Seen<'a>,
+    pub(super) last_name: &'a str,
 }
 
 /// A log record.
@@ -217,6 +228,8 @@ pub(super) struct LogView<'a> {
     pub(super) span_id: &'a [u8],
     pub(super) dropped_attributes_count: u32,
     pub(super) attributes: Vec<Attribute<'a>>,
+    /// What the records before had.
+    pub(super) seen: Seen<'a>,
 }
 
 impl Default for LogView<'_> {
@@ -232,6 +245,7 @@ impl Default for LogView<'_> {
             span_id: &[],
             dropped_attributes_count: 0,
             attributes: Vec::new(),
+            seen: Seen::default(),
         }
     }
 }
@@ -239,9 +253,9 @@ impl Default for LogView<'_> {
 impl<'a> LogView<'a> {
     /// The same, empty, with the room that its attributes took.
     pub(super) fn cleared(self) -> Self {
-        let Self { mut attributes, .. } = self;
+        let Self { mut attributes, seen, .. } = self;
         attributes.clear();
-        Self { attributes, ..Self::default() }
+        Self { attributes, seen, ..Self::default() }
     }
 
     /// Of an object.
@@ -257,6 +271,7 @@ impl<'a> LogView<'a> {
             span_id: &log.span_id,
             dropped_attributes_count: log.dropped_attributes_count,
             attributes: log.attributes.iter().map(Attribute::of).collect(),
+            seen: Seen::default(),
         }
     }
 }
@@ -283,7 +298,7 @@ pub(super) struct LinkView<'a> {
 }
 
 impl<'a> SpanView<'a> {
-    /// Empties it and keeps the room that its parts took.
+    /// Empties it and keeps the room that its parts took, and what is known of the spans before.
     pub(super) fn clear(&mut self) {
         let Self { attributes, events, links, inner, .. } = self;
         attributes.clear();
