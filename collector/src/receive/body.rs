@@ -83,9 +83,9 @@ impl Reader {
     pub(super) async fn message(&mut self, reservation: &mut Reservation) -> Result<(bool, Bytes), Refusal> {
         let mut message = Message::default();
         while let Some(chunk) = self.next().await? {
-            if let Some(declared) = message.push(&chunk, self.limit)? {
+            if let Some(declared) = message.push(chunk, self.limit)? {
                 reservation.grow(declared)?;
-                message.buffer.reserve(declared);
+                message.make_room();
             }
         }
         message.whole()
@@ -115,9 +115,11 @@ impl Reader {
     }
 }
 
-/// A gRPC message as it comes in: a flag, its length, its bytes.
+/// A gRPC message as it comes in: a flag, its length, its bytes. One that comes in one piece is not copied.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// The first piece, as long as it is the only one.
+    first: Bytes,
     buffer: BytesMut,
     expected: Option<usize>,
 }
@@ -126,11 +128,17 @@ impl Message {
     const PREFIX: usize = 5;
 
     /// Takes a piece of it; tells once how many bytes the sender says will come.
-    pub(super) fn push(&mut self, piece: &[u8], limit: usize) -> Result<Option<usize>, Refusal> {
-        self.buffer.extend_from_slice(piece);
+    pub(super) fn push(&mut self, piece: Bytes, limit: usize) -> Result<Option<usize>, Refusal> {
+        if self.first.is_empty() && self.buffer.is_empty() {
+            self.first = piece;
+        } else {
+            self.make_room();
+            self.buffer.extend_from_slice(&std::mem::take(&mut self.first));
+            self.buffer.extend_from_slice(&piece);
+        }
         let mut declared = None;
         if self.expected.is_none()
-            && let [_, a, b, c, d, ..] = self.buffer[..]
+            && let [_, a, b, c, d, ..] = *self.bytes()
         {
             let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
             if length > limit {
@@ -139,23 +147,36 @@ impl Message {
             declared = Some(length);
             self.expected = declared;
         }
-        if self.expected.is_some_and(|expected| self.buffer.len() > Self::PREFIX + expected) {
+        if self.expected.is_some_and(|expected| self.bytes().len() > Self::PREFIX + expected) {
             return Err(malformed("a unary call carries one message, and bytes follow the first"));
         }
         Ok(declared)
     }
 
+    /// Makes room for what is still to come, if its length is known and it has no room yet.
+    pub(super) fn make_room(&mut self) {
+        let whole = self.expected.map_or(0, |expected| Self::PREFIX + expected);
+        if self.first.len() < whole && self.buffer.capacity() < whole {
+            self.buffer.reserve(whole - self.buffer.len());
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.buffer.is_empty() { &self.first } else { &self.buffer }
+    }
+
     /// Whether it is compressed, and its bytes.
     pub(super) fn whole(mut self) -> Result<(bool, Bytes), Refusal> {
-        if self.expected.is_none_or(|expected| self.buffer.len() < Self::PREFIX + expected) {
+        if self.expected.is_none_or(|expected| self.bytes().len() < Self::PREFIX + expected) {
             return Err(malformed("the gRPC message is cut short"));
         }
-        let compressed = match self.buffer[0] {
+        let compressed = match self.bytes()[0] {
             0 => false,
             1 => true,
             flag => return Err(malformed(&format!("{flag} is no flag of a gRPC message"))),
         };
-        Ok((compressed, self.buffer.split_off(Self::PREFIX).freeze()))
+        let mut bytes = if self.buffer.is_empty() { self.first } else { std::mem::take(&mut self.buffer).freeze() };
+        Ok((compressed, bytes.split_off(Self::PREFIX)))
     }
 }
 

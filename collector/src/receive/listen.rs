@@ -25,6 +25,9 @@ use super::{ResponseBody, grpc, http as otlp_http};
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Largest frame: an export comes in few of them, each of which wakes two tasks. A frame is read whole before its bytes are
+/// counted, so that this times the connections is what all of them can hold uncounted.
+const FRAME_BYTES: u32 = 64 << 10;
 /// Calls of one connection at one time; an SDK uses a handful.
 const STREAMS_PER_CONNECTION: u32 = 128;
 /// Headers of one request.
@@ -153,6 +156,7 @@ fn builder(protocol: Protocol, ending: &Ending) -> Builder<Executor> {
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .max_header_list_size(HEADER_LIST_BYTES)
         .keep_alive_interval(PING_INTERVAL)
