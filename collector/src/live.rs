@@ -99,6 +99,9 @@ fn newest(shown: &[Shown]) -> usize {
 
 fn decisions(batch: &RecordBatch) -> Vec<usize> {
     let (kinds, requests) = (texts(batch, "span_kind"), id_column(batch, "request_id"));
+    if requests.null_count() == requests.len() {
+        return Vec::new();
+    }
     (0..batch.num_rows()).filter(|row| requests.is_valid(*row) && kinds.value(*row) == "server").collect()
 }
 

@@ -43,6 +43,9 @@ impl Rollup {
     pub(crate) fn fold(&mut self, batch: &RecordBatch, commit_unix_nanos: i64) {
         self.observed_unix_nanos = self.observed_unix_nanos.max(commit_unix_nanos);
         let decisions = Decisions::of(batch);
+        if decisions.are_none() {
+            return;
+        }
         for row in 0..batch.num_rows() {
             if decisions.is_decision(row) {
                 self.count(&decisions, row);

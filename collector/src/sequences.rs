@@ -61,6 +61,9 @@ impl Sequences {
     pub(crate) fn take(&mut self, spans: &RecordBatch, steady_nanos: i64) {
         let (boots, numbers) = (texts(spans, "boot_id"), longs(spans, "decision_seq"));
         let requests = ids(spans, "request_id");
+        if numbers.null_count() == numbers.len() {
+            return;
+        }
         let mut found: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for row in 0..spans.num_rows() {
             if let (Some(boot), Some(number), true) = (text(boots, row), long(numbers, row), requests.is_valid(row)) {

@@ -207,7 +207,11 @@ impl SpanMetrics {
         let is_it = |place: &usize| {
             let whose = self.spans.get(*place).map(|spans| &spans.whose);
             whose.is_some_and(|whose| {
-                *whose.name == *name && *whose.service == *service && whose.kind == kind && whose.status == status
+                let same = |one: &'static str, other: &str| std::ptr::eq(one, other) || one == other;
+                same(whose.kind, kind)
+                    && same(whose.status, status)
+                    && *whose.name == *name
+                    && *whose.service == *service
             })
         };
         if is_it(&self.last) {

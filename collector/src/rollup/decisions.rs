@@ -115,6 +115,11 @@ impl<'a> Decisions<'a> {
         }
     }
 
+    /// True if no row is a decision or an attempt.
+    pub(super) fn are_none(&self) -> bool {
+        self.request_id.null_count() == self.request_id.len() && self.kind.null_count() == self.kind.len()
+    }
+
     pub(super) fn is_decision(&self, row: usize) -> bool {
         self.request_id.is_valid(row) && self.span_kind.value(row) == "server"
     }
