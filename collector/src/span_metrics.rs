@@ -9,7 +9,7 @@
 //! anew, as does a checkpoint, which holds what was counted since the series were last written: a crash loses nothing and
 //! counts nothing twice, it only gives the series a new start.
 
-use arrow::array::{Array, MapArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, MapArray, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::time_range::NANOS_PER_SECOND;
@@ -129,12 +129,16 @@ struct Columns<'a> {
     provider: &'a StringArray,
     server_address: &'a StringArray,
     attributes: &'a MapArray,
+    /// Where the attributes of a row end, and the texts of their keys and of their values.
+    attribute_offsets: &'a [i32],
+    text_offsets: [&'a [i32]; 2],
 }
 
 impl SpanMetrics {
     /// Counts these spans.
     pub(crate) fn fold(&mut self, batch: &RecordBatch, commit_unix_nanos: i64) {
         self.graph.expire(commit_unix_nanos);
+        let attributes: &MapArray = column(batch, "attributes");
         let columns = Columns {
             service: texts(batch, "service_name"),
             name: texts(batch, "name"),
@@ -142,7 +146,9 @@ impl SpanMetrics {
             status: texts(batch, "status"),
             provider: texts(batch, "provider_id"),
             server_address: texts(batch, "server_address"),
-            attributes: column(batch, "attributes"),
+            attributes,
+            attribute_offsets: attributes.value_offsets(),
+            text_offsets: [offsets_of(attributes.keys()), offsets_of(attributes.values())],
         };
         let durations = longs(batch, "duration_ns");
         let (traces, ids_of, parents) = (ids(batch, "trace_id"), ids(batch, "span_id"), ids(batch, "parent_span_id"));
@@ -301,23 +307,21 @@ fn hash(service: &str, name: &str, kind: &str, status: &str) -> u128 {
     u128::from(service) << 64 | u128::from(xxh3_64_with_seed(name.as_bytes(), service))
 }
 
+fn offsets_of(texts: &ArrayRef) -> &[i32] {
+    texts.as_string_opt::<i32>().map_or(&[], StringArray::value_offsets)
+}
+
 impl Columns<'_> {
     /// Bytes of the name and the attributes, by where they end.
     fn bytes(&self, row: usize) -> u64 {
-        let length = |texts: &StringArray, from: i32, to: i32| {
-            let offsets = texts.value_offsets();
+        let length = |offsets: &[i32], from: i32, to: i32| {
             let at =
                 |place: i32| usize::try_from(place).ok().and_then(|place| offsets.get(place)).copied().unwrap_or(0);
             u64::try_from(at(to) - at(from)).unwrap_or(0)
         };
         let name = u64::try_from(self.name.value_length(row)).unwrap_or(0);
-        let offsets = self.attributes.value_offsets();
-        let (from, to) = (offsets[row], offsets[row + 1]);
-        let texts = [self.attributes.keys(), self.attributes.values()];
-        texts
-            .iter()
-            .filter_map(|texts| texts.as_any().downcast_ref())
-            .fold(name, |bytes, texts| bytes + length(texts, from, to))
+        let (from, to) = (self.attribute_offsets[row], self.attribute_offsets[row + 1]);
+        self.text_offsets.iter().fold(name, |bytes, offsets| bytes + length(offsets, from, to))
     }
 
     /// An attribute that has no column.
