@@ -23,9 +23,12 @@ pub(crate) mod write;
 
 pub(crate) mod bucket;
 mod compact;
+mod derive;
+pub(crate) mod derived;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gone;
+mod lengthen;
 pub(crate) mod maintain;
 mod merge;
 mod retain;
@@ -43,6 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use lariat_schema::cells::CellWidth;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{Boot, TableRange};
 use lariat_schema::tables::Table;
@@ -79,6 +83,36 @@ pub struct Weights {
     pub unknown: u64,
 }
 
+/// A file of longer cells, which holds rows of other files added up. Whoever reads an hour of it leaves those files out, and
+/// whoever cannot leave out all of them leaves out that hour.
+#[derive(Debug, Clone)]
+pub struct CellFile {
+    /// The file.
+    pub file: Arc<SealedFile>,
+    /// How much time its cells cover.
+    pub width: CellWidth,
+    /// The hours of it that stand.
+    pub hours: Arc<[CellHour]>,
+}
+
+/// An hour of a file of longer cells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellHour {
+    /// Which, in hours since 1970.
+    pub hour: i64,
+    /// Sequences of the files that it was made of; all rows of these lie in this hour.
+    pub of: Vec<u64>,
+}
+
+impl CellHour {
+    /// Its time.
+    #[must_use]
+    pub fn times(&self) -> TimeRange {
+        let from = self.hour.saturating_mul(CellWidth::Hour.nanos());
+        TimeRange::new(from, from.saturating_add(CellWidth::Hour.nanos()))
+    }
+}
+
 /// One table of a store at one moment: every acknowledged row exactly once, in a file or in a batch.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -86,6 +120,8 @@ pub struct Snapshot {
     pub table: Table,
     /// Its sealed files.
     pub files: Vec<Arc<SealedFile>>,
+    /// Longer cells of some of these files, if it is `rollups`.
+    pub cells: Vec<CellFile>,
     /// Its hot rows, with the table's whole schema.
     pub batches: Vec<RecordBatch>,
     /// Commit time up to which everything acknowledged is in, Unix nanoseconds.

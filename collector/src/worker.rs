@@ -20,9 +20,11 @@ pub mod threads;
 pub mod wire;
 
 mod allow;
+mod cells;
 mod codec;
 mod ids;
 mod service;
+pub(crate) mod times;
 mod weights;
 mod window;
 

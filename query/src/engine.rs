@@ -391,7 +391,7 @@ impl Inner {
         let runtime = memory::of_question(&self.runtime, self.limits.max_query_bytes)?;
         let attempt = Attempt::new(self, &runtime, parsed, round);
         let planned = attempt.plan().await?;
-        round.burden(&planned.asked).within(self.limits.max_scan_bytes).map_err(Failed::Question)?;
+        round.burden(&planned.scanned).within(self.limits.max_scan_bytes).map_err(Failed::Question)?;
         if delivery.streams() {
             // Once rows have gone it would be too late to say that they are too few.
             let coverage = self.coverage(question, round, &planned.asked, &Readings::default());

@@ -22,6 +22,7 @@ use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use lariat_collector::worker::read::deal;
 use lariat_collector::worker::scan::{PARTITIONS, Rows, ScanSpec, Share, StoreScan, properties};
+use lariat_schema::cells::CellWidth;
 use lariat_schema::ids::NodeId;
 use lariat_schema::tables::Table;
 use uuid::Uuid;
@@ -48,6 +49,8 @@ pub(crate) struct PinnedStore {
 #[derive(Debug)]
 pub(crate) struct FleetTable {
     pub(crate) table: Table,
+    /// The widest cells that may be read, where the table is `rollups` under another name.
+    pub(crate) cells: Option<CellWidth>,
     pub(crate) query_id: Uuid,
     pub(crate) stores: Arc<[PinnedStore]>,
     pub(crate) bucket: Option<Arc<BucketReads>>,
@@ -91,7 +94,7 @@ impl TableProvider for FleetTable {
             Some(filter) => Some(session.create_physical_expr(filter, &DFSchema::try_from(schema)?)?),
             None => None,
         };
-        let rows = Rows { table: self.table, projection, filter, limit };
+        let rows = Rows { table: self.table, cells: self.cells, projection, filter, limit };
         let leaves = leaves(self, &rows, window::bounds(filters))?;
         if leaves.is_empty() {
             return Ok(Arc::new(EmptyExec::new(rows.schema()?)));
@@ -161,6 +164,8 @@ fn bucket_leaves(
     alone: bool,
 ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let services = bucket.part.services();
+    // The bucket has rows as they are.
+    let rows = Rows { cells: None, ..rows.clone() };
     let parts = if alone { services.len().max(2) } else { services.len() };
     let dealt = deal(files, parts, |file| file.bytes);
     let mut leaves: Vec<Arc<dyn ExecutionPlan>> = Vec::new();

@@ -3,6 +3,9 @@
 //! `parquet/<table>/date=YYYY-MM-DD/hour=HH/store=<store_id>/<sequence>.parquet`: hive-style keys, so that DuckDB, Spark
 //! and Trino prune without knowing us. A name is used once: a sequence never repeats within a store.
 
+use std::path::Path;
+
+use crate::cells::CellWidth;
 use crate::ids::StoreId;
 use crate::tables::Table;
 
@@ -25,8 +28,25 @@ pub const ODD_TIMES_UNIX_NANOS: i64 = 0;
 /// Path of a sealed file below [`PARQUET_DIR`], by the hour that `time_unix_nanos` lies in.
 #[must_use]
 pub fn file_path(table: Table, store: StoreId, time_unix_nanos: i64, sequence: u64) -> String {
+    path_in(table.as_str(), store, time_unix_nanos, sequence)
+}
+
+/// Path of a file of longer cells below [`PARQUET_DIR`], by its first hour. They lie apart from the rows that they are made of,
+/// so that who reads all files of a table reads nothing twice.
+#[must_use]
+pub fn cells_path(width: CellWidth, store: StoreId, time_unix_nanos: i64, sequence: u64) -> String {
+    path_in(width.relation(), store, time_unix_nanos, sequence)
+}
+
+fn path_in(folder: &str, store: StoreId, time_unix_nanos: i64, sequence: u64) -> String {
     let (date, hour) = date_and_hour(time_unix_nanos);
-    format!("{}/date={date}/hour={hour:02}/store={store}/{sequence:012}.parquet", table.as_str())
+    format!("{folder}/date={date}/hour={hour:02}/store={store}/{sequence:012}.parquet")
+}
+
+/// The sequence in a file's name, if it has one.
+#[must_use]
+pub fn sequence_of(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
 }
 
 /// The store and the sequence that a path of [`file_path`]'s form names, if it is one of that table.

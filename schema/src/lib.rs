@@ -11,6 +11,7 @@ mod closed_enum;
 
 pub mod attributes;
 pub mod bucket;
+pub mod cells;
 pub mod coverage;
 pub mod double_text;
 pub mod duration_text;

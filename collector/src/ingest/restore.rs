@@ -39,7 +39,8 @@ pub(super) type Restored = (Arc<Core>, Log, Dedup, Arc<Policies>);
 pub(super) fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     let began = (settings.clock)().elapsed_nanos;
     let directory = Directory::open(&settings.data_dir)?;
-    let manifest = Manifest::load(&directory.root, directory.store_id)?;
+    let mut manifest = Manifest::load(&directory.root, directory.store_id)?;
+    manifest.forget_missing_cells(&directory.parquet());
     if settings.store.bucket.is_none() && manifest.files.iter().any(|file| !file.is_local()) {
         return Err(OpenError::OnlyInBucket { path: directory.root.clone() });
     }
@@ -47,6 +48,7 @@ pub(super) fn restore(settings: SpineSettings) -> Result<Restored, OpenError> {
     // The oldest last: who asks mostly asks about what is new.
     let mut unverified: Vec<_> =
         manifest.files.iter().map(|file| (file.times.to_unix_nanos.saturating_neg(), file.path.clone())).collect();
+    unverified.extend(manifest.derived.iter().map(|cells| (0, cells.path.clone())));
     unverified.sort_unstable();
     let files: Vec<Pinned> = files.into_values().flatten().collect();
     let place = Place { directory: &directory, manifest: &manifest, files: &files, window: settings.window };
@@ -136,6 +138,7 @@ impl Place<'_> {
             files.entry(file.entry.table).or_default().push(file.clone());
         }
         let mut state = State::new(self.manifest, files, Keeper::new(self.window.age_nanos));
+        state.show_derived(&self.directory.parquet(), &self.manifest.derived);
         let mut segments = Vec::new();
         let mut replay_from = 0;
         if let Some(mut checkpoint) = checkpoint {

@@ -48,6 +48,7 @@ fn counted(counters: &Counters, text: &mut String) {
         ("odd_time_files_total", &counters.odd_files, "Sealed files whose rows lie in too many hours for a file each"),
         ("compactions_total", &counters.compactions, "Merges of sealed files"),
         ("compaction_failures_total", &counters.compaction_failures, "Merges that failed"),
+        ("derived_hours_total", &counters.derived_hours, "Hours of rollups that were added up to longer cells"),
         ("verified_files_total", &counters.verified_files, "Sealed files whose checksum was compared since the start"),
         ("quarantined_files", &counters.quarantined, "Sealed files set aside since they cannot be read"),
         ("expired_files_total", &counters.expired_files, "Files deleted past their retention"),

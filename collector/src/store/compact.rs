@@ -120,17 +120,25 @@ impl Core {
         done.map(|_| true)
     }
 
-    fn replace(&self, table: Table, old: &[FileEntry], level: u8, is_final: bool) -> Result<usize, SealError> {
-        let target = self.target();
-        for entry in old {
-            if let Err(fault) = verify(&target.parquet.join(&entry.path), entry) {
+    /// Compares the checksums of files that are about to be read whole. One that is damaged is set aside, and false
+    /// returned: the next plan is without it.
+    pub(crate) fn set_damaged_aside(&self, files: &[FileEntry]) -> Result<bool, SealError> {
+        for entry in files {
+            let path = self.target().parquet.join(&entry.path);
+            if let Err(fault) = verify(&path, entry.bytes, entry.crc32) {
                 if !fault.lasts() {
-                    let path = target.parquet.join(&entry.path);
                     return Err(SealError::Write { path, source: std::io::Error::other(fault) });
                 }
-                // The next plan is without it.
-                return self.set_aside(entry, &fault).map(|()| 0);
+                return self.set_aside(entry, &fault).map(|()| false);
             }
+        }
+        Ok(true)
+    }
+
+    fn replace(&self, table: Table, old: &[FileEntry], level: u8, is_final: bool) -> Result<usize, SealError> {
+        let target = self.target();
+        if !self.set_damaged_aside(old)? {
+            return Ok(0);
         }
         if let ([only], true) = (old, is_final)
             && (only.level > 0 || !is_smaller_merged(table))

@@ -18,10 +18,11 @@ use lariat_schema::tables::Table;
 
 use super::bucket::Bucket;
 use super::core::Core;
-use super::manifest::{FileEntry, Manifest, NotSaved, Pinned, verify};
+use super::derived::settle;
+use super::manifest::{Fault, FileEntry, Manifest, NotSaved, Pinned, verify};
 use super::retain::{Retention, expired, relieve};
 use super::steps::Step;
-use super::write::SealError;
+use super::write::{SealError, paths};
 use crate::log::clock::Reading;
 
 /// Pause after something failed.
@@ -71,6 +72,7 @@ pub(crate) fn keep_maintaining(core: &Core, stop: &Receiver<()>) {
             ("clear what is past its retention", cleared),
             ("make room on the disk", core.relieve()),
             ("merge files", core.compact().map(|_| ())),
+            ("add up cells", core.derive()),
         ] {
             match done {
                 Ok(()) => {}
@@ -100,7 +102,7 @@ impl Core {
         if let Err(NotSaved { may_be_in_force, source }) = self.save(&next) {
             if !may_be_in_force {
                 let fresh: Vec<_> = added.into_iter().filter(|file| manifest.names(&file.path).is_none()).collect();
-                self.target().discard(&fresh);
+                self.target().discard(paths(&fresh));
             }
             return Err(self.manifest_error(source));
         }
@@ -143,7 +145,9 @@ impl Core {
         let parquet = self.directory.parquet();
         let names: HashSet<&str> = gone.iter().map(|file| file.path.as_str()).collect();
         let added = added.into_iter().map(|entry| Pinned::new(&parquet, entry)).collect();
-        self.state.lock().change_files(&names, added, &manifest.gone);
+        let mut state = self.state.lock();
+        state.change_files(&names, added, &manifest.gone);
+        state.show_derived(&parquet, &manifest.derived);
     }
 
     pub(crate) fn save(&self, manifest: &Manifest) -> Result<(), NotSaved> {
@@ -201,7 +205,8 @@ impl Core {
         let relief = {
             let manifest = self.manifest.lock();
             let files: u64 = manifest.files.iter().filter(|file| file.is_local()).map(|file| file.bytes).sum();
-            let used = files + leaving + bytes_beside_files(&self.directory.root);
+            let cells: u64 = manifest.derived.iter().map(|file| file.bytes).sum();
+            let used = files + cells + leaving + bytes_beside_files(&self.directory.root);
             self.counters.disk_used_bytes.store(used, Ordering::Relaxed);
             relieve(&manifest.files, self.settings.bucket.is_some(), used, leaving, budget)
         };
@@ -280,17 +285,15 @@ impl Core {
         let mut left = bytes;
         while left > 0 && !self.closing.load(Ordering::Acquire) {
             let Some(path) = self.unverified.lock().pop_front() else { return };
-            let Some(entry) = self.manifest.lock().names(&path).filter(|entry| entry.is_local()).cloned() else {
-                continue;
-            };
-            left = left.saturating_sub(entry.bytes);
-            match verify(&self.directory.parquet().join(&path), &entry) {
+            let Some((bytes, crc32)) = self.manifest.lock().checksum(&path) else { continue };
+            left = left.saturating_sub(bytes);
+            match verify(&self.directory.parquet().join(&path), bytes, crc32) {
                 Ok(()) => {
                     self.counters.verified_files.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(fault) if fault.lasts() => {
                     let _one = self.tending.lock();
-                    if let Err(error) = self.set_aside(&entry, &fault) {
+                    if let Err(error) = self.take_off(&path, &fault) {
                         tracing::error!(%error, "cannot set a file aside");
                         self.unverified.lock().push_back(path);
                         return;
@@ -304,6 +307,18 @@ impl Core {
             }
         }
     }
+
+    /// A damaged file leaves the list. Cells that were added up are made anew.
+    fn take_off(&self, path: &str, fault: &Fault) -> Result<(), SealError> {
+        let entry = self.manifest.lock().names(path).cloned();
+        if let Some(entry) = entry {
+            return self.set_aside(&entry, fault);
+        }
+        tracing::warn!(file = path, %fault, "a file of longer cells is damaged: it is made anew");
+        self.change_derived(Vec::new(), |derived| derived.retain(|entry| entry.path != path))?;
+        self.sweep();
+        Ok(())
+    }
 }
 
 fn changed(manifest: &Manifest, gone: &[FileEntry], added: &[FileEntry], also: impl FnOnce(&mut Manifest)) -> Manifest {
@@ -312,6 +327,7 @@ fn changed(manifest: &Manifest, gone: &[FileEntry], added: &[FileEntry], also: i
     next.files.retain(|entry| !names.contains(entry.path.as_str()));
     next.files.extend(added.iter().cloned());
     also(&mut next);
+    settle(&mut next.derived, &next.files);
     next
 }
 

@@ -15,6 +15,7 @@ use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 use serde::{Deserialize, Serialize};
 
+use super::derived::DerivedEntry;
 use super::directory::{install, stage};
 use super::gone::GoneBook;
 use super::{RequestIds, SealedFile, Weights};
@@ -142,6 +143,10 @@ pub(crate) struct Manifest {
     #[serde(default)]
     pub(crate) attendance: Attendance,
     pub(crate) files: Vec<FileEntry>,
+    /// Files of longer cells, made of others: none of their rows counts as one. Older versions know nothing of them, and
+    /// remove what they find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) derived: Vec<DerivedEntry>,
     /// Time whose rows are gone.
     #[serde(default)]
     pub(crate) gone: GoneBook,
@@ -186,6 +191,7 @@ impl Manifest {
             sequences: Sequences::default(),
             attendance: Attendance::default(),
             files: Vec::new(),
+            derived: Vec::new(),
             gone: GoneBook::default(),
             cut_commits: None,
         }
@@ -208,6 +214,26 @@ impl Manifest {
         let path = root.join(MANIFEST_FILE);
         let temporary = stage(&path, &bytes).map_err(unsaved)?;
         install(&temporary, &path).map_err(|source| NotSaved { may_be_in_force: true, source })
+    }
+
+    /// Length and checksum of a file on this disk, whatever it holds.
+    pub(crate) fn checksum(&self, path: &str) -> Option<(u64, u32)> {
+        let cells = || self.derived.iter().find(|entry| entry.path == path).map(|entry| (entry.bytes, entry.crc32));
+        match self.names(path) {
+            Some(entry) => entry.is_local().then_some((entry.bytes, entry.crc32)),
+            None => cells(),
+        }
+    }
+
+    /// Takes longer cells off the list that are not there as they were written: they are made anew.
+    pub(crate) fn forget_missing_cells(&mut self, parquet: &Path) {
+        self.derived.retain(|entry| match length(&parquet.join(&entry.path), entry.bytes) {
+            Ok(()) => true,
+            Err(fault) => {
+                tracing::warn!(file = entry.path, %fault, "a file of longer cells is made anew");
+                false
+            }
+        });
     }
 
     /// The entry of a file.
@@ -276,7 +302,7 @@ pub(crate) fn open_files(parquet: &Path, manifest: &Manifest) -> (Readable, Vec<
     let mut files = Readable::new();
     let mut faulty = Vec::new();
     for entry in &manifest.files {
-        match if entry.is_local() { length(&parquet.join(&entry.path), entry) } else { Ok(()) } {
+        match if entry.is_local() { length(&parquet.join(&entry.path), entry.bytes) } else { Ok(()) } {
             Ok(()) => files.entry(entry.table).or_default().push(Pinned::new(parquet, entry.clone())),
             Err(fault) => faulty.push((entry.clone(), fault)),
         }
@@ -308,14 +334,14 @@ impl Fault {
     }
 }
 
-fn length(path: &Path, entry: &FileEntry) -> Result<(), Fault> {
+fn length(path: &Path, wanted: u64) -> Result<(), Fault> {
     let found = std::fs::metadata(path)?.len();
-    if found == entry.bytes { Ok(()) } else { Err(Fault::Length { found, wanted: entry.bytes }) }
+    if found == wanted { Ok(()) } else { Err(Fault::Length { found, wanted }) }
 }
 
 /// Reads a whole file and compares it with what the manifest says of it.
-pub(crate) fn verify(path: &Path, entry: &FileEntry) -> Result<(), Fault> {
-    length(path, entry)?;
+pub(crate) fn verify(path: &Path, bytes: u64, crc32: u32) -> Result<(), Fault> {
+    length(path, bytes)?;
     let mut file = std::fs::File::open(path)?;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; VERIFY_BUFFER_BYTES];
@@ -327,13 +353,14 @@ pub(crate) fn verify(path: &Path, entry: &FileEntry) -> Result<(), Fault> {
         hasher.update(&buffer[..read]);
     }
     let found = hasher.finalize();
-    if found == entry.crc32 { Ok(()) } else { Err(Fault::Checksum { found, wanted: entry.crc32 }) }
+    if found == crc32 { Ok(()) } else { Err(Fault::Checksum { found, wanted: crc32 }) }
 }
 
 /// Files of a seal or compaction that did not come to its end, or that were replaced while somebody read them.
 fn remove_unnamed(parquet: &Path, manifest: &Manifest) {
+    let cells = manifest.derived.iter().map(|entry| &entry.path);
     let named: std::collections::HashSet<PathBuf> =
-        manifest.files.iter().map(|entry| parquet.join(&entry.path)).collect();
+        manifest.files.iter().map(|entry| &entry.path).chain(cells).map(|path| parquet.join(path)).collect();
     let mut folders = vec![parquet.to_owned()];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.path()) {

@@ -23,7 +23,7 @@ use parquet::errors::ParquetError;
 use super::encode::Stage;
 use super::manifest::FileEntry;
 use super::order::SortKey;
-use super::write::{FileWriter, SealError, Sequence, Target};
+use super::write::{FileWriter, SealError, Sequence, Target, paths};
 use crate::columns::count;
 
 /// Files merged at once: each costs a batch in memory.
@@ -51,7 +51,7 @@ pub(crate) fn merge(
     let mut written = Vec::new();
     let merged = run(target, table, old, file_bytes, sequence, closing, &mut written);
     if let Err(error) = merged {
-        target.discard(&written);
+        target.discard(paths(&written));
         return Err(error);
     }
     Ok(written)
@@ -66,24 +66,16 @@ fn run(
     closing: &AtomicBool,
     written: &mut Vec<FileEntry>,
 ) -> Result<(), SealError> {
-    let rows_error = |source| SealError::Rows { table, source };
-    let (mut inputs, batch_rows) = open(target, table, old)?;
-    let expected: u64 = old.iter().map(|entry| entry.rows).sum();
+    let mut merged = Merged::open(target, table, old)?;
     let mut file: Option<FileWriter<'_>> = None;
-    let mut taken = 0;
-    while !inputs.is_empty() {
-        if closing.load(Atomic::Acquire) {
-            return Err(SealError::Closing);
-        }
-        let batch = next_batch(&mut inputs, batch_rows, table)?;
-        taken += count(batch.num_rows());
+    while let Some(batch) = merged.next(closing)? {
         if file.as_ref().is_some_and(|file| file.bytes() >= file_bytes)
             && let Some(whole) = file.take()
         {
             written.push(whole.finish()?);
         }
         if file.is_none() {
-            file = Some(target.start(table, expected, sequence(), Stage::Merge)?);
+            file = Some(target.start(table, merged.expected, sequence(), Stage::Merge)?);
         }
         if let Some(file) = &mut file {
             file.write(&batch)?;
@@ -92,11 +84,46 @@ fn run(
     if let Some(file) = file {
         written.push(file.finish()?);
     }
-    if taken != expected {
-        let reason = format!("{} files hold {taken} rows instead of {expected}", old.len());
-        return Err(rows_error(ArrowError::ParseError(reason)));
-    }
     Ok(())
+}
+
+/// The rows of sorted files of one table, in its order.
+pub(crate) struct Merged {
+    table: Table,
+    inputs: Inputs,
+    batch_rows: usize,
+    /// Rows that the files are said to have.
+    expected: u64,
+    taken: u64,
+}
+
+impl Merged {
+    pub(crate) fn open(target: &Target, table: Table, old: &[FileEntry]) -> Result<Self, SealError> {
+        let (inputs, batch_rows) = open(target, table, old)?;
+        Ok(Self { table, inputs, batch_rows, expected: old.iter().map(|entry| entry.rows).sum(), taken: 0 })
+    }
+
+    /// The next rows; none after the last.
+    pub(crate) fn next(&mut self, closing: &AtomicBool) -> Result<Option<RecordBatch>, SealError> {
+        if closing.load(Atomic::Acquire) {
+            return Err(SealError::Closing);
+        }
+        if self.inputs.is_empty() {
+            return self.whole().map(|()| None);
+        }
+        let batch = next_batch(&mut self.inputs, self.batch_rows, self.table)?;
+        self.taken += count(batch.num_rows());
+        Ok(Some(batch))
+    }
+
+    fn whole(&self) -> Result<(), SealError> {
+        let (taken, expected) = (self.taken, self.expected);
+        if taken == expected {
+            return Ok(());
+        }
+        let reason = format!("sorted files hold {taken} rows instead of {expected}");
+        Err(SealError::Rows { table: self.table, source: ArrowError::ParseError(reason) })
+    }
 }
 
 /// A file that is being merged: a batch of it, and how far that is taken.

@@ -35,6 +35,11 @@ impl SortKey {
         Self::by(table, table.sort_columns())
     }
 
+    /// By those that stand before the time.
+    pub(crate) fn before_time(table: Table) -> Result<Self, ArrowError> {
+        Self::by(table, columns_before_time(table))
+    }
+
     fn by(table: Table, columns: &'static [&'static str]) -> Result<Self, ArrowError> {
         let schema = table.schema();
         let fields = columns
@@ -69,6 +74,10 @@ impl SortKey {
         let firsts = columns.into_iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
         Ok((begins, self.converter.convert_columns(&firsts)?))
     }
+}
+
+fn columns_before_time(table: Table) -> &'static [&'static str] {
+    table.sort_columns().split_last().map_or(&[][..], |(_, before)| before)
 }
 
 /// Marks the rows whose cell is another than that of the row before.
@@ -119,7 +128,7 @@ fn sorted(table: Table, batches: &[RecordBatch]) -> Result<Vec<Sorted>, ArrowErr
     u32::try_from(rows).map_err(|_| ArrowError::ComputeError("too many rows".to_owned()))?;
     let mut sorted = Vec::with_capacity(rows);
     let mut runs: Vec<Box<[u8]>> = Vec::new();
-    let before_time = table.sort_columns().split_last().map_or(&[][..], |(_, before)| before);
+    let before_time = columns_before_time(table);
     let key = (!before_time.is_empty()).then(|| SortKey::by(table, before_time)).transpose()?;
     let mut row = 0;
     for batch in batches {

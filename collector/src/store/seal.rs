@@ -14,7 +14,7 @@ use super::encode::Stage;
 use super::manifest::{CheckpointEntry, FileEntry, NotSaved, Pinned};
 use super::state::Taken;
 use super::steps::Step;
-use super::write::{SealError, Target, hour_of};
+use super::write::{SealError, Target, hour_of, paths};
 use crate::columns::count;
 use crate::log::{Segment, delete_spent};
 
@@ -86,7 +86,7 @@ impl Core {
             match target.write(*table, batches, &|| self.next_sequence(), Stage::Seal) {
                 Ok(written) => entries.extend(written),
                 Err(error) => {
-                    target.discard(&entries);
+                    target.discard(paths(&entries));
                     return Err(error);
                 }
             }
@@ -115,7 +115,7 @@ impl Core {
         next.files.extend(entries.iter().cloned());
         if let Err(NotSaved { may_be_in_force, source }) = self.save(&next) {
             if !may_be_in_force {
-                self.target().discard(&entries);
+                self.target().discard(paths(&entries));
                 self.keep_checkpoint(manifest.checkpoint.as_ref());
             }
             return Err(self.manifest_error(source));

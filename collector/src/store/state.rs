@@ -8,7 +8,8 @@
 //! these are named in the manifest one by one. Ending the files before the oldest of them was rejected: at full load one
 //! span whose root never comes would hold back everything after it for half a minute, which is more than memory holds.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,11 +20,12 @@ use lariat_schema::time_range::slice_start;
 use lariat_schema::vocabulary::Signal;
 
 use super::checkpoint::Checkpoint;
+use super::derived::DerivedEntry;
 use super::gone::GoneBook;
 use super::hot::Hot;
 use super::manifest::{CutCommits, Cuts, Manifest, Pinned};
 use super::owners::{Owners, signal_of};
-use super::{SealedFile, Snapshot};
+use super::{CellFile, SealedFile, Snapshot};
 use crate::attendance::Attendance;
 use crate::call_metrics::CallMetrics;
 use crate::columns::{count, signed};
@@ -66,6 +68,8 @@ pub(crate) struct Shown {
 pub(crate) struct State {
     hot: Hot,
     files: BTreeMap<Table, Vec<Pinned>>,
+    /// Longer cells made of these.
+    cells: Vec<(DerivedEntry, CellFile)>,
     /// Replaced files that some snapshot may still hold.
     doomed: Vec<Arc<SealedFile>>,
     keeper: Keeper,
@@ -95,6 +99,7 @@ impl State {
         Self {
             hot: Hot::default(),
             files,
+            cells: Vec::new(),
             doomed: Vec::new(),
             keeper,
             rollup: Rollup::default(),
@@ -344,6 +349,22 @@ impl State {
         self.gone.clone_from(book);
     }
 
+    /// Shows the longer cells that stand, in place of those before.
+    pub(crate) fn show_derived(&mut self, parquet: &Path, derived: &[DerivedEntry]) {
+        if self.cells.iter().map(|(entry, _)| entry).eq(derived) {
+            return;
+        }
+        let before = std::mem::take(&mut self.cells).into_iter();
+        let mut before: HashMap<String, CellFile> = before.map(|(entry, cells)| (entry.path, cells)).collect();
+        for entry in derived {
+            let file = before.remove(&entry.path).map(|cells| cells.file);
+            let file = file.unwrap_or_else(|| Arc::new(entry.as_file(parquet)));
+            let cells = CellFile { file, width: entry.width, hours: entry.hours.clone().into() };
+            self.cells.push((entry.clone(), cells));
+        }
+        self.doomed.extend(before.into_values().map(|cells| cells.file));
+    }
+
     /// Bytes on the disk that go as soon as no snapshot holds them.
     pub(crate) fn doomed_bytes(&self) -> u64 {
         self.doomed.iter().map(|file| file.bytes).sum()
@@ -369,7 +390,8 @@ impl State {
             Err(error) => tracing::error!(%error, %table, "cannot show the open rows"),
         }
         let files = self.files.get(&table).into_iter().flatten().map(|file| Arc::clone(&file.file)).collect();
-        Snapshot { table, files, batches, watermark_unix_nanos: self.watermark_unix_nanos }
+        let cells = self.cells.iter().filter(|_| table == Table::Rollups).map(|(_, cells)| cells.clone()).collect();
+        Snapshot { table, files, cells, batches, watermark_unix_nanos: self.watermark_unix_nanos }
     }
 
     /// What each table holds.

@@ -183,7 +183,7 @@ impl Uploader {
         let path = self.core.directory.parquet().join(&entry.path);
         let checked = {
             let (path, entry) = (path.clone(), entry.clone());
-            blocking(move || Ok(verify(&path, &entry))).await?
+            blocking(move || Ok(verify(&path, entry.bytes, entry.crc32))).await?
         };
         match checked {
             Err(fault) if fault.lasts() => return Err(UploadError::Damaged(fault)),

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
 use arrow::error::ArrowError;
+use lariat_schema::cells::CellWidth;
 use lariat_schema::ids::StoreId;
-use lariat_schema::layout::{ODD_TIMES_UNIX_NANOS, file_path};
+use lariat_schema::layout::{ODD_TIMES_UNIX_NANOS, cells_path, file_path};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use parquet::arrow::ArrowWriter;
@@ -101,7 +102,7 @@ impl Target {
             match written {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
-                    self.discard(&entries);
+                    self.discard(paths(&entries));
                     return Err(error);
                 }
             }
@@ -148,14 +149,19 @@ impl Target {
     }
 
     /// Deletes files that no manifest will name.
-    pub(crate) fn discard(&self, entries: &[FileEntry]) {
-        for entry in entries {
-            let path = self.parquet.join(&entry.path);
+    pub(crate) fn discard<'p>(&self, paths: impl IntoIterator<Item = &'p str>) {
+        for path in paths {
+            let path = self.parquet.join(path);
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(file = %path.display(), %error, "cannot remove a file that was not needed: the next start does");
             }
         }
     }
+}
+
+/// Where these files are.
+pub(crate) fn paths(entries: &[FileEntry]) -> impl Iterator<Item = &str> {
+    entries.iter().map(|entry| entry.path.as_str())
 }
 
 /// A file that is being written. Dropped before its end, it leaves nothing.
@@ -262,7 +268,21 @@ impl FileWriter<'_> {
     }
 
     /// Ends the file: durable, under its name.
-    pub(crate) fn finish(mut self) -> Result<FileEntry, SealError> {
+    pub(crate) fn finish(self) -> Result<FileEntry, SealError> {
+        let (table, store_id, sequence) = (self.table, self.target.store_id, self.sequence);
+        self.end(|times| {
+            let filed = hour_of(times).map_or(ODD_TIMES_UNIX_NANOS, |_| times.from_unix_nanos);
+            file_path(table, store_id, filed, sequence)
+        })
+    }
+
+    /// Ends a file of longer cells.
+    pub(crate) fn finish_cells(self, width: CellWidth) -> Result<FileEntry, SealError> {
+        let (store_id, sequence) = (self.target.store_id, self.sequence);
+        self.end(|times| cells_path(width, store_id, times.from_unix_nanos, sequence))
+    }
+
+    fn end(mut self, path: impl FnOnce(TimeRange) -> String) -> Result<FileEntry, SealError> {
         let (table, temporary) = (self.table, self.temporary.clone());
         let write = |source| SealError::Write { path: temporary.clone(), source };
         self.end_group()?;
@@ -271,8 +291,7 @@ impl FileWriter<'_> {
         let sink = buffer.into_inner().map_err(|error| write(error.into_error()))?;
         sink.file.sync_all().map_err(write)?;
         let times = self.noted.times.unwrap_or(TimeRange::new(0, 0));
-        let filed = hour_of(times).map_or(ODD_TIMES_UNIX_NANOS, |_| times.from_unix_nanos);
-        let path = file_path(table, self.target.store_id, filed, self.sequence);
+        let path = path(times);
         name(&self.target.parquet, &temporary, &path, &self.target.steps).map_err(write)?;
         Ok(FileEntry {
             path,

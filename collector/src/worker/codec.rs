@@ -61,6 +61,9 @@ struct StoreScanProto {
     share_of: u32,
     #[prost(uint64, repeated, tag = "10")]
     without: Vec<u64>,
+    /// Nodes that do not know it, or not this width, read the rows as they are.
+    #[prost(string, optional, tag = "11")]
+    cells: Option<String>,
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
@@ -120,6 +123,7 @@ impl PhysicalExtensionCodec for StoreScanCodec {
             query_id: proto.query_id.parse::<Uuid>().map_err(external)?,
             rows: Rows {
                 table,
+                cells: proto.cells.and_then(|cells| cells.parse().ok()),
                 projection,
                 filter,
                 limit: proto.limit.map(usize::try_from).transpose().map_err(external)?,
@@ -144,7 +148,7 @@ impl PhysicalExtensionCodec for StoreScanCodec {
             return not_impl_err!("{} cannot be sent to a node", node.name());
         };
         let spec = scan.spec();
-        let Rows { table, projection, filter, limit } = &spec.rows;
+        let Rows { table, cells, projection, filter, limit } = &spec.rows;
         let filter = filter.as_ref().map(|filter| filter_to(filter, self, converter)).transpose()?;
         let projection: std::result::Result<Vec<u32>, _> = projection.iter().map(|i| u32::try_from(*i)).collect();
         let proto = StoreScanProto {
@@ -158,6 +162,7 @@ impl PhysicalExtensionCodec for StoreScanCodec {
             share_index: spec.share.index,
             share_of: spec.share.of,
             without: spec.without.to_vec(),
+            cells: cells.map(|cells| cells.to_string()),
         };
         proto.encode(bytes).map_err(external)
     }

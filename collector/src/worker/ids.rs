@@ -88,7 +88,7 @@ mod tests {
         let schema = Table::Spans.schema();
         let frame = schema.as_ref().clone().try_into().unwrap();
         let filter = SessionContext::new().create_physical_expr(filter, &frame).unwrap();
-        Rows { table: Table::Spans, projection: vec![0], filter: Some(filter), limit: None }
+        Rows { table: Table::Spans, cells: None, projection: vec![0], filter: Some(filter), limit: None }
     }
 
     fn file(request_ids: Option<RequestIds>) -> SealedFile {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lariat_schema::cells::CellWidth;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::NodeIdentity;
 use lariat_schema::tables::Table;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::cells::choose;
+use super::times::Times;
 use super::weights::FileWeights;
-use super::wire::{DaySize, PinReply, PinRequest, Pruned, ReleaseReply};
+use super::wire::{CellSize, DaySize, PinReply, PinRequest, Pruned, ReleaseReply};
 use crate::store::{ReadStore, SealedFile, Snapshot};
 
 /// Queries that one node serves at a time. Each may hold files that retention wants gone and a share of the worker's
@@ -195,6 +198,7 @@ impl PinBook {
             boots: self.store.boots(),
             sampling,
             sizes: sizes(&snapshots),
+            cell_sizes: cell_sizes(&snapshots),
             leaves_files_out: true,
         };
         let mut pins = self.pins.lock();
@@ -243,8 +247,29 @@ impl PinBook {
 
 /// The sizes of files by table and day: few numbers, from which a query service tells what a question would read.
 fn sizes(snapshots: &[Snapshot]) -> Vec<DaySize> {
+    by_day(snapshots.iter().flat_map(|of| of.files.iter().map(move |file| (of.table, &**file))))
+}
+
+/// The same of what is read where longer cells are asked for.
+fn cell_sizes(snapshots: &[Snapshot]) -> Vec<CellSize> {
+    let with_cells = || snapshots.iter().filter(|snapshot| !snapshot.cells.is_empty());
+    let of_width = |width: CellWidth| {
+        let read = with_cells().flat_map(|snapshot| {
+            let sources = choose(snapshot.files.clone(), &snapshot.cells, width, &Times::all());
+            sources.into_iter().map(|source| (snapshot.table, source.file))
+        });
+        let read: Vec<_> = read.collect();
+        by_day(read.iter().map(|(table, file)| (*table, &**file)))
+    };
+    CellWidth::ALL
+        .iter()
+        .flat_map(|width| of_width(*width).into_iter().map(|day| CellSize { width: *width, day }))
+        .collect()
+}
+
+fn by_day<'a>(files: impl Iterator<Item = (Table, &'a SealedFile)>) -> Vec<DaySize> {
     let mut days: BTreeMap<(Table, i64), DaySize> = BTreeMap::new();
-    for (table, file) in snapshots.iter().flat_map(|of| of.files.iter().map(move |file| (of.table, file))) {
+    for (table, file) in files {
         let (from, to) = (file.times.from_unix_nanos, file.times.to_unix_nanos);
         let day = days.entry((table, from.div_euclid(NANOS_PER_DAY))).or_insert(DaySize {
             table,

@@ -5,7 +5,7 @@
 //! footers before the plan is built. The filter stands twice, in the Parquet reader (statistics, page index, bloom
 //! filters, late materialisation) and exactly above both sources, since a reader may pass rows that it cannot judge.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,10 +32,13 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{Stream, StreamExt};
 use lariat_schema::ids::StoreId;
+use lariat_schema::layout::sequence_of;
 
+use super::cells::{Source, choose};
 use super::ids::WantedIds;
 use super::pins::Pin;
 use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
+use super::times::Times;
 use super::window;
 use super::wire::Pruned;
 use crate::store::{SealedFile, Snapshot};
@@ -54,22 +57,36 @@ pub(crate) fn partition(
     let parts = spec.share.of as usize * PARTITIONS;
     let part = spec.share.index as usize * PARTITIONS + partition;
     let (times, ids) = (window::of(&spec.rows), WantedIds::of(&spec.rows));
-    let own = own_files(snapshot, &spec.without);
-    let wanted: Vec<_> =
-        own.iter().filter(|file| times.overlaps(&file.times) && ids.may_be_in(file)).cloned().collect();
+    let own = sources(spec, snapshot);
+    let has_rows = |source: &&Source| {
+        let file = &source.file;
+        let touches = source.times.as_ref().is_none_or(|of_source| of_source.touch(&file.times));
+        times.overlaps(&file.times) && touches && ids.may_be_in(file)
+    };
+    let wanted: Vec<_> = own.iter().filter(has_rows).cloned().collect();
     if part == 0 {
         let files = (own.len() - wanted.len()) as u64;
         pin.ruled_out(Pruned { files, ..Pruned::default() });
     }
-    let files = dealt_files(wanted, parts, part);
+    let dealt = dealt_files(wanted, parts, part);
+    let files: Vec<_> = dealt.iter().map(|source| Arc::clone(&source.file)).collect();
     let batches: Vec<_> = snapshot.batches.iter().skip(part).step_by(parts).cloned().collect();
     let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);
     pin.reading.files.fetch_add(files.len() as u64, Ordering::Relaxed);
-    let plan = plan(&spec.rows, &files, batches, context.runtime_env().as_ref())?;
+    let plan = plan(&spec.rows, dealt, batches, context.runtime_env().as_ref())?;
     let inner = plan.execute(0, context)?;
     pin.leaf_began();
     Ok(Box::pin(Counted { store_id: spec.store_id, inner, plan, pin, files, done: false }))
+}
+
+/// What is read of a snapshot: its files, and longer cells in place of some where the leaf may read those.
+fn sources(spec: &ScanSpec, snapshot: &Snapshot) -> Vec<Source> {
+    let own = own_files(snapshot, &spec.without);
+    match spec.rows.cells.zip(window::of_cells(&spec.rows)) {
+        Some((widest, times)) => choose(own, &snapshot.cells, widest, &times),
+        None => own.into_iter().map(Source::whole).collect(),
+    }
 }
 
 /// The files of a snapshot apart from those that are read elsewhere.
@@ -78,16 +95,16 @@ fn own_files(snapshot: &Snapshot, without: &[u64]) -> Vec<Arc<SealedFile>> {
         return snapshot.files.clone();
     }
     let without: HashSet<u64> = without.iter().copied().collect();
-    let sequence = |file: &SealedFile| file.path.file_stem()?.to_str()?.parse::<u64>().ok();
-    let elsewhere = |file: &Arc<SealedFile>| sequence(file).is_some_and(|sequence| without.contains(&sequence));
+    let elsewhere =
+        |file: &Arc<SealedFile>| sequence_of(&file.path).is_some_and(|sequence| without.contains(&sequence));
     snapshot.files.iter().filter(|file| !elsewhere(file)).cloned().collect()
 }
 
-/// The files of a part: each file belongs to exactly one.
-fn dealt_files(files: Vec<Arc<SealedFile>>, parts: usize, part: usize) -> Vec<Arc<SealedFile>> {
+/// The files of a part: each belongs to exactly one.
+fn dealt_files(files: Vec<Source>, parts: usize, part: usize) -> Vec<Source> {
     let mut order = files;
-    order.sort_by(|a, b| a.path.cmp(&b.path));
-    deal(order, parts, |file| file.bytes).into_iter().nth(part).unwrap_or_default()
+    order.sort_by(|a, b| a.file.path.cmp(&b.file.path));
+    deal(order, parts, |source| source.file.bytes).into_iter().nth(part).unwrap_or_default()
 }
 
 /// Deals things out, the largest first to whoever has least: the same things in the same order are always dealt alike.
@@ -107,23 +124,31 @@ pub fn deal<T>(mut things: Vec<T>, parts: usize, bytes: impl Fn(&T) -> u64) -> V
 /// A plan with one partition over these files and batches.
 fn plan(
     rows: &Rows,
-    files: &[Arc<SealedFile>],
+    files: Vec<Source>,
     batches: Vec<RecordBatch>,
     runtime: &RuntimeEnv,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let columns = read_columns(rows);
-    let mut sources: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+    let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
     if !batches.is_empty() {
-        sources.push(MemorySourceConfig::try_new_exec(&[batches], rows.table.schema(), Some(columns.clone()))?);
+        let columns = read_columns(rows);
+        let hot = MemorySourceConfig::try_new_exec(&[batches], rows.table.schema(), Some(columns.clone()))?;
+        parts.push(filtered(rows, &columns, hot)?);
     }
-    let (remote, local): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.only_in_bucket);
-    for (files, url) in [(local, ObjectStoreUrl::local_filesystem()), (remote, ObjectStoreUrl::parse(BUCKET_URL)?)] {
-        if !files.is_empty() {
-            let files = files.iter().map(|file| PartitionedFile::new(file.path.to_string_lossy(), file.bytes));
-            sources.push(parquet(rows, files.collect(), &columns, url, runtime)?);
-        }
+    // Files of which the same moments are read are read together.
+    let mut groups: HashMap<(Option<Times>, bool), FileGroup> = HashMap::new();
+    for Source { file, times } in files {
+        let read = PartitionedFile::new(file.path.to_string_lossy(), file.bytes);
+        groups.entry((times, file.only_in_bucket)).or_default().push(read);
     }
-    one_partition(rows, &columns, sources)
+    for ((times, in_bucket), files) in groups {
+        let url = if in_bucket { ObjectStoreUrl::parse(BUCKET_URL)? } else { ObjectStoreUrl::local_filesystem() };
+        let rows = match times {
+            Some(times) => &rows.within(&times)?,
+            None => rows,
+        };
+        parts.push(parquet(rows, files, url, runtime)?);
+    }
+    one_partition(rows, parts)
 }
 
 /// A plan with one partition over files of a bucket, each by its path and its size. The bucket is what the context's
@@ -136,34 +161,32 @@ pub fn rows_in_bucket<'a>(
     files: impl IntoIterator<Item = (&'a str, u64)>,
     runtime: &RuntimeEnv,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let columns = read_columns(rows);
     let files: FileGroup = files.into_iter().map(|(path, bytes)| PartitionedFile::new(path, bytes)).collect();
-    let sources = if files.is_empty() {
+    let parts = if files.is_empty() {
         Vec::new()
     } else {
-        vec![parquet(rows, files, &columns, ObjectStoreUrl::parse(BUCKET_URL)?, runtime)?]
+        vec![parquet(rows, files, ObjectStoreUrl::parse(BUCKET_URL)?, runtime)?]
     };
-    one_partition(rows, &columns, sources)
+    one_partition(rows, parts)
 }
 
-fn one_partition(
-    rows: &Rows,
-    columns: &[usize],
-    sources: Vec<Arc<dyn ExecutionPlan>>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    if sources.is_empty() {
+fn one_partition(rows: &Rows, parts: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+    if parts.is_empty() {
         return Ok(Arc::new(EmptyExec::new(rows.schema()?)));
     }
-    let mut plan = UnionExec::try_new(sources)?;
-    if let Some(filter) = &rows.filter {
-        let filter = reassign_expr_columns(Arc::clone(filter), &plan.schema())?;
-        let output = rows.projection.iter().map(|wanted| columns.iter().position(|read| read == wanted)).collect();
-        plan = Arc::new(FilterExecBuilder::new(filter, plan).apply_projection(output)?.build()?);
-    }
+    let mut plan = UnionExec::try_new(parts)?;
     if plan.output_partitioning().partition_count() > 1 {
         plan = Arc::new(CoalescePartitionsExec::new(plan).with_fetch(rows.limit));
     }
     Ok(plan)
+}
+
+/// The output of rows of which these columns were read.
+fn filtered(rows: &Rows, columns: &[usize], read: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(filter) = &rows.filter else { return Ok(read) };
+    let filter = reassign_expr_columns(Arc::clone(filter), &read.schema())?;
+    let output = rows.projection.iter().map(|wanted| columns.iter().position(|read| read == wanted)).collect();
+    Ok(Arc::new(FilterExecBuilder::new(filter, read).apply_projection(output)?.build()?))
 }
 
 /// The columns to read: the output's, and then those that only the filter needs.
@@ -179,14 +202,9 @@ fn read_columns(rows: &Rows) -> Vec<usize> {
     columns
 }
 
-/// Files never change under their names, so that a footer that was read once is good for as long as the runtime keeps it.
-fn parquet(
-    rows: &Rows,
-    files: FileGroup,
-    columns: &[usize],
-    url: ObjectStoreUrl,
-    runtime: &RuntimeEnv,
-) -> Result<Arc<dyn ExecutionPlan>> {
+/// The rows of these files. Files never change under their names, so that a footer that was read once is good for as long as the runtime keeps it.
+fn parquet(rows: &Rows, files: FileGroup, url: ObjectStoreUrl, runtime: &RuntimeEnv) -> Result<Arc<dyn ExecutionPlan>> {
+    let columns = read_columns(rows);
     let footers = runtime.cache_manager.get_file_metadata_cache();
     let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers);
     let mut options = TableParquetOptions::default();
@@ -203,10 +221,10 @@ fn parquet(
     }
     let config = FileScanConfigBuilder::new(url, Arc::new(source))
         .with_file_group(files)
-        .with_projection_indices(Some(columns.to_vec()))?
+        .with_projection_indices(Some(columns.clone()))?
         .with_limit(if rows.filter.is_some() { None } else { rows.limit })
         .build();
-    Ok(DataSourceExec::from_data_source(config))
+    filtered(rows, &columns, DataSourceExec::from_data_source(config))
 }
 
 /// Counts the rows that pass, and holds the pinned files until the last one has passed.

@@ -11,15 +11,19 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::binary;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use lariat_schema::cells::CellWidth;
 use lariat_schema::ids::{NodeId, StoreId};
 use lariat_schema::tables::Table;
 use uuid::Uuid;
 
 use super::pins::PinBook;
 use super::read;
+use super::times::Times;
 
 /// Partitions of every leaf: two, so that a node uses both of its query threads and an aggregate has a partial half.
 pub const PARTITIONS: usize = 2;
@@ -61,6 +65,8 @@ pub struct ScanSpec {
 pub struct Rows {
     /// The table.
     pub table: Table,
+    /// The widest cells of the table that say the same, where it is `rollups`; `None`: its rows as they are.
+    pub cells: Option<CellWidth>,
     /// Columns of the table, by index, in the order of the output.
     pub projection: Vec<usize>,
     /// A condition over the table's whole schema; rows that do not satisfy it are left out.
@@ -78,6 +84,16 @@ impl Rows {
         Ok(Arc::new(self.table.schema().project(&self.projection)?))
     }
 
+    /// The same of some moments alone.
+    pub(crate) fn within(&self, times: &Times) -> Result<Self> {
+        let schema = self.table.schema();
+        let mut condition = times.condition(&schema)?;
+        if let Some(filter) = &self.filter {
+            condition = binary(Arc::clone(filter), Operator::And, condition, &schema)?;
+        }
+        Ok(Self { filter: Some(condition), ..self.clone() })
+    }
+
     /// What every leaf shows of itself.
     ///
     /// # Errors
@@ -85,6 +101,9 @@ impl Rows {
     pub fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let schema = self.table.schema();
         let columns: Vec<_> = self.projection.iter().map(|index| schema.field(*index).name().as_str()).collect();
+        if let Some(width) = self.cells {
+            write!(f, ", cells={width}")?;
+        }
         write!(f, ", projection=[{}]", columns.join(", "))?;
         if let Some(filter) = &self.filter {
             write!(f, ", filters=[{filter}]")?;

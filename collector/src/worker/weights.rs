@@ -142,6 +142,7 @@ mod tests {
         let snapshot = Snapshot {
             table: Table::Spans,
             files: vec![Arc::new(file)],
+            cells: Vec::new(),
             batches: vec![batch(vec![Some(4.0)])],
             watermark_unix_nanos: 0,
         };

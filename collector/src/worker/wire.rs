@@ -1,6 +1,7 @@
 //! What a query service and a node say to each other about one query, as JSON: few, small and readable with `curl`.
 //! Rows never travel this way.
 
+use lariat_schema::cells::CellWidth;
 use lariat_schema::coverage::Sampling;
 use lariat_schema::ids::StoreId;
 use lariat_schema::node_api::{Boot, NodeIdentity, TableRange};
@@ -50,6 +51,9 @@ pub struct PinReply {
     /// How large the pinned files are, by table and day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<DaySize>,
+    /// The same where longer cells are read in place of those that they were made of; of older versions nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cell_sizes: Vec<CellSize>,
     /// Whether its leaves leave out the files that they are told to. Those of an older version do not.
     #[serde(default)]
     pub leaves_files_out: bool,
@@ -66,6 +70,16 @@ pub struct DaySize {
     pub to_unix_nanos: i64,
     /// Bytes of the files.
     pub bytes: u64,
+}
+
+/// What is read of `rollups` where cells of a width are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellSize {
+    /// How wide.
+    pub width: CellWidth,
+    /// The files whose rows begin on one day.
+    #[serde(flatten)]
+    pub day: DaySize,
 }
 
 /// The query is over.

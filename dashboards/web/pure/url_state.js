@@ -8,8 +8,8 @@ export const RANGES = {
   '5m': { seconds: 300, step: '10s', step_seconds: 10 },
   '15m': { seconds: 900, step: '10s', step_seconds: 10 },
   '1h': { seconds: 3600, step: '40s', step_seconds: 40 },
-  '6h': { seconds: 21_600, step: '240s', step_seconds: 240 },
-  '24h': { seconds: 86_400, step: '960s', step_seconds: 960 },
+  '6h': { seconds: 21_600, step: '300s', step_seconds: 300 },
+  '24h': { seconds: 86_400, step: '900s', step_seconds: 900 },
 };
 
 export const LATENCY_KEYS = ['provider_id', 'method', 'region'];

@@ -9,6 +9,7 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use lariat_collector::worker::{estimates, sketches};
+use lariat_schema::cells::CellWidth;
 use lariat_schema::coverage::{Coverage, Sampling, Window};
 use lariat_schema::tables::Table;
 use parking_lot::Mutex;
@@ -31,8 +32,12 @@ impl LocalEngine {
         context.add_analyzer_rule(Arc::new(EstimateWeights));
         for table in Table::ALL {
             let batches = rows.iter().filter(|(of, _)| of == table).flat_map(|(_, batches)| batches.clone()).collect();
-            let provider = MemTable::try_new(table.schema(), vec![batches])?;
-            context.register_table(table.as_str(), Arc::new(provider))?;
+            let provider = Arc::new(MemTable::try_new(table.schema(), vec![batches])?);
+            // Longer cells are another form of the same rows.
+            for width in CellWidth::ALL.iter().filter(|_| *table == Table::Rollups) {
+                context.register_table(width.relation(), Arc::clone(&provider) as _)?;
+            }
+            context.register_table(table.as_str(), provider)?;
         }
         for view in lariat_schema::views::ALL {
             context.sql(&format!("CREATE VIEW {} AS {}", view.name, view.sql)).await?;

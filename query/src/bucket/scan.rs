@@ -230,6 +230,7 @@ impl PhysicalExtensionCodec for LeafCodec {
         let filter = proto.filter.map(|bytes| filter_from(&bytes, table, self, context, converter)).transpose()?;
         let rows = Rows {
             table,
+            cells: None,
             projection: proto.projection.iter().map(|index| *index as usize).collect(),
             filter,
             limit: proto.limit.map(usize::try_from).transpose().map_err(external)?,

@@ -37,7 +37,7 @@ use crate::bucket::cut::Answering;
 use crate::distribute::channels::{Conduct, QueryChannels};
 use crate::distribute::{Routes, session};
 use crate::scan::weights::unweighted;
-use crate::scan::window::{Asked, asked};
+use crate::scan::window::{Asked, Relation, asked, scanned};
 use crate::scan::{BucketReads, FleetTable, PinnedStore};
 use crate::topology::now_unix_nanos;
 
@@ -94,6 +94,8 @@ pub(crate) struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     /// The tables that it reads and the time that it asks about.
     pub(crate) asked: Vec<(Table, Asked)>,
+    /// The same, told apart by the cells that it may read.
+    pub(crate) scanned: Vec<(Relation, Asked)>,
     unweighted: Option<(String, Estimate)>,
     /// Whether no row of the answer depends on another.
     row_by_row: bool,
@@ -158,7 +160,7 @@ impl<'a> Attempt<'a> {
         delivery: &mut Delivery,
         clock: &mut Clock,
     ) -> Result<Outcome, Failed> {
-        let Planned { context, plan, asked, unweighted, row_by_row } = planned;
+        let Planned { context, plan, asked, unweighted, row_by_row, .. } = planned;
         let mut outcome = Outcome {
             schema: plan.schema(),
             asked,
@@ -266,10 +268,11 @@ impl<'a> Attempt<'a> {
         let unweighted = unweighted(&plan);
         let plan = state.optimize(&plan)?;
         let row_by_row = row_by_row(&plan);
-        let mut asked = asked(&plan);
+        let scanned = scanned(&plan);
+        let mut asked = asked(&scanned);
         asked.extend(functions.take_asked());
         let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-        Ok(Planned { context, plan, asked, unweighted, row_by_row })
+        Ok(Planned { context, plan, asked, scanned, unweighted, row_by_row })
     }
 
     /// The plan that says what is asked, and nothing that it may not.
@@ -288,14 +291,17 @@ impl<'a> Attempt<'a> {
 
     async fn register(&self, context: &SessionContext) -> Result<Functions> {
         let stores: Arc<[PinnedStore]> = self.round.pinned().iter().map(store).collect();
-        for table in &self.parsed.tables {
+        let tables = self.parsed.tables.iter().map(|table| (table.as_str(), *table, None));
+        let cells = self.parsed.cells.iter().map(|width| (width.relation(), Table::Rollups, Some(*width)));
+        for (name, table, cells) in tables.chain(cells) {
             let provider = FleetTable {
-                table: *table,
+                table,
+                cells,
                 query_id: self.round.query_id,
                 stores: Arc::clone(&stores),
                 bucket: self.bucket.clone(),
             };
-            context.register_table(table.as_str(), Arc::new(provider))?;
+            context.register_table(name, Arc::new(provider))?;
         }
         for view in &self.parsed.views {
             let Some(statement) = DFParser::parse_sql(view.sql)?.pop_front() else { continue };

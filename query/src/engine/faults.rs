@@ -4,6 +4,7 @@
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use lariat_schema::cells::CellWidth;
 use lariat_schema::tables::Table;
 
 use super::statement::Parsed;
@@ -117,7 +118,8 @@ pub(crate) fn with_names(error: DataFusionError, parsed: &Parsed) -> AskError {
 fn table_names() -> impl Iterator<Item = &'static str> {
     let tables = Table::NAMES.iter().copied();
     let views = lariat_schema::views::ALL.iter().map(|view| view.name);
-    tables.chain(views).chain([system_tables::NODES, system_tables::MEMBERSHIP])
+    let cells = CellWidth::ALL.iter().map(|width| width.relation());
+    tables.chain(cells).chain(views).chain([system_tables::NODES, system_tables::MEMBERSHIP])
 }
 
 /// The name in DataFusion's text for a missing table.

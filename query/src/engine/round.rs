@@ -26,7 +26,7 @@ use crate::bucket::worker::{ReadReply, ReadRequest, StoreReading};
 use crate::coverage::slices::Told;
 use crate::coverage::{Input, NodeFacts, Part, PartSource};
 use crate::membership::Member;
-use crate::scan::window::Asked;
+use crate::scan::window::{Asked, Relation, asked};
 use crate::topology::client::ClientError;
 use crate::topology::directory::facts;
 use crate::topology::state::Event;
@@ -228,24 +228,27 @@ impl Round {
         sum
     }
 
-    /// What the files weigh that may have rows of these tables and times.
-    pub(crate) fn burden(&self, asked: &[(Table, Asked)]) -> Burden {
+    /// What the files weigh that may have rows of these relations and times. A node that tells nothing of longer cells reads
+    /// the rows as they are.
+    pub(crate) fn burden(&self, scanned: &[(Relation, Asked)]) -> Burden {
         let mut burden = Burden::default();
-        for size in self.pinned.iter().flat_map(|pinned| &pinned.reply.sizes) {
-            let within = |(table, asked): &(Table, Asked)| {
-                *table == size.table
-                    && asked.from_unix_nanos.is_none_or(|from| from < size.to_unix_nanos)
-                    && asked.to_unix_nanos.is_none_or(|to| size.from_unix_nanos < to)
-            };
-            if asked.iter().any(within) {
-                burden.add(size);
+        for PinReply { sizes, cell_sizes, .. } in self.pinned.iter().map(|pinned| &pinned.reply) {
+            for ((table, width), asked) in scanned {
+                let of_width = cell_sizes.iter().filter(|size| Some(size.width) == *width).map(|size| size.day);
+                let of_width: Vec<DaySize> = of_width.collect();
+                let of_relation = if of_width.is_empty() { sizes } else { &of_width };
+                for size in of_relation.iter().filter(|size| size.table == *table) {
+                    if asked.touches(TimeRange::new(size.from_unix_nanos, size.to_unix_nanos)) {
+                        burden.add(size);
+                    }
+                }
             }
         }
-        for (table, asked) in asked {
-            let tables = self.held().filter_map(|said| catalog::table(said, *table));
+        for (table, asked) in asked(scanned) {
+            let tables = self.held().filter_map(|said| catalog::table(said, table));
             for file in tables.flat_map(|table| &table.files).filter(|file| asked.touches(file.times)) {
                 let TimeRange { from_unix_nanos, to_unix_nanos } = file.times;
-                burden.add(&DaySize { table: *table, from_unix_nanos, to_unix_nanos, bytes: file.bytes });
+                burden.add(&DaySize { table, from_unix_nanos, to_unix_nanos, bytes: file.bytes });
             }
         }
         burden

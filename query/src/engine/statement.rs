@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use lariat_schema::cells::{CellWidth, relation};
 use lariat_schema::tables::Table;
 
 use super::{buckets, parameters};
@@ -23,6 +24,8 @@ pub(crate) struct Parsed {
     pub(crate) explain: bool,
     /// The fleet's tables that it reads, directly or through views.
     pub(crate) tables: Vec<Table>,
+    /// The longer cells that it reads, under names of their own.
+    pub(crate) cells: Vec<CellWidth>,
     /// The views that it reads.
     pub(crate) views: Vec<&'static lariat_schema::views::View>,
     /// Parameters that have no value.
@@ -88,7 +91,7 @@ pub(crate) fn parse(question: &Question) -> Result<Parsed, AskError> {
     };
     let mut statement = statement;
     let unbound = bound(&mut statement, explain, &question.parameters)?;
-    let (mut tables, mut views) = (BTreeSet::new(), Vec::new());
+    let (mut tables, mut cells, mut views) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let mut reads_information = false;
     let everything = !matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)));
     let (references, _) = resolve_table_references(&statement, true)
@@ -100,17 +103,20 @@ pub(crate) fn parse(question: &Question) -> Result<Parsed, AskError> {
             return Err(bad(format!("`{reference}` cannot be read")));
         }
         reads_information |= information;
-        if let Ok(table) = reference.table().parse::<Table>() {
+        if let Some((table, width)) = relation(reference.table()) {
             tables.insert(table);
+            cells.extend(width);
         }
         views.extend(lariat_schema::views::ALL.iter().filter(|view| view.name == reference.table()));
     }
     if everything || reads_information {
         tables.extend(Table::ALL);
+        cells.extend(CellWidth::ALL);
         views = lariat_schema::views::ALL.iter().collect();
     }
     tables.extend(views.iter().flat_map(|view| tables_of(view.sql)));
-    Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), views, unbound })
+    let (tables, cells) = (tables.into_iter().collect(), cells.into_iter().collect());
+    Ok(Parsed { statement, explain, tables, cells, views, unbound })
 }
 
 /// Puts the values into a statement that only reads, and refuses others. Returns how many parameters are left.

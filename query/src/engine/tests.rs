@@ -52,6 +52,29 @@ async fn a_query_over_three_nodes_is_the_union_with_complete_coverage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn longer_cells_are_rollups_under_another_name_and_nodes_are_told_so() {
+    let fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    let window = "time >= '2025-11-21' AND time < '2025-11-22'";
+    for (name, leaf) in [
+        ("rollups", "table=rollups, projection"),
+        ("rollups_5m", "table=rollups, cells=5m, projection"),
+        ("rollups_1h", "table=rollups, cells=1h, projection"),
+    ] {
+        let sql = format!("SELECT sum(calls) AS n FROM {name} WHERE family = 'ops' AND {window}");
+        let plan = text(&ask(&query, &format!("EXPLAIN {sql}")).await.batches);
+        assert!(plan.contains(leaf), "{plan}");
+        let coverage = ask(&query, &sql).await.coverage;
+        assert_eq!(coverage.window.from.as_deref(), Some("2025-11-21T00:00:00.000000000Z"), "{name}");
+    }
+    let both = "SELECT (SELECT sum(calls) FROM rollups_1h) AS long, (SELECT sum(calls) FROM rollups) AS short";
+    assert_eq!(ask(&query, both).await.coverage.answered, 2);
+    let error = query.engine().ask(Question::new("SELECT * FROM rollups_2h")).await.unwrap_err();
+    let AskError::BadQuestion { hint, .. } = &error else { panic!("{error}") };
+    assert!(hint.as_deref().is_some_and(|hint| hint.contains("rollups_")), "{hint:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_shape_of_query_equals_a_single_process_over_the_same_rows() {
     let fleet = Fleet::start(3).await;
     let query = fleet.query().await;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use lariat_schema::cells::CellWidth;
 use lariat_schema::tables::Table;
 use tokio::sync::OnceCell;
 
@@ -44,8 +45,9 @@ impl Relations {
 /// Names and kinds, by name.
 pub(crate) fn names() -> Vec<(&'static str, Kind)> {
     let tables = Table::NAMES.iter().copied().chain([NODES, MEMBERSHIP]).map(|name| (name, Kind::Table));
+    let cells = CellWidth::ALL.iter().map(|width| (width.relation(), Kind::View));
     let views = lariat_schema::views::ALL.iter().map(|view| (view.name, Kind::View));
-    let mut all: Vec<_> = tables.chain(views).collect();
+    let mut all: Vec<_> = tables.chain(cells).chain(views).collect();
     all.sort_unstable_by_key(|(name, _)| *name);
     all
 }

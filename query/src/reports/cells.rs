@@ -109,9 +109,10 @@ pub(crate) fn question(
         "SELECT step, {keys}region, result, sum(calls) AS calls, sum(duration_sum_ns) AS duration_sum_ns, \
          merged_sketch(sketch_zero_count, sketch_offset, sketch_counts) AS sketch \
          FROM (SELECT {step} AS step, {keys}region, result, calls, duration_sum_ns, sketch_zero_count, sketch_offset, \
-               sketch_counts FROM rollups \
+               sketch_counts FROM {cells} \
                WHERE family = 'ops' AND sketch_scale = {SKETCH_SCALE} AND calls > 0 AND {window}{conditions}) \
          GROUP BY step, {keys}region, result",
+        cells = sql_text::cells(step_nanos),
         window = sql_text::within_any(times),
     )
 }

@@ -34,11 +34,12 @@ struct Row {
 
 pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
-        "SELECT region, provider_id, error_category, result, sum(calls) AS calls FROM rollups \
+        "SELECT region, provider_id, error_category, result, sum(calls) AS calls FROM {cells} \
          WHERE family = 'ops' AND calls > 0 AND error_category IS NOT NULL AND {}{} \
          GROUP BY region, provider_id, error_category, result",
         sql_text::within_any(times),
         parameters.conditions(),
+        cells = sql_text::cells(None),
     )
 }
 

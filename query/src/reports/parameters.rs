@@ -162,7 +162,7 @@ impl Parameters {
 
     /// Length of a step in nanoseconds, a whole number of 10 s cells.
     pub(crate) fn step_nanos(&self) -> i64 {
-        self.step_nanos.unwrap_or_else(|| round_up_to_slice(self.window.nanos() / DEFAULT_STEPS))
+        self.step_nanos.unwrap_or_else(|| round_step(self.window.nanos() / DEFAULT_STEPS))
     }
 
     /// The step as it was asked for, if it was.
@@ -188,9 +188,25 @@ impl Parameters {
 }
 
 fn round_up_to_slice(nanos: i64) -> i64 {
-    let rest = nanos.rem_euclid(SLICE_NANOS);
-    let up = if rest == 0 { nanos } else { nanos.saturating_add(SLICE_NANOS - rest) };
-    up.max(SLICE_NANOS)
+    round_up(nanos, SLICE_NANOS).max(SLICE_NANOS)
+}
+
+/// The least round step that is no shorter: beyond a minute a part or a multiple of an hour, so that it is made of whole cells of
+/// the longest kind.
+fn round_step(nanos: i64) -> i64 {
+    const MINUTE: i64 = 60 * NANOS_PER_SECOND;
+    const ROUND_MINUTES: [i64; 11] = [2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1_440];
+    if nanos <= MINUTE {
+        return round_up_to_slice(nanos);
+    }
+    let longest = ROUND_MINUTES[ROUND_MINUTES.len() - 1] * MINUTE;
+    let round = ROUND_MINUTES.iter().map(|minutes| minutes * MINUTE).find(|step| nanos <= *step);
+    round.unwrap_or_else(|| round_up(nanos, longest))
+}
+
+fn round_up(nanos: i64, to: i64) -> i64 {
+    let rest = nanos.rem_euclid(to);
+    if rest == 0 { nanos } else { nanos.saturating_add(to - rest) }
 }
 
 /// A moment as RFC 3339 UTC with nanoseconds; one beyond the calendar is shown as its count of nanoseconds.
@@ -268,6 +284,13 @@ mod tests {
         assert_eq!(parameters.window, TimeRange::new(NOW - 900 * NANOS_PER_SECOND, NOW));
         assert_eq!(parameters.step_nanos(), 20 * NANOS_PER_SECOND);
         assert_eq!(parse("from=-1h").unwrap().step_nanos(), 60 * NANOS_PER_SECOND);
+    }
+
+    #[test]
+    fn over_long_ranges_the_step_is_a_round_one_that_long_cells_add_up_to() {
+        let minutes = |query: &str| parse(query).unwrap().step_nanos() / (60 * NANOS_PER_SECOND);
+        let found = ["-2h", "-6h", "-24h", "-7d", "-30d", "-365d"].map(|from| minutes(&format!("from={from}")));
+        assert_eq!(found, [2, 10, 30, 180, 720, 7 * 1_440]);
     }
 
     #[test]

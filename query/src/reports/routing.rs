@@ -88,9 +88,10 @@ pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT {KEYS}, sum(eligible_count) AS eligible, COALESCE(sum(first_probability_sum), 0.0) AS probability, \
          COALESCE(sum(first_attempts), 0) AS first_attempts, sum(calls) AS calls \
-         FROM rollups WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
+         FROM {cells} WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
         sql_text::within_any(times),
         parameters.conditions(),
+        cells = sql_text::cells(None),
     )
 }
 
@@ -98,10 +99,11 @@ pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
 pub(super) fn exclusions_question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT {KEYS}, e['reason'] AS reason, sum(e['count']) AS n FROM \
-         (SELECT {KEYS}, unnest(excluded) AS e FROM rollups \
+         (SELECT {KEYS}, unnest(excluded) AS e FROM {cells} \
           WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{}) GROUP BY {KEYS}, e['reason']",
         sql_text::within_any(times),
         parameters.conditions(),
+        cells = sql_text::cells(None),
     )
 }
 

@@ -2,6 +2,8 @@
 //! that SQL would coerce, since a coerced comparison casts the column, and a cast column is neither pruned by statistics
 //! nor recognised as the window of the question. Values are only ever quoted here; no other module formats one into SQL.
 
+use lariat_schema::cells::CellWidth;
+use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 
 /// A text literal.
@@ -17,6 +19,11 @@ pub(crate) fn moment(unix_nanos: i64) -> String {
 /// A 16-byte id, typed like `request_id` and `trace_id`.
 pub(crate) fn id(bytes: &[u8; 16]) -> String {
     format!("arrow_cast(X'{}', 'FixedSizeBinary(16)')", hex::encode(bytes))
+}
+
+/// What a report in steps of this length reads cells from: the longest that never lie in two steps.
+pub(crate) fn cells(step_nanos: Option<i64>) -> &'static str {
+    CellWidth::dividing(step_nanos).map_or(Table::Rollups.as_str(), CellWidth::relation)
 }
 
 /// The condition that `time` lies in `window`.

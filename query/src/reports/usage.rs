@@ -40,10 +40,11 @@ struct Row {
 pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT account_id, profile, chain, method_class, result, sum(calls) AS calls, sum(bytes_in) AS bytes_in, \
-         sum(bytes_out) AS bytes_out, sum(billable_units) AS billable_units FROM rollups \
+         sum(bytes_out) AS bytes_out, sum(billable_units) AS billable_units FROM {cells} \
          WHERE family = 'usage' AND {}{} GROUP BY account_id, profile, chain, method_class, result",
         sql_text::within_any(times),
         parameters.conditions(),
+        cells = sql_text::cells(None),
     )
 }
 

@@ -7,6 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use lariat_schema::cells::{CellWidth, relation};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
 
@@ -25,22 +26,37 @@ impl Asked {
     }
 }
 
-/// What an optimised plan asks about: each table of the fleet, with the hull of what its scans ask about.
-pub(crate) fn asked(plan: &LogicalPlan) -> Vec<(Table, Asked)> {
-    let mut tables: BTreeMap<Table, Asked> = BTreeMap::new();
+/// A table that is read, and the widest cells that may be read of it.
+pub(crate) type Relation = (Table, Option<CellWidth>);
+
+/// What an optimised plan reads: each relation of the fleet, with the hull of what its scans ask about.
+pub(crate) fn scanned(plan: &LogicalPlan) -> Vec<(Relation, Asked)> {
+    let mut relations: BTreeMap<Relation, Asked> = BTreeMap::new();
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Ok(table) = scan.table_name.table().parse::<Table>()
+            && let Some(relation) = relation(scan.table_name.table())
         {
-            let of_scan = bounds(&scan.filters);
-            tables.entry(table).and_modify(|so_far| *so_far = both(*so_far, of_scan)).or_insert(of_scan);
+            add(&mut relations, relation, bounds(&scan.filters));
         }
         Ok(TreeNodeRecursion::Continue)
     });
     if walked.is_err() {
-        tables.values_mut().for_each(|asked| *asked = Asked::default());
+        relations.values_mut().for_each(|asked| *asked = Asked::default());
+    }
+    relations.into_iter().collect()
+}
+
+/// The same by table, whatever it is read as.
+pub(crate) fn asked(scanned: &[(Relation, Asked)]) -> Vec<(Table, Asked)> {
+    let mut tables: BTreeMap<Table, Asked> = BTreeMap::new();
+    for ((table, _), of_relation) in scanned {
+        add(&mut tables, *table, *of_relation);
     }
     tables.into_iter().collect()
+}
+
+fn add<K: Ord>(sum: &mut BTreeMap<K, Asked>, key: K, more: Asked) {
+    sum.entry(key).and_modify(|so_far| *so_far = both(*so_far, more)).or_insert(more);
 }
 
 fn both(a: Asked, b: Asked) -> Asked {

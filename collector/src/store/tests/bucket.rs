@@ -130,6 +130,12 @@ impl MultipartStore for Line {
 }
 
 /// A store with one final file of spans, and its bucket behind a line.
+/// A bucket that nothing goes wrong with.
+pub(super) fn in_memory() -> Bucket {
+    let line = Arc::new(Line::default());
+    Bucket::of(Arc::clone(&line) as _, line as _)
+}
+
 async fn with_a_final_file(place: &mut Place) -> (Spine, Arc<Line>, Arc<Bucket>) {
     let line = Arc::new(Line::default());
     let bucket = Bucket::of(Arc::clone(&line) as _, Arc::clone(&line) as _);
@@ -373,7 +379,7 @@ async fn scanned(spine: &Spine, table: Table) -> usize {
         store_id: spine.core.store_id(),
         node_id: "lariat@test".into(),
         query_id,
-        rows: Rows { table, projection: vec![0, 3], filter: None, limit: None },
+        rows: Rows { table, cells: None, projection: vec![0, 3], filter: None, limit: None },
         share: Share::WHOLE,
         without: Arc::default(),
     };

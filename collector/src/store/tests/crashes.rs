@@ -30,13 +30,13 @@ fn whole(spine: &Spine) {
 }
 
 /// Every effect up to a chosen one is let through; from it on the disk refuses all, as it does after a crash.
-struct Until {
+pub(super) struct Until {
     left: Arc<AtomicUsize>,
-    reached: Arc<parking_lot::Mutex<Vec<Step>>>,
+    pub(super) reached: Arc<parking_lot::Mutex<Vec<Step>>>,
 }
 
 impl Until {
-    fn new(place: &mut Place) -> Self {
+    pub(super) fn new(place: &mut Place) -> Self {
         let until = Self {
             left: Arc::new(AtomicUsize::new(usize::MAX)),
             reached: Arc::new(parking_lot::Mutex::new(Vec::new())),
@@ -60,12 +60,12 @@ impl Until {
         until
     }
 
-    fn off_after(&self, effects: usize) {
+    pub(super) fn off_after(&self, effects: usize) {
         self.reached.lock().clear();
         self.left.store(effects, Ordering::SeqCst);
     }
 
-    fn on(&self) {
+    pub(super) fn on(&self) {
         self.left.store(usize::MAX, Ordering::SeqCst);
     }
 }
@@ -112,7 +112,7 @@ async fn a_crash_before_any_effect_of_sealing_and_merging_loses_and_doubles_noth
     }
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
@@ -124,7 +124,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-fn parquet_files(folder: &std::path::Path) -> usize {
+pub(super) fn parquet_files(folder: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { parquet_files(&path) } else { 1 }).sum()
 }

@@ -22,6 +22,12 @@ pub struct NoSketch {
     length: usize,
 }
 
+/// Index after the last of consecutive buckets, if all are of scale 6.
+fn end_of(offset: i32, counts: &[i64]) -> Option<i32> {
+    let end = i32::try_from(counts.len()).ok().and_then(|length| offset.checked_add(length));
+    end.filter(|end| offset >= LEAST_INDEX && *end <= END_INDEX)
+}
+
 /// A sum of exponential histograms over nanoseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Sketch {
@@ -44,16 +50,19 @@ impl Sketch {
         if counts.is_empty() {
             return Ok(());
         }
-        let end = i32::try_from(counts.len()).ok().and_then(|length| offset.checked_add(length));
-        let Some(end) = end.filter(|end| offset >= LEAST_INDEX && *end <= END_INDEX) else {
-            return Err(NoSketch { offset, length: counts.len() });
-        };
+        let Some(end) = end_of(offset, counts) else { return Err(NoSketch { offset, length: counts.len() }) };
         self.cover(offset, end);
         let from = usize::try_from(offset - self.offset).unwrap_or(0);
         for (sum, count) in self.counts[from..].iter_mut().zip(counts) {
             *sum = sum.saturating_add((*count).max(0));
         }
         Ok(())
+    }
+
+    /// Whether these are buckets of scale 6.
+    #[must_use]
+    pub fn takes(offset: i32, counts: &[i64]) -> bool {
+        counts.is_empty() || end_of(offset, counts).is_some()
     }
 
     /// Adds all of another.

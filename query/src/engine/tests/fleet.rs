@@ -89,6 +89,7 @@ impl ReadStore for SmallStore {
         let holds = table == Table::Spans;
         Snapshot {
             table,
+            cells: Vec::new(),
             files: if holds { vec![Arc::clone(&self.file)] } else { Vec::new() },
             batches: if holds { self.hot.clone() } else { Vec::new() },
             watermark_unix_nanos: now_unix_nanos(),

@@ -7,6 +7,7 @@ use arrow::util::pretty::pretty_format_batches;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_proto::bytes::{physical_plan_from_bytes, physical_plan_to_bytes};
+use lariat_schema::cells::CellWidth;
 use lariat_schema::tables::Table;
 use parquet::arrow::ArrowWriter;
 use serde_json::json;
@@ -32,7 +33,10 @@ async fn files(folder: &std::path::Path) -> SessionContext {
         }
         writer.close().unwrap();
         let options = ParquetReadOptions::default();
-        context.register_parquet(table.as_str(), path.to_str().unwrap(), options).await.unwrap();
+        context.register_parquet(table.as_str(), path.to_str().unwrap(), options.clone()).await.unwrap();
+        for width in CellWidth::ALL.iter().filter(|_| *table == Table::Rollups) {
+            context.register_parquet(width.relation(), path.to_str().unwrap(), options.clone()).await.unwrap();
+        }
     }
     for view in lariat_schema::views::ALL {
         context.sql(&format!("CREATE VIEW {} AS {}", view.name, view.sql)).await.unwrap();
