@@ -14,7 +14,7 @@ use lariat_schema::tables::Table;
 use lariat_tools::relay::{self, RelayFaults};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::fixtures::{identity, kept, rows, visible};
 use crate::{Collector, Config, Policies, Settings, start};
@@ -158,9 +158,11 @@ async fn through_a_faulty_relay_and_two_kills_nothing_is_lost_and_nothing_counts
 #[tokio::test]
 async fn with_the_other_side_gone_receiving_goes_on_the_end_does_not_wait_and_the_next_start_delivers() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let far = collector(there.path(), None).await;
-    let address = far.addresses().otlp_grpc;
-    far.shutdown(LONG).await;
+    // Held without listening: connections are refused, and no other test is given the port meanwhile.
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(FREE).unwrap();
+    let address = held.local_addr().unwrap();
     let near = collector(here.path(), Some(to(address, "grpc"))).await;
     for trace in 1..=4 {
         send(&near, trace).await;

@@ -41,6 +41,7 @@ use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
 use super::times::Times;
 use super::window;
 use super::wire::Pruned;
+use crate::columns::bytes_of;
 use crate::store::{SealedFile, Snapshot};
 
 /// What a worker calls its bucket. Each worker knows one and no other.
@@ -71,7 +72,7 @@ pub(crate) fn partition(
     let dealt = dealt_files(wanted, parts, part);
     let files: Vec<_> = dealt.iter().map(|source| Arc::clone(&source.file)).collect();
     let batches: Vec<_> = snapshot.batches.iter().skip(part).step_by(parts).cloned().collect();
-    let hot_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let hot_bytes: usize = batches.iter().map(bytes_of).sum();
     pin.reading.bytes.fetch_add(hot_bytes as u64, Ordering::Relaxed);
     pin.reading.files.fetch_add(files.len() as u64, Ordering::Relaxed);
     let plan = plan(&spec.rows, dealt, batches, context.runtime_env().as_ref())?;
