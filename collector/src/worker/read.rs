@@ -203,7 +203,8 @@ fn read_columns(rows: &Rows) -> Vec<usize> {
     columns
 }
 
-/// The rows of these files. Files never change under their names, so that a footer that was read once is good for as long as the runtime keeps it.
+/// The rows of these files. Files never change under their names, so that a footer that was read once is good for as long
+/// as the runtime keeps it.
 fn parquet(rows: &Rows, files: FileGroup, url: ObjectStoreUrl, runtime: &RuntimeEnv) -> Result<Arc<dyn ExecutionPlan>> {
     let columns = read_columns(rows);
     let footers = runtime.cache_manager.get_file_metadata_cache();
