@@ -11,6 +11,7 @@
 //! looking at a node costs its routing nothing. A node never reads a file that a plan names, only its own.
 
 pub mod estimates;
+pub mod exclusions;
 pub mod pins;
 pub mod read;
 pub mod scan;

@@ -27,7 +27,7 @@ use datafusion_distributed::{
     SessionStateBuilderExt, WorkerResolver,
 };
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{estimates, runs_on_nodes, sized, sketches};
+use lariat_collector::worker::{estimates, exclusions, runs_on_nodes, sized, sketches};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
@@ -91,6 +91,7 @@ pub(crate) fn session(
     estimates::register(&mut state)?;
     sized::register(&mut state)?;
     sketches::register(&mut state)?;
+    exclusions::register(&mut state)?;
     datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IdComparisons))?;
     Ok(state)
 }

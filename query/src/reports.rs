@@ -146,9 +146,8 @@ async fn answer(sources: &Sources, report: Report, query: &str, now_unix_nanos: 
         Report::Traffic => traffic_report(asking).await?,
         Report::Latency => latency_report(asking).await?,
         Report::Providers => providers_report(asking).await?,
-        Report::Routing => routing_report(asking).await?,
         Report::Trace => trace_report(asking, query).await?,
-        Report::Errors | Report::Usage | Report::Circuits | Report::Blocks | Report::Nodes => {
+        Report::Errors | Report::Routing | Report::Usage | Report::Circuits | Report::Blocks | Report::Nodes => {
             simple_report(asking, report).await?
         }
     };
@@ -225,16 +224,6 @@ async fn providers_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Fa
     Ok((providers::sheet(&groups, &around, parameters.limit), provenance))
 }
 
-async fn routing_report(asking: &Asking<'_>) -> Result<(Sheet, Provenance), Failure> {
-    let parameters = asking.parameters;
-    let (sums, exclusions) = tokio::try_join!(
-        asking.cells(|times| routing::question(parameters, times)),
-        asking.cells(|times| routing::exclusions_question(parameters, times)),
-    )?;
-    let sheet = routing::sheet(&sums.batches, &exclusions.batches, parameters.limit)?;
-    Ok((sheet, Provenance::of(&sums).and(&exclusions).unsampled()))
-}
-
 async fn trace_report(asking: &Asking<'_>, query: &str) -> Result<(Sheet, Provenance), Failure> {
     let parameters = asking.parameters;
     let trace_id = trace::trace_id(parameters)?;
@@ -251,6 +240,11 @@ async fn simple_report(asking: &Asking<'_>, report: Report) -> Result<(Sheet, Pr
         Report::Errors => {
             let answer = asking.cells(|times| errors::question(parameters, times)).await?;
             let sheet = errors::sheet(&answer.batches, limit)?;
+            (answer, sheet)
+        }
+        Report::Routing => {
+            let answer = asking.cells(|times| routing::question(parameters, times)).await?;
+            let sheet = routing::sheet(&answer.batches, limit)?;
             (answer, sheet)
         }
         Report::Usage => {

@@ -20,11 +20,12 @@ use arrow::datatypes::{DataType, Field, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use lariat_schema::cells::{CellWidth, KEY_COLUMNS};
-use lariat_schema::tables::{SKETCH_SCALE, Table, exclusion_count_fields};
+use lariat_schema::tables::{SKETCH_SCALE, Table};
 
 use super::order::SortKey;
 use crate::columns::{column, double, doubles, ints, long, longs, moments};
-use crate::rollup::rows::{in_order, lists, moments as moments_column};
+use crate::rollup::rows::{in_order, moments as moments_column};
+use crate::worker::exclusions;
 use crate::worker::sketches::Sketch;
 
 /// Memory of the cells that are open at once.
@@ -54,7 +55,7 @@ struct Cell {
     doubles: [f64; DOUBLES.len()],
     first_probability_sum: Option<f64>,
     first_attempts: Option<i64>,
-    excluded: BTreeMap<String, i64>,
+    excluded: exclusions::Counts,
     observed_unix_nanos: i64,
     sketch: Sketch,
 }
@@ -253,7 +254,7 @@ fn rows_of(keys: &RowConverter, cells: &BTreeMap<Box<[u8]>, Cell>, start: i64) -
     columns.insert("first_probability_sum", Arc::new(first));
     let first: Int64Array = cells.values().map(|cell| cell.first_attempts).collect();
     columns.insert("first_attempts", Arc::new(first));
-    columns.insert("excluded", exclusions_of(cells)?);
+    columns.insert("excluded", exclusions::column_of(cells.values().map(|cell| &cell.excluded))?);
     let zero: Int64Array = cells.values().map(|cell| cell.sketch.zero()).collect();
     columns.insert("sketch_zero_count", Arc::new(zero));
     let offsets: Int32Array = cells.values().map(|cell| cell.sketch.offset()).collect();
@@ -265,12 +266,4 @@ fn rows_of(keys: &RowConverter, cells: &BTreeMap<Box<[u8]>, Cell>, start: i64) -
     }
     columns.insert("sketch_counts", Arc::new(counts.finish()));
     in_order(Table::Rollups, columns)
-}
-
-fn exclusions_of(cells: &BTreeMap<Box<[u8]>, Cell>) -> Result<ArrayRef, ArrowError> {
-    let all = || cells.values().flat_map(|cell| &cell.excluded);
-    let reasons: StringArray = all().map(|(reason, _)| Some(reason.as_str())).collect();
-    let counts: Int64Array = all().map(|(_, count)| *count).collect();
-    let lengths = cells.values().map(|cell| cell.excluded.len()).collect();
-    lists(exclusion_count_fields(), vec![Arc::new(reasons), Arc::new(counts)], lengths)
 }

@@ -28,7 +28,7 @@ use super::read::BUCKET_URL;
 use super::sized;
 use super::threads::Threads;
 use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
-use super::{estimates, sketches};
+use super::{estimates, exclusions, sketches};
 use crate::store::ReadStore;
 
 /// Threads that execute queries on a node: one per partition of a leaf.
@@ -83,6 +83,7 @@ pub fn routes(
             estimates::register(&mut state)?;
             sized::register(&mut state)?;
             sketches::register(&mut state)?;
+            exclusions::register(&mut state)?;
             Ok(state)
         }
     })

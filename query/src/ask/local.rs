@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use lariat_collector::worker::{estimates, sketches};
+use lariat_collector::worker::{estimates, exclusions, sketches};
 use lariat_schema::cells::CellWidth;
 use lariat_schema::coverage::{Coverage, Sampling, Window};
 use lariat_schema::tables::Table;
@@ -29,6 +29,7 @@ impl LocalEngine {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         estimates::register(&mut *context.state_ref().write())?;
         sketches::register(&mut *context.state_ref().write())?;
+        exclusions::register(&mut *context.state_ref().write())?;
         context.add_analyzer_rule(Arc::new(EstimateWeights));
         for table in Table::ALL {
             let batches = rows.iter().filter(|(of, _)| of == table).flat_map(|(_, batches)| batches.clone()).collect();

@@ -30,7 +30,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use http::HeaderMap;
 use lariat_collector::worker::threads::Threads;
-use lariat_collector::worker::{estimates, on_threads, runs_on_nodes, sketches, with_token};
+use lariat_collector::worker::{estimates, exclusions, on_threads, runs_on_nodes, sketches, with_token};
 use lariat_schema::ids::StoreId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -216,6 +216,7 @@ impl BucketWorker {
                 let mut state = builder.build();
                 estimates::register(&mut state)?;
                 sketches::register(&mut state)?;
+                exclusions::register(&mut state)?;
                 Ok(state)
             }
         });

@@ -1,7 +1,11 @@
 //! Reading answers: Arrow columns by name, as the type that the reader needs. A merge may return a wider or another text
 //! type than a table has, so each column is cast once; a column that is missing or cannot be cast is a fault of ours.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray};
+use std::ops::Range;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -64,6 +68,20 @@ readers! {
 pub(crate) fn structs(batch: &RecordBatch, name: &'static str) -> Result<StructArray, BadAnswer> {
     let found = batch.column_by_name(name).and_then(|column| column.as_struct_opt());
     found.cloned().ok_or(BadAnswer::Missing(name))
+}
+
+/// A column of lists of structs: the lists, and the columns of all their elements.
+pub(crate) fn lists(batch: &RecordBatch, name: &'static str) -> Result<(ListArray, RecordBatch), BadAnswer> {
+    let found = batch.column_by_name(name).and_then(|column| column.as_list_opt::<i32>());
+    let lists = found.ok_or(BadAnswer::Missing(name))?;
+    let elements = lists.values().as_struct_opt().filter(|elements| elements.null_count() == 0);
+    Ok((lists.clone(), RecordBatch::from(elements.ok_or(BadAnswer::Missing(name))?)))
+}
+
+/// Where the elements of a row's list stand; nowhere where it is null.
+pub(crate) fn places_at(lists: &ListArray, row: usize) -> Range<usize> {
+    let place = |row: usize| usize::try_from(lists.value_offsets()[row]).unwrap_or_default();
+    if lists.is_valid(row) { place(row)..place(row + 1) } else { 0..0 }
 }
 
 /// The text in a row, if any.

@@ -11,7 +11,7 @@ use lariat_schema::vocabulary::ExclusionReason;
 use serde::Serialize;
 
 use super::cells::{UNKNOWN_REGION, share};
-use super::columns::{BadAnswer, count_at, floats, integers, text_at, texts};
+use super::columns::{BadAnswer, count_at, floats, integers, lists, places_at, text_at, texts};
 use super::parameters::Parameters;
 use super::sheet::{Column, Sheet};
 use super::sql_text;
@@ -83,11 +83,11 @@ struct Row<'a> {
     excluded: &'a BTreeMap<String, i64>,
 }
 
-/// The question for sums.
+/// The question for sums and, of the same cells, for exclusions by reason.
 pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     format!(
         "SELECT {KEYS}, sum(eligible_count) AS eligible, COALESCE(sum(first_probability_sum), 0.0) AS probability, \
-         COALESCE(sum(first_attempts), 0) AS first_attempts, sum(calls) AS calls \
+         COALESCE(sum(first_attempts), 0) AS first_attempts, sum(calls) AS calls, merged_exclusions(excluded) AS excluded \
          FROM {cells} WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{} GROUP BY {KEYS}",
         sql_text::within_any(times),
         parameters.conditions(),
@@ -95,51 +95,37 @@ pub(super) fn question(parameters: &Parameters, times: &[TimeRange]) -> String {
     )
 }
 
-/// The question for exclusions by reason.
-pub(super) fn exclusions_question(parameters: &Parameters, times: &[TimeRange]) -> String {
-    format!(
-        "SELECT {KEYS}, e['reason'] AS reason, sum(e['count']) AS n FROM \
-         (SELECT {KEYS}, unnest(excluded) AS e FROM {cells} \
-          WHERE family = 'ops' AND provider_id IS NOT NULL AND {}{}) GROUP BY {KEYS}, e['reason']",
-        sql_text::within_any(times),
-        parameters.conditions(),
-        cells = sql_text::cells(None),
-    )
-}
-
-/// Calls `add` with the sums, of the region and over all, of each row.
-fn each_row(batch: &RecordBatch, all: &mut All, mut add: impl FnMut(&mut Sums, usize)) -> Result<(), BadAnswer> {
+/// Adds the rows of an answer, each to its region and to the sum over all.
+fn add(all: &mut All, batch: &RecordBatch) -> Result<(), BadAnswer> {
     let names = ["profile", "chain", "strategy", "provider_id", "transport", "region"];
     let columns = names.iter().map(|name| texts(batch, name)).collect::<Result<Vec<_>, _>>()?;
+    let (eligible, calls) = (integers(batch, "eligible")?, integers(batch, "calls")?);
+    let (probability, first_attempts) = (floats(batch, "probability")?, integers(batch, "first_attempts")?);
+    let (excluded, elements) = lists(batch, "excluded")?;
+    let (reasons, counts) = (texts(&elements, "reason")?, integers(&elements, "count")?);
     for row in 0..batch.num_rows() {
         let at = |column: usize| text_at(&columns[column], row);
         let channels = all.entry([at(0), at(1), at(2)]).or_default();
         let regions = channels.entry([at(3), at(4)]).or_default();
-        add(regions.entry(None).or_default(), row);
-        add(regions.entry(Some(at(5).unwrap_or_else(|| UNKNOWN_REGION.to_owned()))).or_default(), row);
+        for region in [None, Some(at(5).unwrap_or_else(|| UNKNOWN_REGION.to_owned()))] {
+            let sums = regions.entry(region).or_default();
+            sums.eligible += count_at(&eligible, row);
+            sums.calls += count_at(&calls, row);
+            sums.first_attempts += count_at(&first_attempts, row);
+            sums.probability += probability.value(row);
+            for index in places_at(&excluded, row) {
+                *sums.excluded.entry(text_at(&reasons, index).unwrap_or_default()).or_default() +=
+                    count_at(&counts, index);
+            }
+        }
     }
     Ok(())
 }
 
 /// Rows by profile, chain, strategy and channel, each over all regions first.
-pub(super) fn sheet(sums: &[RecordBatch], exclusions: &[RecordBatch], limit: usize) -> Result<Sheet, BadAnswer> {
+pub(super) fn sheet(batches: &[RecordBatch], limit: usize) -> Result<Sheet, BadAnswer> {
     let mut all = All::new();
-    for batch in sums {
-        let (eligible, calls) = (integers(batch, "eligible")?, integers(batch, "calls")?);
-        let (probability, first_attempts) = (floats(batch, "probability")?, integers(batch, "first_attempts")?);
-        each_row(batch, &mut all, |sums, row| {
-            sums.eligible += count_at(&eligible, row);
-            sums.calls += count_at(&calls, row);
-            sums.first_attempts += count_at(&first_attempts, row);
-            sums.probability += probability.value(row);
-        })?;
-    }
-    for batch in exclusions {
-        let (reasons, n) = (texts(batch, "reason")?, integers(batch, "n")?);
-        each_row(batch, &mut all, |sums, row| {
-            *sums.excluded.entry(text_at(&reasons, row).unwrap_or_default()).or_default() += count_at(&n, row);
-        })?;
-    }
+    batches.iter().try_for_each(|batch| add(&mut all, batch))?;
     let rows = all.iter().flat_map(|(group, channels)| {
         let mut totals: BTreeMap<&Option<String>, Totals> = BTreeMap::new();
         for (region, sums) in channels.values().flatten() {

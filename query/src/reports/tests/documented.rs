@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lariat_collector::worker::sketches::ERROR_BOUND;
+use serde_json::Map;
 
 use super::*;
 use crate::api::sql::as_json;
@@ -154,9 +155,16 @@ async fn the_sql_beside_the_report_routing_gives_its_numbers() {
         let shown = report.iter().find(|shown| shown["provider_id"] == row["provider_id"]).unwrap();
         assert!((shown["intended_share"].as_f64().unwrap() - intended).abs() < 1e-9, "{shown}");
     }
+    let shown = |row: &Value| report.iter().find(|shown| shown["provider_id"] == row["provider_id"]).unwrap();
     for row in asked(&fleet, exclusions).await {
-        let shown = report.iter().find(|shown| shown["provider_id"] == row["provider_id"]).unwrap();
+        let shown = shown(&row);
         assert_eq!(shown["excluded"][row["reason"].as_str().unwrap()], row["count"], "{shown}");
+    }
+    for row in &sums {
+        let listed = row["excluded"].as_array().unwrap().iter();
+        let listed: Map<String, Value> =
+            listed.map(|one| (one["reason"].as_str().unwrap().to_owned(), one["count"].clone())).collect();
+        assert_eq!(shown(row)["excluded"], Value::Object(listed), "{row}");
     }
 }
 

@@ -21,6 +21,7 @@ async fn files(folder: &std::path::Path) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(2);
     let context = SessionContext::new_with_config(config);
     lariat_collector::worker::sketches::register(&mut *context.state_ref().write()).unwrap();
+    lariat_collector::worker::exclusions::register(&mut *context.state_ref().write()).unwrap();
     for table in Table::ALL {
         let path = folder.join(format!("{table}.parquet"));
         let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), table.schema(), None).unwrap();
@@ -64,7 +65,6 @@ async fn every_question_of_a_report_gives_the_same_answer_after_a_journey_as_byt
         cells::question(providers::KEYS, None, window, ""),
         errors::question(&parameters, window),
         routing::question(&parameters, window),
-        routing::exclusions_question(&parameters, window),
         usage::question(&parameters, window),
         circuits::question(&parameters, window),
         circuits::states_question(&parameters),
