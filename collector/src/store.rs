@@ -31,6 +31,7 @@ mod gone;
 mod lengthen;
 pub(crate) mod maintain;
 mod merge;
+mod pack;
 mod retain;
 pub(crate) mod upload;
 

@@ -49,6 +49,7 @@ fn counted(counters: &Counters, text: &mut String) {
         ("compactions_total", &counters.compactions, "Merges of sealed files"),
         ("compaction_failures_total", &counters.compaction_failures, "Merges that failed"),
         ("derived_hours_total", &counters.derived_hours, "Hours of rollups that were added up to longer cells"),
+        ("packed_files_total", &counters.packed_files, "Files of longer cells that became fewer"),
         ("verified_files_total", &counters.verified_files, "Sealed files whose checksum was compared since the start"),
         ("quarantined_files", &counters.quarantined, "Sealed files set aside since they cannot be read"),
         ("expired_files_total", &counters.expired_files, "Files deleted past their retention"),

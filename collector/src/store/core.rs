@@ -61,6 +61,7 @@ pub(crate) struct Counters {
     pub(crate) compactions: AtomicU64,
     pub(crate) compaction_failures: AtomicU64,
     pub(crate) derived_hours: AtomicU64,
+    pub(crate) packed_files: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) checkpoint_failures: AtomicU64,
     pub(crate) checkpoint_used: AtomicU64,

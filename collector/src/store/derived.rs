@@ -3,7 +3,8 @@
 //! Such a file is a cache: it holds the rows of other files added up, names them by hour, and counts as none of their rows.
 //! An hour of it stands only as long as every file that it was made of is on this disk, and whoever reads takes either
 //! that hour or those files. Cells are made of final files alone, so that what merging writes anew is not added up twice;
-//! what comes late is read beside them until it is final too.
+//! what comes late is read beside them until it is final too. Several hours of a day go into one file where they are there
+//! together, as at the first start over a past: a file for each would only have to be [packed](super::pack) afterwards.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -18,6 +19,17 @@ use super::manifest::FileEntry;
 use super::merge::MERGE_INPUTS;
 use super::write::hour_of;
 use super::{CellHour, SealedFile};
+
+/// Hours of a day.
+const DAY_HOURS: i64 = 24;
+/// Rows that are added up into one file of each width: a second of work, so that merging and clearing do not wait longer
+/// for it.
+pub(crate) const PLAN_ROWS: u64 = if cfg!(test) { 16 } else { 200_000 };
+
+/// The UTC day of an hour, both counted from 1970.
+pub(crate) fn day_of(hour: i64) -> i64 {
+    hour.div_euclid(DAY_HOURS)
+}
 
 /// One file of longer cells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,21 +92,44 @@ pub(crate) fn supersede(derived: &mut Vec<DerivedEntry>, width: CellWidth, sourc
     derived.retain(|entry| !entry.hours.is_empty());
 }
 
-/// Cells to be made.
+/// Cells to be made, of hours of one day.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
+    /// The oldest first.
+    pub(crate) hours: Vec<HourPlan>,
+}
+
+/// Files of an hour whose rows are to be added up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HourPlan {
     pub(crate) hour: i64,
     pub(crate) old: Vec<FileEntry>,
 }
 
-impl Plan {
-    pub(crate) fn sources(&self) -> Vec<u64> {
-        self.old.iter().filter_map(sequence).collect()
+impl HourPlan {
+    fn rows(&self) -> u64 {
+        self.old.iter().map(|file| file.rows).sum()
     }
 }
 
-/// The next hour whose final files do not all stand in cells of every width, the newest first: it is what is asked for
-/// most.
+impl Plan {
+    pub(crate) fn rows(&self) -> u64 {
+        self.hours.iter().map(HourPlan::rows).sum()
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.hours.iter().flat_map(|hour| &hour.old)
+    }
+
+    /// What the manifest will say of the hours.
+    pub(crate) fn made(&self) -> Vec<CellHour> {
+        let made = |hour: &HourPlan| CellHour { hour: hour.hour, of: hour.old.iter().filter_map(sequence).collect() };
+        self.hours.iter().map(made).collect()
+    }
+}
+
+/// The next hours whose final files do not all stand in cells of every width: the newest, since it is what is asked for
+/// most, and those before it in the same day, up to [`PLAN_ROWS`].
 pub(crate) fn plan(files: &[FileEntry], derived: &[DerivedEntry]) -> Option<Plan> {
     let mut hours: BTreeMap<i64, Vec<&FileEntry>> = BTreeMap::new();
     for file in files {
@@ -106,19 +141,30 @@ pub(crate) fn plan(files: &[FileEntry], derived: &[DerivedEntry]) -> Option<Plan
     let stands = |file: &FileEntry| {
         sequence(file).is_some_and(|sequence| covered.iter().all(|covered| covered.contains(&sequence)))
     };
-    hours.into_iter().rev().find_map(|(hour, files)| {
-        if files.iter().any(|file| !file.is_final) || files.iter().all(|file| stands(file)) {
-            return None;
-        }
-        let mut old: Vec<FileEntry> = if files.len() <= MERGE_INPUTS {
-            files.into_iter().cloned().collect()
-        } else {
-            files.into_iter().filter(|file| !stands(file)).cloned().collect()
-        };
-        old.sort_by(|one, other| one.path.cmp(&other.path));
-        old.truncate(MERGE_INPUTS);
-        Some(Plan { hour, old })
-    })
+    let mut wanted = hours.into_iter().rev().filter_map(|(hour, files)| of_hour(hour, files, &stands));
+    let newest = wanted.next()?;
+    let (day, mut rows) = (day_of(newest.hour), newest.rows());
+    let mut chosen = vec![newest];
+    chosen.extend(wanted.take_while(|hour| {
+        rows = rows.saturating_add(hour.rows());
+        day_of(hour.hour) == day && rows <= PLAN_ROWS
+    }));
+    chosen.reverse();
+    Some(Plan { hours: chosen })
+}
+
+fn of_hour(hour: i64, files: Vec<&FileEntry>, stands: impl Fn(&FileEntry) -> bool) -> Option<HourPlan> {
+    if files.iter().any(|file| !file.is_final) || files.iter().all(|file| stands(file)) {
+        return None;
+    }
+    let mut old: Vec<FileEntry> = if files.len() <= MERGE_INPUTS {
+        files.into_iter().cloned().collect()
+    } else {
+        files.into_iter().filter(|file| !stands(file)).cloned().collect()
+    };
+    old.sort_by(|one, other| one.path.cmp(&other.path));
+    old.truncate(MERGE_INPUTS);
+    Some(HourPlan { hour, old })
 }
 
 fn sources_of(derived: &[DerivedEntry], width: CellWidth) -> HashSet<u64> {
@@ -150,17 +196,31 @@ mod tests {
         CellWidth::ALL.iter().map(|width| derived(*width, hours)).collect()
     }
 
+    /// Hours that are planned, and the files of each.
+    fn planned(files: &[FileEntry], derived: &[DerivedEntry]) -> Vec<(i64, Vec<u64>)> {
+        let made = plan(files, derived).map(|plan| plan.made()).unwrap_or_default();
+        made.into_iter().map(|hour| (hour.hour, hour.of)).collect()
+    }
+
     #[test]
-    fn the_newest_hour_whose_files_are_final_comes_first_and_what_is_made_is_not_made_again() {
+    fn hours_whose_files_are_final_are_made_from_the_newest_on_and_what_is_made_is_not_made_again() {
         let files = [cells(1, 1, true), cells(1, 2, true), cells(2, 3, true), cells(3, 4, true), cells(3, 5, false)];
-        let chosen = plan(&files, &[]).unwrap();
-        assert_eq!((chosen.hour, chosen.sources()), (2, vec![3]));
-        let chosen = plan(&files, &both(&[(2, &[3])])).unwrap();
-        assert_eq!((chosen.hour, chosen.sources()), (1, vec![1, 2]));
+        assert_eq!(planned(&files, &[]), [(1, vec![1, 2]), (2, vec![3])]);
+        assert_eq!(planned(&files, &both(&[(2, &[3])])), [(1, vec![1, 2])]);
         assert_eq!(plan(&files, &both(&[(2, &[3]), (1, &[1, 2])])), None);
         // One width alone is not enough, and what came late makes the whole hour anew.
         assert!(plan(&files, &[derived(CellWidth::Hour, &[(2, &[3]), (1, &[1, 2])])]).is_some());
-        assert_eq!(plan(&files, &both(&[(2, &[3]), (1, &[1])])).unwrap().sources(), [1, 2]);
+        assert_eq!(planned(&files, &both(&[(2, &[3]), (1, &[1])])), [(1, vec![1, 2])]);
+    }
+
+    #[test]
+    fn hours_are_made_together_up_to_a_number_of_rows_and_never_of_two_days() {
+        let large = |hour, sequence, rows| FileEntry { rows, ..cells(hour, sequence, true) };
+        let files = [large(22, 1, 1), large(23, 2, 1), large(24, 3, 9), large(25, 4, PLAN_ROWS - 4), large(26, 5, 4)];
+        assert_eq!(planned(&files, &[]), [(25, vec![4]), (26, vec![5])]);
+        assert_eq!(planned(&files[..3], &[]), [(24, vec![3])]);
+        assert_eq!(planned(&files[..2], &[]), [(22, vec![1]), (23, vec![2])]);
+        assert_eq!(planned(&[large(3, 1, PLAN_ROWS + 1)], &[]), [(3, vec![1])]);
     }
 
     #[test]
@@ -174,9 +234,10 @@ mod tests {
     #[test]
     fn more_files_than_are_read_at_once_are_added_up_in_several_parts() {
         let files: Vec<_> = (0..40).map(|sequence| cells(1, sequence, true)).collect();
-        let first = plan(&files, &[]).unwrap().sources();
+        let of = |derived: &[DerivedEntry]| planned(&files, derived).remove(0).1;
+        let first = of(&[]);
         assert_eq!(first.len(), MERGE_INPUTS);
-        let second = plan(&files, &both(&[(1, &first)])).unwrap().sources();
+        let second = of(&both(&[(1, &first)]));
         assert_eq!(second, (32..40).collect::<Vec<_>>());
         assert_eq!(plan(&files, &both(&[(1, &first), (1, &second)])), None);
     }

@@ -62,6 +62,8 @@ pub(crate) enum Stage {
     Seal,
     /// A merge of files.
     Merge,
+    /// Rows added up, hour by hour: in no order that the whole file has.
+    Cells,
 }
 
 /// True where a merge of one file is worth while.
@@ -80,7 +82,7 @@ pub(crate) fn properties(
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD)?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_sorting_columns(Some(sorting_columns(table)))
+        .set_sorting_columns((stage != Stage::Cells).then(|| sorting_columns(table)))
         .set_key_value_metadata(Some(vec![
             KeyValue::new(SCHEMA_VERSION_KEY.to_owned(), lariat_schema::SCHEMA_VERSION.to_string()),
             KeyValue::new(STORE_ID_KEY.to_owned(), store_id.to_string()),

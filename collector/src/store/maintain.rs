@@ -309,7 +309,7 @@ impl Core {
     }
 
     /// A damaged file leaves the list. Cells that were added up are made anew.
-    fn take_off(&self, path: &str, fault: &Fault) -> Result<(), SealError> {
+    pub(crate) fn take_off(&self, path: &str, fault: &Fault) -> Result<(), SealError> {
         let entry = self.manifest.lock().names(path).cloned();
         if let Some(entry) = entry {
             return self.set_aside(&entry, fault);

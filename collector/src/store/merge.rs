@@ -196,7 +196,8 @@ fn open(target: &Target, table: Table, old: &[FileEntry]) -> Result<(Inputs, usi
     Ok((inputs, batch_rows))
 }
 
-fn opened(path: &Path) -> Result<File, SealError> {
+/// A file of the store, to read.
+pub(super) fn opened(path: &Path) -> Result<File, SealError> {
     File::open(path).map_err(|source| SealError::Write { path: path.to_owned(), source })
 }
 
@@ -253,7 +254,7 @@ fn lowest_two(open: &[Input]) -> (usize, Option<usize>) {
 }
 
 /// Columns are only ever added: those that came later are null in older files.
-fn widen(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub(super) fn widen(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = wanted
         .fields()
         .iter()

@@ -264,6 +264,7 @@ async fn the_log_shrinks_once_its_rows_are_sealed_and_its_keys_are_past_the_wind
 mod bucket;
 mod cells;
 mod crashes;
+mod packs;
 mod pages;
 mod retention;
 mod sizes;

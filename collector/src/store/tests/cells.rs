@@ -1,5 +1,5 @@
-//! Longer cells say what the rows say that they were added up of, whatever comes late, is merged, given up or lost, and
-//! wherever a crash falls (I-3).
+//! Longer cells say what the rows say that they were added up of, whatever comes late, is merged, packed, given up or lost,
+//! and wherever a crash falls (I-3).
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,12 @@ use crate::worker::pins::PinBook;
 use crate::worker::scan::{Rows, ScanSpec, Share, StoreScan};
 use crate::worker::times::Times;
 
-const HOUR: i64 = 3_600 * SECOND;
+pub(super) const HOUR: i64 = 3_600 * SECOND;
+/// Seconds from [`START`], which is midnight, between which calls happen where two days matter: two hours and one.
+const AROUND_MIDNIGHT: std::ops::Range<i64> = -7_200..3_600;
 
 /// A decision that ended so many seconds after [`START`].
-async fn call(spine: &Spine, n: u128, after_seconds: i64, provider: &str) {
+pub(super) async fn call(spine: &Spine, n: u128, after_seconds: i64, provider: &str) {
     let duration = 1_000_000 * (1 + i64::try_from(n % 97).unwrap());
     let time = START + after_seconds * SECOND - duration;
     let excluded = json!([{"selection": 1, "provider_id": provider, "transport": "ws", "reason": "lagging"}]);
@@ -29,15 +31,16 @@ async fn call(spine: &Spine, n: u128, after_seconds: i64, provider: &str) {
     spine.ingest(spans(&[decision(n, fields)])).await.unwrap();
 }
 
-/// All merges and all longer cells.
-fn tidy(spine: &Spine) {
+/// All merges and all longer cells, packed.
+pub(super) fn tidy(spine: &Spine) {
     while spine.core.compact().is_ok_and(|merged| merged) {}
     while spine.core.derive_next().is_ok_and(|made| made.is_some()) {}
+    while spine.core.pack_next().is_ok_and(|packed| packed.is_some()) {}
     spine.core.sweep();
 }
 
 /// Rows of a leaf in these times, longer cells where `cells` allows them.
-async fn leaf(spine: &Spine, cells: Option<CellWidth>, times: &[TimeRange], without: &[u64]) -> Vec<Value> {
+pub(super) async fn leaf(spine: &Spine, cells: Option<CellWidth>, times: &[TimeRange], without: &[u64]) -> Vec<Value> {
     use datafusion::physical_plan::ExecutionPlan as _;
     let book = Arc::new(PinBook::new(Arc::clone(&spine.core) as _, identity(), false));
     let query_id = uuid::Uuid::new_v4();
@@ -75,7 +78,7 @@ async fn leaf(spine: &Spine, cells: Option<CellWidth>, times: &[TimeRange], with
 }
 
 /// Sums by what cells are about: whole numbers and, in the millionth, doubles; buckets of sketches; exclusions by reason.
-fn sums(rows: &[Value]) -> BTreeMap<String, BTreeMap<String, i64>> {
+pub(super) fn sums(rows: &[Value]) -> BTreeMap<String, BTreeMap<String, i64>> {
     let mut all: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
     for row in rows {
         let key = KEY_COLUMNS.iter().map(|name| format!("{} ", row[*name])).collect::<String>();
@@ -109,7 +112,7 @@ fn sums(rows: &[Value]) -> BTreeMap<String, BTreeMap<String, i64>> {
     all
 }
 
-async fn same(spine: &Spine, times: &[TimeRange], without: &[u64]) {
+pub(super) async fn same(spine: &Spine, times: &[TimeRange], without: &[u64]) {
     let rows = sums(&leaf(spine, None, times, without).await);
     for width in CellWidth::ALL {
         let cells = sums(&leaf(spine, Some(*width), times, without).await);
@@ -117,19 +120,19 @@ async fn same(spine: &Spine, times: &[TimeRange], without: &[u64]) {
     }
 }
 
-fn seconds(from: i64, to: i64) -> TimeRange {
+pub(super) fn seconds(from: i64, to: i64) -> TimeRange {
     TimeRange::new(START + from * SECOND, START + to * SECOND)
 }
 
 /// Two hours of calls of two providers, which are over.
 async fn two_hours(place: &Place) -> Spine {
-    calls_every(97, place).await
+    calls_every(97, 0..7_200, place).await
 }
 
-async fn calls_every(seconds: usize, place: &Place) -> Spine {
+pub(super) async fn calls_every(seconds: usize, within: std::ops::Range<i64>, place: &Place) -> Spine {
     let spine = place.open();
     let mut n = 0;
-    for after in (5..7_200).step_by(seconds) {
+    for after in (within.start + 5..within.end).step_by(seconds) {
         for provider in ["p1", "p2"] {
             n += 1;
             call(&spine, n, after, provider).await;
@@ -244,7 +247,8 @@ async fn damaged_cells_are_made_anew_and_missing_ones_too() {
 #[tokio::test]
 async fn a_crash_before_any_effect_of_adding_up_cells_counts_nothing_twice() {
     let template = Place::new();
-    calls_every(900, &template).await.kill();
+    calls_every(900, AROUND_MIDNIGHT, &template).await.kill();
+    let all = [seconds(AROUND_MIDNIGHT.start, AROUND_MIDNIGHT.end)];
     let mut effects = 0;
     loop {
         let mut place = Place::new();
@@ -252,18 +256,20 @@ async fn a_crash_before_any_effect_of_adding_up_cells_counts_nothing_twice() {
         let until = Until::new(&mut place);
         place.advance(4 * HOUR);
         let spine = place.open();
-        let before = sums(&leaf(&spine, None, &[seconds(0, 7_200)], &[]).await);
+        let before = sums(&leaf(&spine, None, &all, &[]).await);
         until.off_after(effects);
         tidy(&spine);
-        same(&spine, &[seconds(0, 7_200)], &[]).await;
+        same(&spine, &all, &[]).await;
         let reached = until.reached.lock().len();
         spine.kill();
         drop(spine);
         until.on();
         let spine = place.open();
-        same(&spine, &[seconds(0, 7_200)], &[]).await;
+        same(&spine, &all, &[]).await;
         tidy(&spine);
-        assert_eq!(sums(&leaf(&spine, Some(CellWidth::Hour), &[seconds(0, 7_200)], &[]).await), before);
+        // Of the day that is over one file of each width, of the running one another.
+        assert_eq!(spine.core.manifest.lock().derived.len(), 4);
+        assert_eq!(sums(&leaf(&spine, Some(CellWidth::Hour), &all, &[]).await), before);
         let named = {
             let manifest = spine.core.manifest.lock();
             manifest.files.len() + manifest.derived.len()
@@ -284,6 +290,7 @@ enum Event {
     Pass(i64),
     Merge,
     AddUp,
+    Pack,
     /// A final file is only in the bucket from now on.
     GiveUp(usize),
     Lose(usize),
@@ -293,11 +300,12 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => prop::collection::vec((0i64..10_800, any::<bool>()), 1..8).prop_map(Event::Calls),
+        4 => prop::collection::vec((AROUND_MIDNIGHT, any::<bool>()), 1..8).prop_map(Event::Calls),
         4 => Just(Event::Seal),
         2 => (0i64..1_500).prop_map(Event::Pass),
         3 => Just(Event::Merge),
         4 => Just(Event::AddUp),
+        3 => Just(Event::Pack),
         1 => (0usize..20).prop_map(Event::GiveUp),
         1 => (0usize..20).prop_map(Event::Lose),
         1 => Just(Event::Restart),
@@ -332,6 +340,7 @@ async fn happen(
         Event::Pass(after) => place.advance(after * SECOND),
         Event::Merge => while spine.core.compact().unwrap() {},
         Event::AddUp => while spine.core.derive_next().unwrap().is_some() {},
+        Event::Pack => while spine.core.pack_next().unwrap().is_some() {},
         Event::GiveUp(at) => {
             if let Some(given_up) = file(&spine, at) {
                 without.extend(lariat_schema::layout::sequence_of(std::path::Path::new(&given_up.path)));
@@ -365,7 +374,7 @@ proptest! {
     #[test]
     fn sums_over_longer_cells_are_those_over_rows_whatever_happened(
         events in prop::collection::vec(events(), 1..20),
-        windows in prop::collection::vec((0i64..1_080, 1i64..1_080), 1..4),
+        windows in prop::collection::vec((-720i64..360, 1i64..1_080), 1..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -381,7 +390,7 @@ proptest! {
                 same(&spine, &times, &without).await;
             }
             tidy(&spine);
-            same(&spine, &[seconds(0, 3 * 3_600)], &without).await;
+            same(&spine, &[seconds(AROUND_MIDNIGHT.start, AROUND_MIDNIGHT.end)], &without).await;
         });
     }
 }
