@@ -174,9 +174,8 @@ impl Dedup {
         }
         let mut judgement = Judgement { keys: Vec::with_capacity(keys.len() + 1), ..Judgement::default() };
         let mut fresh = Vec::with_capacity(keys.len());
-        // First content of each new key of this request.
-        let mut own: HashedMap<u64> = HashedMap::default();
-        own.reserve(keys.len());
+        // First content of each new key of this request, where one stands in it twice.
+        let mut own = may_repeat(keys).then(HashedMap::<u64>::default);
         // What is asked of memory for one key does not depend on another: it is asked for all at once, so that they are
         // not waited for one by one.
         let keys: Vec<u128> = keys.iter().map(|key| of_record(signal, *key)).collect();
@@ -187,11 +186,13 @@ impl Dedup {
                 Some(content) => Some(content),
                 None => self.old.find_in(key, old)?,
             };
-            let is_new = match known.or_else(|| own.get(&key).copied()) {
+            let is_new = match known.or_else(|| own.as_ref()?.get(&key).copied()) {
                 // The first content may have left the window before the second.
                 None if self.conflict.is_some() && self.find(of_conflict(key, *content))?.is_some() => false,
                 None => {
-                    own.insert(key, *content);
+                    if let Some(own) = &mut own {
+                        own.insert(key, *content);
+                    }
                     judgement.keys.push((key, *content));
                     true
                 }
@@ -333,6 +334,15 @@ impl Dedup {
     pub(crate) fn filter_bytes(&self) -> usize {
         self.old.filter_bytes()
     }
+}
+
+/// Whether a key may stand among these twice. Of nearly no request one does, and sorting a part of the keys costs less than to put
+/// all of them into a table.
+#[allow(clippy::cast_possible_truncation, reason = "half of a hash tells two of them apart as well")]
+fn may_repeat(keys: &[u128]) -> bool {
+    let mut halves: Vec<u64> = keys.iter().map(|key| *key as u64).collect();
+    halves.sort_unstable();
+    halves.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 fn of_request(fingerprint: u128) -> u128 {
