@@ -46,6 +46,13 @@ pub enum Refused {
 /// Takes a decoded request through dedup and commit. Returns once the request is durable.
 #[async_trait]
 pub trait Ingest: Send + Sync + 'static {
+    /// Whether requests can be taken at the moment, asked before one of so many bytes as it came is decoded: decoding what is
+    /// refused afterwards would cost an overloaded node as much as taking it. A refusal is counted as one of [`Self::ingest`].
+    fn has_room(&self, body_bytes: usize) -> Result<(), Refused> {
+        let _ = body_bytes;
+        Ok(())
+    }
+
     /// Deduplicates and commits; on `Ok` the records survive any crash (I-2).
     async fn ingest(&self, decoded: Decoded) -> Result<Committed, Refused>;
 }

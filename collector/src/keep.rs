@@ -5,7 +5,7 @@
 //! Deciding each span by itself was rejected: a kept decision whose attempts are gone explains nothing. Rows that wait
 //! for their root stay readable with weight 1. Nothing here reads or writes a file.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -18,6 +18,7 @@ mod policy;
 pub(crate) mod spans;
 mod threshold;
 pub(crate) mod verdict;
+mod verdicts;
 
 pub(crate) use outcome::{Fate, Outcome};
 pub use policy::{DEFAULT_KEPT_WHOLE_PER_SECOND, DEFAULT_RATE, DEFAULT_SLOW_MS, Policies, SamplingPolicy};
@@ -29,10 +30,10 @@ use pending::{Pending, Waiting};
 use spans::{Mark, SpanKey, Spans};
 use threshold::{Incoming, Threshold, Upstream, random_bits};
 use verdict::{Packed, Verdict};
+use verdicts::Verdicts;
 
 use crate::columns::count;
 use crate::hashed::HashedMap;
-use crate::held::table_bytes;
 
 /// How long a span waits for its root.
 pub(crate) const WAIT_NANOS: i64 = 30 * NANOS_PER_SECOND;
@@ -43,10 +44,8 @@ pub(crate) const MAX_WAITING: usize = 50_000;
 /// vain for its root, is told as an orphan, and an error among such is kept whole.
 const MAX_DRAWN_VERDICTS: usize = if cfg!(test) { 10_000 } else { 120_000 };
 /// The same of units that were kept whole, whose late descendants would be drawn instead: five spans for each of the
-/// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 15 MB.
+/// hundred decisions a second that a profile keeps whole, through a window of 120 s. Both together take some 9 MB.
 const MAX_WHOLE_VERDICTS: usize = 60_000;
-/// Verdicts that are forgotten together: what the table is asked for them fits into a processor's cache.
-const FORGOTTEN_AT_ONCE: usize = 1_024;
 /// Bytes of the values of spans that wait, beyond which the same happens: some twenty thousand of ordinary size.
 pub(crate) const MAX_WAITING_BYTES: usize = 16 << 20;
 
@@ -78,21 +77,15 @@ impl Drawn {
 pub(crate) struct Keeper {
     policies: Policies,
     window_nanos: i64,
-    verdicts: HashedMap<(i64, Packed)>,
-    drawn_order: Order,
-    whole_order: Order,
+    /// Of units that were drawn at their profile's rate.
+    drawn: Verdicts,
+    /// Of units that were kept whole.
+    whole: Verdicts,
     pending: Pending,
     second: i64,
     kept_whole: HashMap<String, u64>,
     unknown_weights: u64,
     incomplete: u64,
-}
-
-/// Verdicts of one kind in the order in which they fell, and how many were forgotten before their window ended.
-#[derive(Debug, Default)]
-struct Order {
-    fell: VecDeque<Fell>,
-    forgotten_early: u64,
 }
 
 impl Keeper {
@@ -101,9 +94,8 @@ impl Keeper {
         Self {
             policies: Policies::default(),
             window_nanos,
-            verdicts: HashedMap::default(),
-            drawn_order: Order::default(),
-            whole_order: Order::default(),
+            drawn: Verdicts::new(MAX_DRAWN_VERDICTS),
+            whole: Verdicts::new(MAX_WHOLE_VERDICTS),
             pending: Pending::default(),
             second: i64::MIN,
             kept_whole: HashMap::new(),
@@ -129,7 +121,7 @@ impl Keeper {
     /// Verdicts forgotten before their window ended, since the start: of units kept whole, whose late descendants are
     /// decided otherwise, and of drawn ones, whose are not.
     pub(crate) fn forgotten_early(&self) -> (u64, u64) {
-        (self.whole_order.forgotten_early, self.drawn_order.forgotten_early)
+        (self.whole.forgotten_early(), self.drawn.forgotten_early())
     }
 
     /// Decisions kept without all of their attempts, since the start.
@@ -149,10 +141,7 @@ impl Keeper {
 
     /// Bytes of the spans that wait, of what finds them, and of the verdicts.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let fell = self.drawn_order.fell.capacity() + self.whole_order.fell.capacity();
-        table_bytes::<SpanKey, (i64, Packed)>(self.verdicts.capacity())
-            + fell.saturating_mul(size_of::<Fell>())
-            + self.pending.memory_bytes()
+        self.drawn.memory_bytes() + self.whole.memory_bytes() + self.pending.memory_bytes()
     }
 
     /// The oldest entry that has undecided rows which stand in no file, with its commit.
@@ -172,7 +161,6 @@ impl Keeper {
         let spans = Spans::of(arrival.batch);
         let rows = arrival.batch.num_rows();
         let keys: Vec<SpanKey> = (0..rows).map(|row| spans.key(row)).collect();
-        self.make_room(&keys);
         let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
         let mut profile = None;
         let mut policy = Drawn::of(self.policies.of(profile));
@@ -400,53 +388,19 @@ impl Keeper {
     }
 
     fn verdict(&self, key: SpanKey, now: i64) -> Option<Verdict> {
-        let (commit, verdict) = self.verdicts.get(&key)?;
-        (now.saturating_sub(*commit) <= self.window_nanos).then(|| verdict.verdict())
+        let found = self.drawn.find(key).into_iter().chain(self.whole.find(key));
+        let newest = found.max_by_key(|fell| fell.at)?;
+        (now.saturating_sub(newest.at) <= self.window_nanos).then(|| newest.verdict.verdict())
     }
 
     fn remember(&mut self, key: SpanKey, at: i64, verdict: Verdict) {
-        let order = if verdict.whole { &mut self.whole_order } else { &mut self.drawn_order };
-        let verdict = Packed::of(verdict);
-        self.verdicts.insert(key, (at, verdict));
-        order.fell.push_back(Fell { at, key, verdict });
-    }
-
-    /// Makes room for the verdicts of an entry's spans. The table is far larger than any processor's cache: asked for all
-    /// of its keys at once, memory is waited for once and not for each of them.
-    fn make_room(&mut self, keys: &[SpanKey]) {
-        let known = keys.iter().filter(|key| self.verdicts.contains_key(key)).count();
-        self.verdicts.reserve(keys.len() - known);
+        let verdicts = if verdict.whole { &mut self.whole } else { &mut self.drawn };
+        verdicts.push(Fell { at, key, verdict: Packed::of(verdict) });
     }
 
     fn forget(&mut self, now: i64) {
-        let orders = [(&mut self.whole_order, MAX_WHOLE_VERDICTS), (&mut self.drawn_order, MAX_DRAWN_VERDICTS)];
-        for (order, most) in orders {
-            loop {
-                let surplus = order.fell.len().saturating_sub(most);
-                let is_young = |fell: &Fell| now.saturating_sub(fell.at) <= self.window_nanos;
-                let is_due = |(place, fell): &(usize, &Fell)| *place < surplus || !is_young(fell);
-                let due: Vec<Fell> = order
-                    .fell
-                    .iter()
-                    .enumerate()
-                    .take_while(is_due)
-                    .take(FORGOTTEN_AT_ONCE)
-                    .map(|(_, fell)| *fell)
-                    .collect();
-                if due.is_empty() {
-                    break;
-                }
-                order.forgotten_early += count(due.iter().filter(|fell| is_young(fell)).count());
-                // A newer verdict of the same span has an entry of its own further back. All are asked for before the first is
-                // removed, for the reason of `make_room`.
-                let is_newest = |fell: &&Fell| self.verdicts.get(&fell.key).is_some_and(|(known, _)| *known == fell.at);
-                let gone: Vec<SpanKey> = due.iter().filter(is_newest).map(|fell| fell.key).collect();
-                for key in gone {
-                    self.verdicts.remove(&key);
-                }
-                order.fell.drain(..due.len());
-            }
-        }
+        self.whole.forget(now, self.window_nanos);
+        self.drawn.forget(now, self.window_nanos);
     }
 }
 

@@ -276,6 +276,7 @@ impl Committer {
                 keys: &entry.keys,
             });
         }
+        self.packer.reuse(entry.packed);
         let committed = Committed { accepted, deduplicated };
         Ok(Prepared { header: entry.header, batch, committed, conflicts, reply: None })
     }

@@ -218,21 +218,26 @@ impl Spine {
         }
     }
 
-    fn admit(&self, bytes: usize) -> Result<(), Refused> {
-        let overloaded = Refused::Overloaded { retry_after: RETRY_OVERLOAD };
+    /// Whether rows can be taken at all.
+    fn is_open(&self) -> Result<(), Refused> {
         if self.core.state.lock().figures().hot_bytes > HOT_BYTES_LIMIT {
-            return Err(overloaded);
+            return Err(Refused::Overloaded { retry_after: RETRY_OVERLOAD });
         }
         if self.core.over_budget.load(Ordering::Acquire) {
             self.core.counters.budget_refusals.fetch_add(1, Ordering::Relaxed);
             let reason = "the disk budget is used up".to_owned();
             return Err(Refused::NotDurable { reason, retry_after: super::commit::RETRY_DISK });
         }
+        Ok(())
+    }
+
+    fn admit(&self, bytes: usize) -> Result<(), Refused> {
+        self.is_open()?;
         let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         // A request larger than the whole bound is let in when it is alone.
         if before > 0 && before.saturating_add(bytes) > IN_FLIGHT_BYTES {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(overloaded);
+            return Err(Refused::Overloaded { retry_after: RETRY_OVERLOAD });
         }
         Ok(())
     }
@@ -240,6 +245,10 @@ impl Spine {
 
 #[async_trait]
 impl Ingest for Spine {
+    fn has_room(&self, body_bytes: usize) -> Result<(), Refused> {
+        self.is_open().inspect_err(|_| self.core.refused(body_bytes))
+    }
+
     async fn ingest(&self, decoded: Decoded) -> Result<Committed, Refused> {
         let body_bytes = decoded.body_bytes;
         let refuse = |refused: Refused| {

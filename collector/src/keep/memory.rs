@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use super::pending::{Waiting, picked};
 use super::spans::{SpanKey, Spans};
 use super::verdict::Packed;
-use super::{Keeper, Order, Policies};
+use super::{Keeper, Policies};
 use crate::log::Moment;
 
 /// A verdict that fell.
@@ -73,16 +73,12 @@ pub(crate) struct Memory {
 impl Keeper {
     /// What it knows now, of the rows that wait those that stand in no file.
     pub(crate) fn memory(&self) -> Memory {
-        let of = |order: &Order| {
-            let (first, second) = order.fell.as_slices();
-            [first, second].concat()
-        };
         Memory {
             policies: self.policies.clone(),
             second: self.second,
             kept_whole: self.kept_whole.clone(),
-            whole: of(&self.whole_order),
-            drawn: of(&self.drawn_order),
+            whole: self.whole.all(),
+            drawn: self.drawn.all(),
             waiting: self.pending.saved(),
         }
     }
@@ -91,16 +87,8 @@ impl Keeper {
     pub(crate) fn recall(&mut self, memory: Memory) {
         let Memory { policies, second, kept_whole, whole, drawn, waiting } = memory;
         (self.policies, self.second, self.kept_whole) = (policies, second, kept_whole);
-        self.verdicts.clear();
-        self.verdicts.reserve(whole.len() + drawn.len());
-        for fell in whole.iter().chain(&drawn) {
-            let known = self.verdicts.entry(fell.key).or_insert((fell.at, fell.verdict));
-            if known.0 <= fell.at {
-                *known = (fell.at, fell.verdict);
-            }
-        }
-        self.whole_order.fell = whole.into();
-        self.drawn_order.fell = drawn.into();
+        self.whole.put_back(&whole);
+        self.drawn.put_back(&drawn);
         self.pending = super::Pending::default();
         self.recall_waiting(waiting);
     }

@@ -193,11 +193,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Packs rows for entries, one after another: the compressor's tables and the room for the rows are used again.
+/// Packs rows for entries, one after another: the compressor's tables and the room for rows are used again, since large pieces
+/// of memory that come and go at this rate cost more than what is done in them.
 pub(crate) struct Packer {
     compressor: zstd::bulk::Compressor<'static>,
     options: IpcWriteOptions,
+    context: IpcWriteContext,
     plain: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 /// Beyond this the room for the rows is given back after use: one huge request must not hold it for ever.
@@ -208,7 +211,9 @@ impl Packer {
         Ok(Self {
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
             options: IpcWriteOptions::try_new(ALIGNMENT, false, arrow::ipc::MetadataVersion::V5)?,
+            context: context(),
             plain: Vec::new(),
+            packed: Vec::new(),
         })
     }
 
@@ -225,17 +230,37 @@ impl Packer {
         }
         let numbered = texts::number(&present, plain)?;
         let mut tracker = DictionaryTracker::new(false);
-        let mut context = IpcWriteContext::default();
-        let (_, message) = IpcDataGenerator::default().encode(&numbered, &mut tracker, &self.options, &mut context)?;
+        let (_, message) =
+            IpcDataGenerator::default().encode(&numbered, &mut tracker, &self.options, &mut self.context)?;
         put_length(plain, message.ipc_message.len())?;
         plain.extend_from_slice(&message.ipc_message);
         plain.extend_from_slice(&message.arrow_data);
-        let packed = self.compressor.compress(plain)?;
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.clear();
+        packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor.compress_to_buffer(plain, &mut packed)?;
         let bytes = crate::columns::count(plain.len());
         plain.clear();
         plain.shrink_to(PACK_BYTES);
+        if message.arrow_data.capacity() > PACK_BYTES {
+            self.context = context();
+        }
         Ok((packed, bytes))
     }
+
+    /// Takes back what it packed, once that stands elsewhere.
+    pub(crate) fn reuse(&mut self, packed: Vec<u8>) {
+        if packed.capacity() <= PACK_BYTES {
+            self.packed = packed;
+        }
+    }
+}
+
+/// What messages are encoded with, the next one with as much room as the last one took.
+fn context() -> IpcWriteContext {
+    let mut context = IpcWriteContext::default();
+    context.set_reserve_scratch(true);
+    context
 }
 
 /// Schemas as they were when a segment was written.

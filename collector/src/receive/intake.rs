@@ -103,6 +103,7 @@ impl Intake {
 
     /// Takes a request in. Returns once its records are durable.
     pub(super) async fn take(&self, sent: Sent) -> Result<Receipt, Refusal> {
+        self.ingest.has_room(sent.bytes.len())?;
         let onward = self.onward(&sent);
         let (decoding, mut reservation) = self.decode(sent).await?;
         let Decoding { decoded, malformed_selections } = decoding;

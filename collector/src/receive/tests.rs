@@ -30,10 +30,16 @@ mod windows;
 struct Collecting {
     requests: Mutex<Vec<Decoded>>,
     refusal: Option<Refused>,
+    /// Refuses before a request is decoded.
+    full: Option<Refused>,
 }
 
 #[async_trait]
 impl Ingest for Collecting {
+    fn has_room(&self, _: usize) -> Result<(), Refused> {
+        self.full.clone().map_or(Ok(()), Err)
+    }
+
     async fn ingest(&self, decoded: Decoded) -> Result<Committed, Refused> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());

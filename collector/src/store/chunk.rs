@@ -181,6 +181,7 @@ impl Rows {
 }
 
 /// A page that waits for its chunk.
+#[derive(Clone)]
 struct DataPage {
     compressed: Bytes,
     plain_bytes: usize,
@@ -246,6 +247,13 @@ impl ChunkWriter {
             extremes,
         });
         Ok(())
+    }
+
+    /// Ends as many pages more, which are as the last one.
+    pub(super) fn repeat_page(&mut self, times: usize) {
+        if let Some(last) = self.pages.last().cloned() {
+            self.pages.extend(std::iter::repeat_n(last, times));
+        }
     }
 
     /// Ends the chunk.

@@ -99,8 +99,9 @@ impl<'f> Leaves<'f> {
         let (mut dictionary, mut rows, mut numbers) = (Dictionary::new(), Rows::default(), Vec::new());
         let is_small = |dictionary: &Dictionary<'_>| dictionary_bytes(dictionary, kind) < limit;
         let mut known = None;
-        if sources.iter().map(Source::rows).sum::<usize>() == places.len() {
-            known = Numbers::of(places.len(), sources.iter().map(|source| (source, 1)), &mut dictionary, is_small);
+        let all_rows = sources.iter().map(Source::rows).sum::<usize>();
+        if is_most(places.len(), all_rows) {
+            known = Numbers::of(all_rows, sources.iter().map(|source| (source, 1)), &mut dictionary, is_small);
             if known.is_none() {
                 return Ok(None);
             }
@@ -188,7 +189,8 @@ impl<'f> Leaves<'f> {
         let (mut dictionary, mut rows, mut page) = (Dictionary::new(), Rows::default(), PageValues::default());
         let is_small = |dictionary: &Dictionary<'_>| dictionary_bytes(dictionary, kind) < limit;
         let mut known = None;
-        if dictionary_wanted && sources.iter().map(Elements::rows).sum::<Option<usize>>() == Some(places.len()) {
+        let all_rows = sources.iter().map(Elements::rows).sum::<Option<usize>>();
+        if dictionary_wanted && all_rows.is_some_and(|all| is_most(places.len(), all)) {
             let all = sources.iter().map(|source| (&source.values, source.first_length()));
             let elements = sources.iter().map(|source| source.values.rows()).sum();
             known = Numbers::of(elements, all, &mut dictionary, is_small);
@@ -239,12 +241,16 @@ impl<'f> Leaves<'f> {
         };
         let mut writer = ChunkWriter::new(descr, kind, encoding, self.properties);
         let (page_rows, mut page) = (self.properties.data_page_row_count_limit(), Rows::default());
-        for from in (0..rows).step_by(page_rows) {
+        // Full pages are all the same.
+        for (count, times) in [(page_rows, rows / page_rows), (rows % page_rows, 1)] {
+            if count == 0 || times == 0 {
+                continue;
+            }
             page.clear();
-            page.count = page_rows.min(rows - from);
-            page.definitions.resize(page.count, 0);
-            page.repetitions.resize(page.count, 0);
-            page.nulls = page.count;
+            page.count = count;
+            page.definitions.resize(count, 0);
+            page.repetitions.resize(count, 0);
+            page.nulls = count;
             writer.page(&page, None, self.compressor, |out| match encoding {
                 Encoding::RLE_DICTIONARY => write_numbers(&[], out),
                 Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY => delta::write(&[], out),
@@ -254,6 +260,7 @@ impl<'f> Leaves<'f> {
                 }
                 _ => {}
             })?;
+            writer.repeat_page(times - 1);
         }
         writer.finish(has_dictionary.then_some(&[]), None, self.compressor).map(Some)
     }
@@ -335,6 +342,12 @@ impl<'f> Leaves<'f> {
         }
         writer.finish(None, bloom, self.compressor).map(Some)
     }
+}
+
+/// Whether so many of all rows of some batches are wanted that all are numbered: one after the other that costs less for each,
+/// and what is not wanted is only a value of the dictionary that no row has.
+fn is_most(wanted: usize, all: usize) -> bool {
+    all <= wanted + wanted / 2
 }
 
 /// Leaves that a column has in a file.

@@ -4,6 +4,8 @@
 //! and sorting them as a whole was rejected: it holds every row three times. Each table's order ends with the time, and
 //! rows come in runs that are equal in what stands before it: texts are compared once for a run, all else is numbers.
 
+use std::borrow::Cow;
+
 use arrow::array::{
     Array, ArrayRef, FixedSizeBinaryArray, MutableArrayData, RecordBatch, StringArray, UInt32Array, make_array,
 };
@@ -174,8 +176,9 @@ fn ranks(runs: &[Box<[u8]>]) -> Vec<u32> {
 
 /// Copies columns of batches into an order.
 pub(crate) struct Gather<'a> {
-    batches: &'a [RecordBatch],
-    places: &'a [Place],
+    /// Those that have a row among them: a file's rows come in the order of time, as batches do.
+    batches: Vec<&'a RecordBatch>,
+    places: Cow<'a, [Place]>,
     /// Batch, first row and the row after the last, of each stretch.
     stretches: Vec<(usize, usize, usize)>,
     nulls: Nulls,
@@ -183,8 +186,21 @@ pub(crate) struct Gather<'a> {
 
 impl<'a> Gather<'a> {
     pub(crate) fn new(batches: &'a [RecordBatch], places: &'a [Place]) -> Self {
+        let mut used = vec![false; batches.len()];
+        places.iter().for_each(|(batch, _)| used[*batch] = true);
+        let (batches, places) = if used.iter().all(|used| *used) {
+            (batches.iter().collect(), Cow::Borrowed(places))
+        } else {
+            let mut place_of = vec![0; batches.len()];
+            let mut own = Vec::new();
+            for (at, batch) in batches.iter().enumerate().filter(|(at, _)| used[*at]) {
+                place_of[at] = own.len();
+                own.push(batch);
+            }
+            (own, places.iter().map(|(batch, row)| (place_of[*batch], *row)).collect())
+        };
         let mut stretches: Vec<(usize, usize, usize)> = Vec::new();
-        for (batch, row) in places {
+        for (batch, row) in places.iter() {
             match stretches.last_mut() {
                 Some((of, _, end)) if of == batch && end == row => *end += 1,
                 _ => stretches.push((*batch, *row, row + 1)),
@@ -199,8 +215,8 @@ impl<'a> Gather<'a> {
     }
 
     /// Where the rows are, in their order.
-    pub(crate) fn places(&self) -> &'a [Place] {
-        self.places
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// A column of the batches as it lies there.
@@ -216,7 +232,7 @@ impl<'a> Gather<'a> {
         }
         if self.stretches.len() * STRETCH_ROWS > self.rows() {
             let columns: Vec<&dyn Array> = columns.into_iter().map(AsRef::as_ref).collect();
-            return interleave(&columns, self.places);
+            return interleave(&columns, &self.places);
         }
         let data: Vec<_> = columns.into_iter().map(|column| column.to_data()).collect();
         let mut copied = MutableArrayData::new(data.iter().collect(), false, self.rows());

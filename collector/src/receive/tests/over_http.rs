@@ -69,6 +69,18 @@ async fn both_encodings_arrive_in_every_compression() {
 }
 
 #[tokio::test]
+async fn a_request_that_a_full_store_cannot_take_is_not_decoded_first() {
+    let full = Some(Refused::Overloaded { retry_after: Duration::from_secs(1) });
+    let ingest = Arc::new(Collecting { full, ..Collecting::default() });
+    let receiver = start(config(), Arc::clone(&ingest) as Arc<dyn Ingest>, None).await.unwrap();
+    let answer = post(&receiver, PROTOBUF, b"no protobuf at all").await;
+    assert_eq!(answer.status, 429);
+    assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
+    let counts = receiver.counters().counts();
+    assert_eq!((counts.malformed, counts.refused_requests, counts.refused_bytes), (0, 1, 18));
+}
+
+#[tokio::test]
 async fn bad_bytes_are_a_400_with_a_status_in_the_requests_encoding() {
     let (receiver, ingest) = running(None).await;
     let protobuf = request(vec![span(0, "x")]).encode_to_vec();

@@ -120,6 +120,37 @@ fn a_seal_and_the_library_write_the_same_values_statistics_and_indexes() {
     assert!(by_hand > 20, "only {by_hand} columns were written by a seal itself");
 }
 
+#[test]
+fn row_groups_that_take_a_part_of_the_batches_hold_their_rows_and_no_others() {
+    let (folder, batches) = (tempfile::tempdir().unwrap(), batches());
+    let files = written(folder.path(), &batches);
+    let target = write::Target {
+        parquet: folder.path().to_owned(),
+        store_id: StoreId(uuid::Uuid::nil()),
+        steps: Steps::default(),
+    };
+    let places: Vec<_> = arranged(Table::Spans, &batches).unwrap().into_iter().map(|(_, place)| place).collect();
+    let sorted = |file: &manifest::FileEntry| {
+        let batches = read(&folder.path().join(&file.path));
+        let rows = |batch: &RecordBatch| {
+            let row = |row| format!("{:?}", batch.slice(row, 1).columns());
+            (0..batch.num_rows()).map(row).collect::<Vec<_>>()
+        };
+        let mut rows: Vec<String> = batches.iter().flat_map(rows).collect();
+        rows.sort_unstable();
+        rows
+    };
+    // A third of the rows, nearly all, and single ones.
+    for cuts in [vec![3_200, 6_400], vec![100, 9_500], vec![1, 3, 6]] {
+        let mut file = target.start(Table::Spans, 9_550, 3, Stage::Seal).unwrap();
+        let ends = cuts.iter().copied().chain([places.len()]);
+        for (from, to) in [0].into_iter().chain(cuts.iter().copied()).zip(ends) {
+            file.write_group(&Gather::new(&batches, &places[from..to])).unwrap();
+        }
+        assert_eq!(sorted(&file.finish().unwrap()), sorted(&files[0]), "{cuts:?}");
+    }
+}
+
 /// What a column index says of each page.
 fn boundaries(index: &ColumnIndexMetaData) -> Vec<(bool, Option<i64>, String)> {
     (0..usize::try_from(index.num_pages()).unwrap())
