@@ -128,14 +128,16 @@ const PAGE_HEADER_BYTES: usize = 64;
 pub(super) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
-    /// Room for a page as large as it can become: memory for the worst case that is made and given back for each is not
-    /// only room, but work.
+    /// Room for a page as large as it can become, and for one before it is compressed: memory that is made and given back for
+    /// each is not only room, but work.
     room: Vec<u8>,
+    plain: Vec<u8>,
 }
 
 impl Compressor {
     pub(super) fn new() -> Result<Self, ParquetError> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(0).map_err(external)?, level: 0, room: Vec::new() })
+        let zstd = zstd::bulk::Compressor::new(0).map_err(external)?;
+        Ok(Self { zstd, level: 0, room: Vec::new(), plain: Vec::new() })
     }
 
     /// Whether it knows the codec.
@@ -200,8 +202,6 @@ pub(super) struct ChunkWriter {
     has_statistics: bool,
     encoding: Encoding,
     pages: Vec<DataPage>,
-    /// Room for a page before it is compressed.
-    plain: Vec<u8>,
 }
 
 impl ChunkWriter {
@@ -213,7 +213,6 @@ impl ChunkWriter {
             descr: ColumnDescPtr::clone(descr),
             encoding,
             pages: Vec::new(),
-            plain: Vec::new(),
         }
     }
 
@@ -225,27 +224,29 @@ impl ChunkWriter {
         compressor: &mut Compressor,
         values: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), ParquetError> {
-        self.plain.clear();
+        let mut plain = std::mem::take(&mut compressor.plain);
+        plain.clear();
         let levels = [(&rows.repetitions, self.descr.max_rep_level()), (&rows.definitions, self.descr.max_def_level())];
         let mut values_and_nulls = rows.count;
         for (levels, most) in levels.into_iter().filter(|(_, most)| *most > 0) {
             values_and_nulls = levels.len();
-            let at = self.plain.len();
-            self.plain.extend_from_slice(&[0; 4]);
-            hybrid::write(levels, hybrid::width_of(u32::from(most.unsigned_abs())), &mut self.plain);
-            let length = u32::try_from(self.plain.len() - at - 4).map_err(too_long)?;
-            self.plain[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            let at = plain.len();
+            plain.extend_from_slice(&[0; 4]);
+            hybrid::write(levels, hybrid::width_of(u32::from(most.unsigned_abs())), &mut plain);
+            let length = u32::try_from(plain.len() - at - 4).map_err(too_long)?;
+            plain[at..at + 4].copy_from_slice(&length.to_le_bytes());
         }
-        values(&mut self.plain);
+        values(&mut plain);
         self.pages.push(DataPage {
-            compressed: compressor.compress(self.codec, &self.plain)?,
-            plain_bytes: self.plain.len(),
+            compressed: compressor.compress(self.codec, &plain)?,
+            plain_bytes: plain.len(),
             levels: u32::try_from(values_and_nulls).map_err(too_long)?,
             rows: signed(count(rows.count)),
             nulls: count(rows.nulls),
             text_bytes: signed(count(rows.text_bytes)),
             extremes,
         });
+        compressor.plain = plain;
         Ok(())
     }
 

@@ -31,12 +31,22 @@ const EXTREME_BYTES: usize = 64;
 
 /// How the columns of a file are written.
 pub(super) struct Leaves<'a> {
-    pub(super) leaves: &'a [ColumnDescPtr],
-    pub(super) properties: &'a WriterProperties,
-    pub(super) compressor: &'a mut Compressor,
+    leaves: &'a [ColumnDescPtr],
+    properties: &'a WriterProperties,
+    compressor: &'a mut Compressor,
+    /// Room for the numbers of a column's values, the same for one after the other.
+    room: Vec<u32>,
 }
 
 impl<'f> Leaves<'f> {
+    pub(super) fn new(
+        leaves: &'f [ColumnDescPtr],
+        properties: &'f WriterProperties,
+        compressor: &'f mut Compressor,
+    ) -> Self {
+        Self { leaves, properties, compressor, room: Vec::new() }
+    }
+
     /// Writes the rows at `places` of a column that lies in several batches; `first` is the place of its first leaf among all.
     /// None if that is left to the library.
     pub(super) fn encode(
@@ -101,7 +111,8 @@ impl<'f> Leaves<'f> {
         let mut known = None;
         let all_rows = sources.iter().map(Source::rows).sum::<usize>();
         if is_most(places.len(), all_rows) {
-            known = Numbers::of(all_rows, sources.iter().map(|source| (source, 1)), &mut dictionary, is_small);
+            let room = std::mem::take(&mut self.room);
+            known = Numbers::of(room, all_rows, sources.iter().map(|source| (source, 1)), &mut dictionary, is_small);
             if known.is_none() {
                 return Ok(None);
             }
@@ -138,6 +149,7 @@ impl<'f> Leaves<'f> {
         if kind == Kind::Double && dictionary.values().iter().any(unusual) {
             return Ok(None);
         }
+        self.room = known.map(Numbers::into_room).unwrap_or_default();
         writer.finish(Some(dictionary.values()), None, self.compressor).map(Some)
     }
 
@@ -193,7 +205,8 @@ impl<'f> Leaves<'f> {
         if dictionary_wanted && all_rows.is_some_and(|all| is_most(places.len(), all)) {
             let all = sources.iter().map(|source| (&source.values, source.first_length()));
             let elements = sources.iter().map(|source| source.values.rows()).sum();
-            known = Numbers::of(elements, all, &mut dictionary, is_small);
+            let room = std::mem::take(&mut self.room);
+            known = Numbers::of(room, elements, all, &mut dictionary, is_small);
             if known.is_none() {
                 return Ok(None);
             }
@@ -222,6 +235,7 @@ impl<'f> Leaves<'f> {
             rows.clear();
             page.clear();
         }
+        self.room = known.map(Numbers::into_room).unwrap_or_default();
         writer.finish(dictionary_wanted.then(|| dictionary.values()), None, self.compressor).map(Some)
     }
 

@@ -208,7 +208,7 @@ impl FileWriter<'_> {
         let (descrs, properties) = (file.schema_descr().columns().to_vec(), Arc::clone(file.properties()));
         let failed = |source| encode_error(table, &self.temporary, source);
         let mut compressor = Compressor::new().map_err(failed)?;
-        let mut leaves = Leaves { leaves: &descrs, properties: &properties, compressor: &mut compressor };
+        let mut leaves = Leaves::new(&descrs, &properties, &mut compressor);
         // Made for all columns at once, and only where one of them is left to the library.
         let mut writers: Vec<Option<ArrowColumnWriter>> = Vec::new();
         let mut chunks = Vec::with_capacity(descrs.len());

@@ -33,14 +33,17 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Of all rows, of which there are so many, as long as the dictionary stays small.
+    /// Of all rows, of which there are so many, as long as the dictionary stays small. They are put into `room`.
     pub(super) fn of<'a, 's, S: Source<'a> + 's>(
+        mut room: Vec<u32>,
         rows: usize,
         sources: impl Iterator<Item = (&'s S, usize)>,
         dictionary: &mut Dictionary<'a>,
         is_small: impl Fn(&Dictionary<'a>) -> bool,
     ) -> Option<Self> {
-        let mut all = Self { starts: Vec::new(), numbers: Vec::with_capacity(rows) };
+        room.clear();
+        room.reserve(rows);
+        let mut all = Self { starts: Vec::new(), numbers: room };
         for (source, before) in sources {
             all.starts.push(all.numbers.len());
             source.number(dictionary, before, &mut all.numbers);
@@ -49,6 +52,10 @@ impl Numbers {
             }
         }
         Some(all)
+    }
+
+    pub(super) fn into_room(self) -> Vec<u32> {
+        self.numbers
     }
 
     #[inline]
