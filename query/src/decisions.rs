@@ -4,7 +4,7 @@
 //!
 //! An id that the proxy made says when (UUIDv7), so the time around it is asked first; the whole of the
 //! history is asked only for ids that carry no time or are not where their time says. Attempts are found by
-//! the same id and put together here, not joined in SQL.
+//! the same id and the same question ([`records`]) and put together here, not joined in SQL.
 
 use std::sync::Arc;
 
@@ -16,25 +16,23 @@ use lariat_schema::time_range::{NANOS_PER_SECOND, TimeRange};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::ask::{Answer, Ask, Question};
+use crate::ask::{Answer, Ask, AskError, Question};
 use crate::reports::failure::Failure;
 use crate::reports::now_unix_nanos;
 use crate::reports::parameters::{Accepts, Parameters};
 use crate::reports::sheet::Provenance;
 use crate::reports::sql_text;
+use records::Records;
 
 mod absent;
 mod rebuild;
+mod records;
 
 #[cfg(test)]
 mod tests;
 
 /// How far from its own time an id is looked for first: a decision lasts less, and clocks differ by less.
 const NARROW_NANOS: i64 = 10 * 60 * NANOS_PER_SECOND;
-/// Most decisions of one answer: the largest batch, several times over.
-const MAX_DECISIONS: usize = 1_000;
-/// Most attempts of one answer.
-const MAX_ATTEMPTS: usize = 10_000;
 
 /// `GET /api/v1/decisions/{request or trace id}`.
 pub fn router(ask: Arc<dyn Ask>) -> Router {
@@ -87,24 +85,20 @@ struct Lookup<'a> {
     parameters: &'a Parameters,
 }
 
-/// Decisions and attempts found by one id column.
-struct Found {
-    decisions: Answer,
-    attempts: Answer,
-}
-
 impl Lookup<'_> {
     async fn run(&self) -> Result<Response, Failure> {
         let around = self.id.around();
         let mut searched = None;
         for window in around.map(Some).into_iter().chain([None]) {
             for column in ["request_id", "trace_id"] {
-                let found = self.find(column, window).await?;
-                if found.decisions.batches.iter().any(|batch| batch.num_rows() > 0) {
-                    return Ok(present(&found));
+                let answer = self.ask(self.question(column, window), window).await?;
+                let found =
+                    Records::of(&answer.batches).map_err(|error| AskError::Internal { source: Box::new(error) })?;
+                if found.decisions.iter().any(|batch| batch.num_rows() > 0) {
+                    return Ok(present(&found, &answer));
                 }
                 // Where the id says its time, the coverage of that time decides what its absence means.
-                searched.get_or_insert(found.decisions);
+                searched.get_or_insert(answer);
             }
         }
         let Some(searched) = searched else {
@@ -113,17 +107,9 @@ impl Lookup<'_> {
         Err(absent::explain(self, searched).await)
     }
 
-    async fn find(&self, column: &str, window: Option<TimeRange>) -> Result<Found, Failure> {
-        let id = sql_text::id(&self.id.0);
+    fn question(&self, column: &str, window: Option<TimeRange>) -> String {
         let time = window.map_or_else(String::new, |window| format!(" AND {}", sql_text::within(window)));
-        let select = |view: &str, order: &str, limit: usize| {
-            format!("SELECT * FROM {view} WHERE {column} = {id}{time} ORDER BY {order} LIMIT {limit}")
-        };
-        let (decisions, attempts) = tokio::try_join!(
-            self.ask(select("routing_decisions", "time, batch_index", MAX_DECISIONS), window),
-            self.ask(select("attempts", "ordinal, time", MAX_ATTEMPTS), window),
-        )?;
-        Ok(Found { decisions, attempts })
+        Records::question(&format!("{column} = {}{time}", sql_text::id(&self.id.0)))
     }
 
     async fn ask(&self, sql: String, window: Option<TimeRange>) -> Result<Answer, Failure> {
@@ -132,10 +118,9 @@ impl Lookup<'_> {
     }
 }
 
-fn present(found: &Found) -> Response {
-    let decisions = rebuild::decisions(&found.decisions.batches, &found.attempts.batches);
+fn present(found: &Records, answer: &Answer) -> Response {
     let mut body = serde_json::Map::new();
-    body.insert("decisions".to_owned(), Value::Array(decisions));
-    body.append(&mut Provenance::of(&found.decisions).and(&found.attempts).fields());
+    body.insert("decisions".to_owned(), Value::Array(rebuild::decisions(&found.decisions, &found.attempts)));
+    body.append(&mut Provenance::of(answer).fields());
     Json(Value::Object(body)).into_response()
 }
