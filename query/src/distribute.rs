@@ -13,88 +13,27 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
 use datafusion::config::ConfigOptions;
-use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::Analyzer;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
-use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
-    DistributedExt, DistributedLeafExec, NetworkCoalesceExec, RouteTasksEvent, RouteTasksEventResponse,
-    SessionStateBuilderExt, WorkerResolver,
+    DistributedLeafExec, NetworkCoalesceExec, RouteTasksEvent, RouteTasksEventResponse, WorkerResolver,
 };
+use lariat_collector::worker::runs_on_nodes;
 use lariat_collector::worker::scan::StoreScan;
-use lariat_collector::worker::{estimates, exclusions, runs_on_nodes, sized, sketches};
 use lariat_schema::ids::StoreId;
 use url::Url;
 
-use crate::bucket::scan::{BucketScan, LeafCodec};
-use crate::ports::relations::{CATALOG, SCHEMA};
+use crate::bucket::scan::BucketScan;
 use crate::scan::FleetScan;
-use crate::scan::ids::{IdComparisons, IdLists};
-use crate::scan::weights::EstimateWeights;
-use channels::QueryChannels;
 
 pub(crate) mod channels;
-
-/// Partitions of the part of a plan that runs on the query service: joins and final aggregates use this many threads.
-const TARGET_PARTITIONS: usize = 4;
-
-/// Bytes that a connection to a node holds for whoever reads the answer: enough that a fast reader never waits, and small
-/// beside a question's memory with many nodes.
-const CONNECTION_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) mod sessions;
 
 /// Where each store's node is reached.
 pub(crate) type Routes = HashMap<StoreId, Url>;
-
-/// A session for one query: it knows the addresses of the pinned stores and of the query services that read the bucket,
-/// and nothing of earlier queries.
-pub(crate) fn session(
-    runtime: Arc<RuntimeEnv>,
-    routes: Arc<Routes>,
-    services: &[Url],
-    channels: QueryChannels,
-) -> Result<SessionState> {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(TARGET_PARTITIONS)
-        .with_default_catalog_and_schema(CATALOG, SCHEMA)
-        .with_information_schema(true)
-        .with_round_robin_repartition(false);
-    let options = config.options_mut();
-    // A filter that a running join or top-k narrows would have to reach the nodes while their stages run.
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.sql_parser.map_string_types_to_utf8view = false;
-    options.execution.time_zone = Some("UTC".to_owned());
-
-    let urls: Vec<Url> = routes.values().chain(services).cloned().collect();
-    let mut analyzer = Analyzer::new();
-    analyzer.rules.insert(0, Arc::new(IdLists));
-    analyzer.rules.insert(1, Arc::new(EstimateWeights));
-    let mut state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .with_analyzer_rules(analyzer.rules)
-        .with_physical_optimizer_rule(Arc::new(PlaceBoundaries))
-        .with_distributed_worker_resolver(Addresses(urls))
-        .with_distributed_channel_resolver(channels)
-        .with_distributed_user_codec(LeafCodec::default())
-        .with_distributed_route_tasks_handler(move |event: RouteTasksEvent<'_>| Some(route(&event, &routes)))
-        .with_distributed_metrics_collection(false)?
-        .with_distributed_worker_connection_buffer_budget_bytes(CONNECTION_BUFFER_BYTES)?
-        .with_distributed_children_isolator_unions(false)?
-        .with_distributed_planner()
-        .build();
-    estimates::register(&mut state)?;
-    sized::register(&mut state)?;
-    sketches::register(&mut state)?;
-    exclusions::register(&mut state)?;
-    datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IdComparisons))?;
-    Ok(state)
-}
 
 struct Addresses(Vec<Url>);
 

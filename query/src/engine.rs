@@ -39,6 +39,7 @@ use crate::bucket::worker::BucketWorker;
 use crate::coverage::lowest;
 use crate::coverage::recent::Recent;
 use crate::distribute::channels::Channels;
+use crate::distribute::sessions::Sessions;
 use crate::limits::Limits;
 use crate::scan::window::Asked;
 use crate::topology::Topology;
@@ -58,6 +59,7 @@ mod functions;
 mod memory;
 mod parameters;
 mod places;
+mod relations;
 mod round;
 mod statement;
 mod system_tables;
@@ -88,6 +90,7 @@ struct Inner {
     topology: Arc<Topology>,
     channels: Channels,
     runtime: Arc<RuntimeEnv>,
+    sessions: Sessions,
     /// None where no bucket is configured.
     bucket: Option<BucketSide>,
     default_deadline: Duration,
@@ -143,11 +146,13 @@ impl Engine {
             .build_arc()?;
         let own = Url::parse(&format!("http://{address}"))?;
         register_bucket(&runtime, shared.as_ref().map(|(shelf, _)| Arc::clone(&shelf.objects)))?;
-        let worker = BucketWorker::new(Arc::clone(&runtime));
+        let worker = BucketWorker::new(Arc::clone(&runtime))?;
+        let sessions = Sessions::new(Arc::clone(&runtime), relations::register)?;
         let inner = Inner {
             topology,
             channels: Channels::new(token),
             runtime,
+            sessions,
             bucket: shared.map(|(shelf, services)| BucketSide { shelf, worker, own, services }),
             default_deadline,
             limits,

@@ -34,6 +34,7 @@ use crate::bucket::scan::{BucketScan, BucketSpec};
 use crate::bucket::worker::Book;
 use window::Asked;
 
+pub(crate) mod columns;
 pub(crate) mod ids;
 pub(crate) mod weights;
 pub(crate) mod window;
@@ -45,14 +46,20 @@ pub(crate) struct PinnedStore {
     pub(crate) node_id: NodeId,
 }
 
-/// One table over the pinned stores, and over those in the bucket.
+/// One table over the pinned stores, and over those in the bucket. It is the same for all questions: who takes part in one
+/// of them stands in its session, as [`Participants`].
 #[derive(Debug)]
 pub(crate) struct FleetTable {
     pub(crate) table: Table,
     /// The widest cells that may be read, where the table is `rollups` under another name.
     pub(crate) cells: Option<CellWidth>,
+}
+
+/// Who takes part in one try at a query.
+#[derive(Debug)]
+pub(crate) struct Participants {
     pub(crate) query_id: Uuid,
-    pub(crate) stores: Arc<[PinnedStore]>,
+    pub(crate) stores: Vec<PinnedStore>,
     pub(crate) bucket: Option<Arc<BucketReads>>,
 }
 
@@ -94,8 +101,11 @@ impl TableProvider for FleetTable {
             Some(filter) => Some(session.create_physical_expr(filter, &DFSchema::try_from(schema)?)?),
             None => None,
         };
+        let Some(participants) = session.config().get_extension::<Participants>() else {
+            return internal_err!("a session in which nobody takes part");
+        };
         let rows = Rows { table: self.table, cells: self.cells, projection, filter, limit };
-        let leaves = leaves(self, &rows, window::bounds(filters))?;
+        let leaves = leaves(&participants, &rows, window::bounds(filters))?;
         if leaves.is_empty() {
             return Ok(Arc::new(EmptyExec::new(rows.schema()?)));
         }
@@ -128,25 +138,26 @@ fn pushdown(filter: &Expr) -> TableProviderFilterPushDown {
 
 /// One leaf per store and one per query service that reads the bucket. They are two at least, since the engine takes a
 /// boundary between one task and one for no boundary at all and would execute the leaf where the answer is made.
-fn leaves(table: &FleetTable, rows: &Rows, asked: Asked) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-    let answering: Vec<Answering> = table.stores.iter().map(|store| store.answering).collect();
-    let cut = match &table.bucket {
-        Some(bucket) => cut(table.table, asked, &answering, &bucket.part.catalog, |store| bucket.part.is_usable(store)),
-        None => cut(table.table, asked, &answering, &Catalog::default(), |_| false),
+fn leaves(participants: &Participants, rows: &Rows, asked: Asked) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let Participants { query_id, stores, bucket } = participants;
+    let answering: Vec<Answering> = stores.iter().map(|store| store.answering).collect();
+    let cut = match bucket {
+        Some(bucket) => cut(rows.table, asked, &answering, &bucket.part.catalog, |store| bucket.part.is_usable(store)),
+        None => cut(rows.table, asked, &answering, &Catalog::default(), |_| false),
     };
     let mut leaves: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-    if let Some(bucket) = table.bucket.as_ref().filter(|_| !cut.files.is_empty()) {
+    if let Some(bucket) = bucket.as_ref().filter(|_| !cut.files.is_empty()) {
         bucket.used.store(true, Ordering::Release);
         let alone = cut.nodes.is_empty();
         leaves.extend(bucket_leaves(bucket, rows, cut.files, alone)?);
     }
     let of = if leaves.is_empty() && cut.nodes.len() == 1 { 2 } else { 1 };
-    for (store, (store_id, without)) in table.stores.iter().zip(cut.nodes) {
+    for (store, (store_id, without)) in stores.iter().zip(cut.nodes) {
         for index in 0..of {
             leaves.push(Arc::new(StoreScan::try_new(ScanSpec {
                 store_id,
                 node_id: store.node_id.clone(),
-                query_id: table.query_id,
+                query_id: *query_id,
                 rows: rows.clone(),
                 share: Share { index, of },
                 without: Arc::clone(&without),
@@ -193,6 +204,21 @@ impl FleetScan {
         let properties = properties(first.schema(), leaves.len() * PARTITIONS);
         let properties = Arc::unwrap_or_clone(properties).with_scheduling_type(SchedulingType::Cooperative);
         Ok(Self { leaves, properties: Arc::new(properties) })
+    }
+
+    /// The same with some of its columns, by their places, in this order.
+    fn choose(&self, columns: &[usize]) -> Result<Self> {
+        let chosen = self.leaves.iter().map(|leaf| -> Result<Arc<dyn ExecutionPlan>> {
+            if let Some(leaf) = leaf.downcast_ref::<StoreScan>() {
+                let spec = leaf.spec();
+                return Ok(Arc::new(StoreScan::try_new(ScanSpec { rows: spec.rows.choose(columns), ..spec.clone() })?));
+            }
+            match leaf.downcast_ref::<BucketScan>() {
+                Some(leaf) => Ok(Arc::new(leaf.choose(columns)?)),
+                None => internal_err!("{} is no leaf", leaf.name()),
+            }
+        });
+        Self::try_new(chosen.collect::<Result<_>>()?)
     }
 
     /// One leaf per task.

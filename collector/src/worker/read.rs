@@ -26,7 +26,6 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskCo
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::metrics::MetricValue;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -36,6 +35,7 @@ use lariat_schema::layout::sequence_of;
 
 use super::cells::{Source, choose};
 use super::ids::WantedIds;
+use super::passing::Passing;
 use super::pins::Pin;
 use super::scan::{PARTITIONS, Rows, ScanSpec, in_store};
 use super::times::Times;
@@ -186,8 +186,8 @@ fn one_partition(rows: &Rows, parts: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<
 fn filtered(rows: &Rows, columns: &[usize], read: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(filter) = &rows.filter else { return Ok(read) };
     let filter = reassign_expr_columns(Arc::clone(filter), &read.schema())?;
-    let output = rows.projection.iter().map(|wanted| columns.iter().position(|read| read == wanted)).collect();
-    Ok(Arc::new(FilterExecBuilder::new(filter, read).apply_projection(output)?.build()?))
+    let output = rows.projection.iter().filter_map(|wanted| columns.iter().position(|read| read == wanted)).collect();
+    Ok(Arc::new(Passing::try_new(read, filter, output)?))
 }
 
 /// The columns to read: the output's, and then those that only the filter needs.

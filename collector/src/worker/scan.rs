@@ -84,6 +84,12 @@ impl Rows {
         Ok(Arc::new(self.table.schema().project(&self.projection)?))
     }
 
+    /// The same with some of its columns, by their places in the output, in this order.
+    #[must_use]
+    pub fn choose(&self, columns: &[usize]) -> Self {
+        Self { projection: columns.iter().map(|column| self.projection[*column]).collect(), ..self.clone() }
+    }
+
     /// The same of some moments alone.
     pub(crate) fn within(&self, times: &Times) -> Result<Self> {
         let schema = self.table.schema();

@@ -16,7 +16,7 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion_distributed::{DistributedExt, Worker, WorkerQueryContext};
+use datafusion_distributed::{Worker, WorkerQueryContext};
 use lariat_schema::node_api::NodeIdentity;
 use object_store::ObjectStore;
 use serde_json::json;
@@ -25,10 +25,9 @@ use super::allow::only_known_operators;
 use super::codec::StoreScanCodec;
 use super::pins::PinBook;
 use super::read::BUCKET_URL;
-use super::sized;
+use super::sessions::LeafSessions;
 use super::threads::Threads;
 use super::wire::{PIN_PATH, PinRequest, RELEASE_PATH, ReleaseRequest};
-use super::{estimates, exclusions, sketches};
 use crate::store::ReadStore;
 
 /// Threads that execute queries on a node: one per partition of a leaf.
@@ -73,19 +72,9 @@ pub fn routes(
     let runtime = limited(WORKER_MEMORY_BYTES)?;
     register_bucket(&runtime, bucket)?;
     let codec = StoreScanCodec::for_node(Arc::clone(&book));
+    let sessions = LeafSessions::new(Arc::clone(&runtime))?;
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
-        let builder = context
-            .builder
-            .with_distributed_user_codec(codec.clone())
-            .with_distributed_worker_plan_rewrite_handler(only_known_operators);
-        async move {
-            let mut state = builder.build();
-            estimates::register(&mut state)?;
-            sized::register(&mut state)?;
-            sketches::register(&mut state)?;
-            exclusions::register(&mut state)?;
-            Ok(state)
-        }
+        std::future::ready(Ok(sessions.open(context, codec.clone(), only_known_operators)))
     })
     .with_runtime_env(runtime)
     .with_version(env!("CARGO_PKG_VERSION"));

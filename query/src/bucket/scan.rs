@@ -55,6 +55,12 @@ impl BucketScan {
         Ok(Self { spec, service, properties: properties(schema, PARTITIONS), book })
     }
 
+    /// The same with some of its columns, by their places, in this order.
+    pub(crate) fn choose(&self, columns: &[usize]) -> Result<Self> {
+        let spec = BucketSpec { rows: self.spec.rows.choose(columns), ..self.spec.clone() };
+        Self::try_new(spec, self.service.clone(), self.book.clone())
+    }
+
     pub(crate) fn service(&self) -> Option<&Url> {
         self.service.as_ref()
     }

@@ -22,15 +22,14 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_distributed::{
-    CoordinatorToWorkerMsg, DistributedExt, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse,
-    SetPlanRequest, Worker, WorkerChannel, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
-    WorkerToCoordinatorMsg,
+    CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse, SetPlanRequest, Worker,
+    WorkerChannel, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext, WorkerToCoordinatorMsg,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use http::HeaderMap;
 use lariat_collector::worker::threads::Threads;
-use lariat_collector::worker::{estimates, exclusions, on_threads, runs_on_nodes, sketches, with_token};
+use lariat_collector::worker::{LeafSessions, on_threads, runs_on_nodes, with_token};
 use lariat_schema::ids::StoreId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -204,24 +203,18 @@ pub(crate) struct BucketWorker {
 
 impl BucketWorker {
     /// A worker over a runtime that knows the bucket.
-    pub(crate) fn new(runtime: Arc<RuntimeEnv>) -> Self {
+    ///
+    /// # Errors
+    /// When a function cannot be registered.
+    pub(crate) fn new(runtime: Arc<RuntimeEnv>) -> Result<Self> {
         let book = Arc::new(Book::default());
         let codec = LeafCodec::for_worker(Arc::clone(&book));
+        let sessions = LeafSessions::new(Arc::clone(&runtime))?;
         let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
-            let builder = context
-                .builder
-                .with_distributed_user_codec(codec.clone())
-                .with_distributed_worker_plan_rewrite_handler(only_the_bucket);
-            async move {
-                let mut state = builder.build();
-                estimates::register(&mut state)?;
-                sketches::register(&mut state)?;
-                exclusions::register(&mut state)?;
-                Ok(state)
-            }
+            std::future::ready(Ok(sessions.open(context, codec.clone(), only_the_bucket)))
         });
         let worker = worker.with_runtime_env(runtime).with_version(env!("CARGO_PKG_VERSION"));
-        Self { worker, book }
+        Ok(Self { worker, book })
     }
 
     /// The way to it inside this process.

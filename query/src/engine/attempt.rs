@@ -9,15 +9,12 @@ use tokio::time::{Instant, timeout_at};
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::DFParser;
 use datafusion_distributed::display_plan_ascii;
 use futures::StreamExt;
 use lariat_collector::worker::estimates::Estimate;
@@ -31,14 +28,14 @@ use super::faults::{self, Fault};
 use super::functions::Functions;
 use super::round::{Pinned, Readings, Round};
 use super::statement::Parsed;
-use super::{Inner, PATIENCE, system_tables};
+use super::{Inner, PATIENCE};
 use crate::ask::{AskError, Outline};
 use crate::bucket::cut::Answering;
+use crate::distribute::Routes;
 use crate::distribute::channels::{Conduct, QueryChannels};
-use crate::distribute::{Routes, session};
 use crate::scan::weights::unweighted;
 use crate::scan::window::{Asked, Relation, asked, scanned};
-use crate::scan::{BucketReads, FleetTable, PinnedStore};
+use crate::scan::{BucketReads, Participants, PinnedStore};
 use crate::topology::now_unix_nanos;
 
 /// What is told of a try beside its rows.
@@ -90,7 +87,7 @@ impl From<DataFusionError> for Failed {
 
 /// A plan, and what is known of it before it runs.
 pub(crate) struct Planned {
-    context: SessionContext,
+    context: Arc<TaskContext>,
     plan: Arc<dyn ExecutionPlan>,
     /// The tables that it reads and the time that it asks about.
     pub(crate) asked: Vec<(Table, Asked)>,
@@ -180,7 +177,7 @@ impl<'a> Attempt<'a> {
         if row_by_row && delivery.streams() && !reads_bucket {
             self.channels.tolerate(|error| faults::fault(error) == Fault::Node);
         }
-        let mut stream = execute_stream(plan, context.task_ctx())?;
+        let mut stream = execute_stream(plan, context)?;
         while let Some(batch) = self.next(&mut stream, clock).await? {
             delivery.take(batch, clock.is_late()).await.map_err(Failed::Question)?;
             if delivery.is_under_way() {
@@ -245,80 +242,56 @@ impl<'a> Attempt<'a> {
         if self.parsed.explain {
             return Ok(Outline { schema: Arc::new(explained_schema()), parameters: Vec::new() });
         }
-        let context = SessionContext::new_with_state(self.session()?);
-        let (plan, _) = self.logical(&context).await?;
-        let plan = context.state().optimize(&plan)?;
+        let (session, _) = self.session();
+        let plan = session.optimize(&self.logical(&session).await?)?;
         let of_names = plan.get_parameter_types()?;
         let parameters =
             (1..=self.parsed.unbound).map(|number| of_names.get(&format!("${number}")).cloned().flatten()).collect();
         Ok(Outline { schema: Arc::new(plan.schema().as_arrow().clone()), parameters })
     }
 
-    fn session(&self) -> Result<SessionState> {
-        let routes: Routes =
-            self.round.pinned().iter().map(|pinned| (pinned.reply.store_id, pinned.base.clone())).collect();
-        session(Arc::clone(self.runtime), Arc::new(routes), self.round.services(), self.channels.clone())
+    /// A session that knows who takes part, and what of it asks for coverage.
+    fn session(&self) -> (SessionState, Functions) {
+        let (engine, round) = (self.engine, self.round);
+        let routes: Routes = round.pinned().iter().map(|pinned| (pinned.reply.store_id, pinned.base.clone())).collect();
+        let mut session = engine.sessions.open(Arc::new(routes), round.services(), self.channels.clone());
+        let known = engine.topology.view();
+        let nodes = round.facts(&known, &Readings::default());
+        let functions = Functions::new(nodes, known.expected_nodes, now_unix_nanos(), Arc::clone(&engine.recent));
+        functions.register(&mut session);
+        let stores = round.pinned().iter().map(store).collect();
+        let participants = Participants { query_id: round.query_id, stores, bucket: self.bucket.clone() };
+        session.config_mut().set_extension(Arc::new(participants));
+        session.config_mut().set_extension(Arc::new(known));
+        (session, functions)
     }
 
     /// Plans over the nodes that are pinned.
     pub(crate) async fn plan(&self) -> Result<Planned, Failed> {
-        let context = SessionContext::new_with_state(self.session()?);
-        let (plan, functions) = self.logical(&context).await?;
-        let state = context.state();
+        let (session, functions) = self.session();
+        let plan = self.logical(&session).await?;
         let unweighted = unweighted(&plan);
-        let plan = state.optimize(&plan)?;
+        let plan = session.optimize(&plan)?;
         let row_by_row = row_by_row(&plan);
         let scanned = scanned(&plan);
         let mut asked = asked(&scanned);
         asked.extend(functions.take_asked());
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-        Ok(Planned { context, plan, asked, scanned, unweighted, row_by_row })
+        let plan = session.query_planner().create_physical_plan(&plan, &session).await?;
+        // Functions, settings and who takes part are the session's; the memory is the question's.
+        let context = TaskContext::from(&session).with_runtime(Arc::clone(self.runtime));
+        Ok(Planned { context: Arc::new(context), plan, asked, scanned, unweighted, row_by_row })
     }
 
     /// The plan that says what is asked, and nothing that it may not.
-    async fn logical(&self, context: &SessionContext) -> Result<(LogicalPlan, Functions), Failed> {
-        let functions = self.register(context).await?;
-        let state = context.state();
-        let plan = state.statement_to_plan(self.parsed.statement.clone()).await;
+    async fn logical(&self, session: &SessionState) -> Result<LogicalPlan, Failed> {
+        let plan = session.statement_to_plan(self.parsed.statement.clone()).await;
         let plan = plan.map_err(|error| Failed::Question(faults::with_names(error, self.parsed)))?;
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&plan)?;
-        Ok((plan, functions))
-    }
-
-    async fn register(&self, context: &SessionContext) -> Result<Functions> {
-        let stores: Arc<[PinnedStore]> = self.round.pinned().iter().map(store).collect();
-        let tables = self.parsed.tables.iter().map(|table| (table.as_str(), *table, None));
-        let cells = self.parsed.cells.iter().map(|width| (width.relation(), Table::Rollups, Some(*width)));
-        for (name, table, cells) in tables.chain(cells) {
-            let provider = FleetTable {
-                table,
-                cells,
-                query_id: self.round.query_id,
-                stores: Arc::clone(&stores),
-                bucket: self.bucket.clone(),
-            };
-            context.register_table(name, Arc::new(provider))?;
-        }
-        for view in &self.parsed.views {
-            let Some(statement) = DFParser::parse_sql(view.sql)?.pop_front() else { continue };
-            let plan = context.state().statement_to_plan(statement).await?;
-            context.register_table(view.name, Arc::new(ViewTable::new(plan, Some(view.sql.to_owned()))))?;
-        }
-        let known = self.engine.topology.view();
-        for (name, batch) in [
-            (system_tables::NODES, system_tables::nodes(&known)?),
-            (system_tables::MEMBERSHIP, system_tables::membership(&known)?),
-        ] {
-            context.register_table(name, Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))?;
-        }
-        let nodes = self.round.facts(&known, &Readings::default());
-        let functions = Functions::new(nodes, known.expected_nodes, now_unix_nanos(), Arc::clone(&self.engine.recent));
-        functions.register(context);
-        Ok(functions)
+        Ok(plan)
     }
 
     fn conducts(&self) -> impl Iterator<Item = (Who, &Arc<Conduct>)> {

@@ -13,8 +13,8 @@ use arrow::array::{
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
-use datafusion::prelude::SessionContext;
 use lariat_schema::coverage::{Coverage, Missing};
 use lariat_schema::tables::Table;
 use lariat_schema::time_range::TimeRange;
@@ -60,9 +60,9 @@ impl Functions {
         Self(Arc::new(Shared { nodes, expected_nodes, now_unix_nanos, recent, asked: Mutex::default() }))
     }
 
-    pub(crate) fn register(&self, context: &SessionContext) {
-        context.register_udtf(COVERAGE, Arc::new(OverTime(self.clone())));
-        context.register_udtf(COVERAGE_OF, Arc::new(OfAnswer(self.clone())));
+    pub(crate) fn register(&self, session: &mut SessionState) {
+        session.register_udtf(COVERAGE, Arc::new(OverTime(self.clone())));
+        session.register_udtf(COVERAGE_OF, Arc::new(OfAnswer(self.clone())));
     }
 
     /// The tables and times that calls asked about.

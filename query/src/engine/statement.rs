@@ -1,7 +1,8 @@
 //! What a question may be: one statement that only reads. Judged on the parsed statement and not on its text, where a
 //! comment or a string could hide the word that matters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
@@ -9,8 +10,9 @@ use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use lariat_schema::cells::{CellWidth, relation};
+use lariat_schema::cells::relation;
 use lariat_schema::tables::Table;
+use lariat_schema::views;
 
 use super::{buckets, parameters};
 use crate::ask::{AskError, Parameter, Question};
@@ -24,10 +26,6 @@ pub(crate) struct Parsed {
     pub(crate) explain: bool,
     /// The fleet's tables that it reads, directly or through views.
     pub(crate) tables: Vec<Table>,
-    /// The longer cells that it reads, under names of their own.
-    pub(crate) cells: Vec<CellWidth>,
-    /// The views that it reads.
-    pub(crate) views: Vec<&'static lariat_schema::views::View>,
     /// Parameters that have no value.
     pub(crate) unbound: usize,
 }
@@ -91,7 +89,7 @@ pub(crate) fn parse(question: &Question) -> Result<Parsed, AskError> {
     };
     let mut statement = statement;
     let unbound = bound(&mut statement, explain, &question.parameters)?;
-    let (mut tables, mut cells, mut views) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut tables = BTreeSet::new();
     let mut reads_information = false;
     let everything = !matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Query(_)));
     let (references, _) = resolve_table_references(&statement, true)
@@ -103,20 +101,13 @@ pub(crate) fn parse(question: &Question) -> Result<Parsed, AskError> {
             return Err(bad(format!("`{reference}` cannot be read")));
         }
         reads_information |= information;
-        if let Some((table, width)) = relation(reference.table()) {
-            tables.insert(table);
-            cells.extend(width);
-        }
-        views.extend(lariat_schema::views::ALL.iter().filter(|view| view.name == reference.table()));
+        tables.extend(relation(reference.table()).map(|(table, _)| table));
+        tables.extend(UNDER_VIEWS.get(reference.table()).into_iter().flatten());
     }
     if everything || reads_information {
         tables.extend(Table::ALL);
-        cells.extend(CellWidth::ALL);
-        views = lariat_schema::views::ALL.iter().collect();
     }
-    tables.extend(views.iter().flat_map(|view| tables_of(view.sql)));
-    let (tables, cells) = (tables.into_iter().collect(), cells.into_iter().collect());
-    Ok(Parsed { statement, explain, tables, cells, views, unbound })
+    Ok(Parsed { statement, explain, tables: tables.into_iter().collect(), unbound })
 }
 
 /// Puts the values into a statement that only reads, and refuses others. Returns how many parameters are left.
@@ -158,7 +149,10 @@ fn is_link(token: &Token) -> bool {
     }
 }
 
-/// The tables under a view.
+/// The tables under each view.
+static UNDER_VIEWS: LazyLock<HashMap<&'static str, Vec<Table>>> =
+    LazyLock::new(|| views::ALL.iter().map(|view| (view.name, tables_of(view.sql))).collect());
+
 fn tables_of(sql: &str) -> Vec<Table> {
     let Ok(mut statements) = DFParser::parse_sql(sql) else { return Vec::new() };
     let Some(statement) = statements.pop_front() else { return Vec::new() };

@@ -1,9 +1,16 @@
-//! What the query service itself knows, as tables: the nodes as they are now and the members as they are remembered.
+//! What the query service itself knows, as tables: the nodes as they are now and the members as they are remembered. Both are
+//! shown as of one moment of the question, which its session holds as a [`View`].
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::MemTable;
 use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 
 use crate::membership::{Member, Tenure};
 use crate::topology::View;
@@ -13,8 +20,51 @@ pub(crate) const NODES: &str = "nodes";
 /// Name of the table of members.
 pub(crate) const MEMBERSHIP: &str = "membership";
 
+/// A table whose rows are made of the session's [`View`].
+#[derive(Debug)]
+pub(crate) struct SystemTable {
+    schema: SchemaRef,
+    rows: fn(&View) -> Result<RecordBatch>,
+}
+
+impl SystemTable {
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// None that could come from outside.
+    pub(crate) fn all() -> Result<[(&'static str, Self); 2]> {
+        let of = |rows: fn(&View) -> Result<RecordBatch>| {
+            rows(&View::default()).map(|empty| Self { schema: empty.schema(), rows })
+        };
+        Ok([(NODES, of(nodes)?), (MEMBERSHIP, of(membership)?)])
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let view = session.config().get_extension::<View>().unwrap_or_default();
+        let rows = MemTable::try_new(self.schema(), vec![vec![(self.rows)(&view)?]])?;
+        rows.scan(session, projection, filters, limit).await
+    }
+}
+
 /// A row per known address.
-pub(crate) fn nodes(view: &View) -> Result<RecordBatch> {
+fn nodes(view: &View) -> Result<RecordBatch> {
     let text = |of: &dyn Fn(&crate::topology::Known) -> Option<String>| -> ArrayRef {
         Arc::new(view.known.iter().map(of).collect::<StringArray>())
     };
@@ -36,7 +86,7 @@ pub(crate) fn nodes(view: &View) -> Result<RecordBatch> {
 }
 
 /// A row per member and tenure.
-pub(crate) fn membership(view: &View) -> Result<RecordBatch> {
+fn membership(view: &View) -> Result<RecordBatch> {
     let rows: Vec<(&Member, &Tenure)> =
         view.members.iter().flat_map(|member| member.tenures.iter().map(move |tenure| (member, tenure))).collect();
     let text = |of: &dyn Fn(&Member) -> String| -> ArrayRef {

@@ -21,6 +21,7 @@ mod formats;
 mod generated;
 mod limits;
 mod merging;
+mod sessions;
 pub(crate) mod streaming;
 
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];

@@ -1,0 +1,58 @@
+//! Sessions in which leaves are executed, as copies of one that was made once. A session knows some four hundred functions;
+//! registering them for each part of each question cost more than most parts read. What a part is told of its question
+//! (settings, who it is among its equals) stands in the configuration that came with it, which takes the place of the copy's.
+//!
+//! All workers have the functions of the query service, with its names and its bounds, since a filter may run on either.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion_distributed::{DistributedExt, WorkerPlanRewriteHandler, WorkerQueryContext};
+use datafusion_proto::physical_plan::PhysicalExtensionCodec;
+
+use super::{estimates, exclusions, sized, sketches};
+
+/// Registers what plans may call beside the engine's own functions, and bounds some of those.
+///
+/// # Errors
+/// When the registry takes no functions.
+pub fn register_functions(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    estimates::register(registry)?;
+    sized::register(registry)?;
+    sketches::register(registry)?;
+    exclusions::register(registry)
+}
+
+/// What all sessions of a worker have in common.
+pub struct LeafSessions {
+    template: SessionState,
+}
+
+impl LeafSessions {
+    /// Over one environment.
+    ///
+    /// # Errors
+    /// When a function cannot be registered.
+    pub fn new(runtime: Arc<RuntimeEnv>) -> Result<Self> {
+        let mut template = SessionStateBuilder::new_with_default_features().with_runtime_env(runtime).build();
+        register_functions(&mut template)?;
+        Ok(Self { template })
+    }
+
+    /// The session of one part of a question.
+    pub fn open<C: PhysicalExtensionCodec + 'static>(
+        &self,
+        mut context: WorkerQueryContext,
+        codec: C,
+        check: impl WorkerPlanRewriteHandler,
+    ) -> SessionState {
+        let mut state = self.template.clone();
+        let config = state.config_mut();
+        *config = context.builder.config().take().unwrap_or_default();
+        config.set_distributed_user_codec(codec);
+        config.set_distributed_worker_plan_rewrite_handler(check);
+        state
+    }
+}

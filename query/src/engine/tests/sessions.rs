@@ -1,0 +1,73 @@
+//! What sessions have in common, and what they must not: they are copies of one.
+
+use arrow::datatypes::DataType;
+use futures::future::join_all;
+
+use super::*;
+use crate::ask::Scope;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_question_begins_at_a_time_of_its_own() {
+    let fleet = Fleet::start(1).await;
+    let query = fleet.query().await;
+    let mut before = 0;
+    for _ in 0..3 {
+        let now = count(&ask(&query, "SELECT CAST(now() AS BIGINT) AS n").await);
+        assert!(now > before, "{now} is not after {before}");
+        before = now;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_at_once_are_each_answered_by_the_nodes_that_they_are_for() {
+    let fleet = Fleet::start(3).await;
+    let query = fleet.query().await;
+    let stores = fleet.stores();
+    let asked = (0..24).map(|number| {
+        let only = stores[number % 3];
+        let scope = Scope { only: Some([only].into()), ..Scope::default() };
+        let sql = "SELECT count(*), max(region) FROM routing_decisions WHERE duration_ns >= 0";
+        let question = Question { scope, ..Question::new(sql) };
+        let engine = query.engine();
+        async move { (number % 3, engine.ask(question).await.unwrap()) }
+    });
+    for (node, answer) in join_all(asked).await {
+        let region = answer.batches[0].column(1).as_string::<i32>().value(0);
+        assert_eq!((count(&answer), region), (100, REGIONS[node]));
+        assert_eq!(answer.stores, [stores[node]]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_in_sql_are_those_of_the_questions_own_time() {
+    let mut fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    let sql = "SELECT count(*) AS n FROM nodes WHERE error IS NULL";
+    assert_eq!(count(&ask(&query, sql).await), 2);
+    fleet.kill(0);
+    assert_eq!(ask(&query, "SELECT 1").await.coverage.answered, 1);
+    assert_eq!(count(&ask(&query, sql).await), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_only_chooses_columns_is_done_by_the_leaves() {
+    let fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    let oracle = LocalEngine::new(vec![(Table::Spans, vec![spans(0, 100), spans(1, 100)])]).await.unwrap();
+    for (sql, by_leaves) in [
+        ("SELECT * FROM routing_decisions WHERE duration_ns > 20000 ORDER BY time, region", true),
+        ("SELECT region, time, chain FROM spans WHERE method = 'eth_call' ORDER BY time, region LIMIT 9", true),
+        ("SELECT region, duration_ns FROM (SELECT duration_ns, region, chain FROM spans) ORDER BY 2, 1", true),
+        ("SELECT region AS r, time FROM spans ORDER BY time, r LIMIT 9", false),
+        ("SELECT region, duration_ns + 1 AS n FROM spans ORDER BY n, region LIMIT 9", false),
+    ] {
+        let plan = text(&ask(&query, &format!("EXPLAIN {sql}")).await.batches);
+        assert_eq!(!plan.contains("ProjectionExec"), by_leaves, "{sql}: {plan}");
+        let (found, wanted) = (ask(&query, sql).await, oracle.ask(Question::new(sql)).await.unwrap());
+        assert_eq!(text(&found.batches), text(&wanted.batches), "{sql}");
+        let types = |answer: &Answer| -> Vec<(String, DataType)> {
+            answer.schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
+        };
+        assert_eq!(types(&found), types(&wanted), "{sql}");
+    }
+}
