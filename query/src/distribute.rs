@@ -30,6 +30,7 @@ use crate::bucket::scan::BucketScan;
 use crate::scan::FleetScan;
 
 pub(crate) mod channels;
+mod orders;
 pub(crate) mod sessions;
 
 /// Where each store's node is reached.

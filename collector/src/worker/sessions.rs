@@ -56,3 +56,32 @@ impl LeafSessions {
         state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::prelude::SessionConfig;
+
+    use super::*;
+    use crate::worker::allow::only_known_operators;
+    use crate::worker::codec::StoreScanCodec;
+
+    #[test]
+    fn sessions_have_the_functions_of_all_and_each_the_settings_that_came_with_its_part() {
+        let sessions = LeafSessions::new(RuntimeEnvBuilder::new().build_arc().unwrap()).unwrap();
+        let open = |batch_size: usize| {
+            let config = SessionConfig::new().with_batch_size(batch_size);
+            let builder = SessionStateBuilder::new_with_default_features().with_config(config);
+            let context = WorkerQueryContext { builder, ..WorkerQueryContext::default() };
+            sessions.open(context, StoreScanCodec::for_coordinator(), only_known_operators)
+        };
+        let (one, other) = (open(17), open(18));
+        assert_eq!((one.config().batch_size(), other.config().batch_size()), (17, 18));
+        for session in [one, other] {
+            for name in ["estimated_count", "merged_sketch", "merged_exclusions", "sum"] {
+                assert!(session.udaf(name).is_ok(), "{name}");
+            }
+            assert!(format!("{:?}", session.udf("repeat").unwrap()).contains("Bounded"));
+        }
+    }
+}

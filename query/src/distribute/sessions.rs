@@ -16,7 +16,7 @@ use lariat_collector::worker::register_functions;
 use url::Url;
 
 use super::channels::QueryChannels;
-use super::{Addresses, PlaceBoundaries, Routes, route};
+use super::{Addresses, PlaceBoundaries, Routes, orders, route};
 use crate::bucket::scan::LeafCodec;
 use crate::ports::relations::{CATALOG, SCHEMA};
 use crate::scan::columns::LeafColumns;
@@ -66,6 +66,7 @@ impl Sessions {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_analyzer_rules(analyzer.rules)
+            .with_optimizer_rules(orders::rules())
             .with_physical_optimizer_rules(physical.rules)
             .with_distributed_worker_resolver(Addresses(Vec::new()))
             .with_distributed_user_codec(LeafCodec::default())
