@@ -59,6 +59,7 @@ mod functions;
 mod memory;
 mod parameters;
 mod places;
+mod regrouped;
 mod relations;
 mod round;
 mod statement;

@@ -28,7 +28,7 @@ use super::faults::{self, Fault};
 use super::functions::Functions;
 use super::round::{Pinned, Readings, Round};
 use super::statement::Parsed;
-use super::{Inner, PATIENCE};
+use super::{Inner, PATIENCE, regrouped};
 use crate::ask::{AskError, Outline};
 use crate::bucket::cut::Answering;
 use crate::distribute::Routes;
@@ -291,6 +291,7 @@ impl<'a> Attempt<'a> {
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&plan)?;
+        regrouped::refuse(&plan).map_err(Failed::Question)?;
         Ok(plan)
     }
 

@@ -23,7 +23,7 @@ async fn questions_at_once_are_each_answered_by_the_nodes_that_they_are_for() {
     let fleet = Fleet::start(3).await;
     let query = fleet.query().await;
     let stores = fleet.stores();
-    let asked = (0..24).map(|number| {
+    let asked = (0..6).map(|number| {
         let only = stores[number % 3];
         let scope = Scope { only: Some([only].into()), ..Scope::default() };
         let sql = "SELECT count(*), max(region) FROM routing_decisions WHERE duration_ns >= 0";
@@ -33,7 +33,7 @@ async fn questions_at_once_are_each_answered_by_the_nodes_that_they_are_for() {
     });
     for (node, answer) in join_all(asked).await {
         let region = answer.batches[0].column(1).as_string::<i32>().value(0);
-        assert_eq!((count(&answer), region), (100, REGIONS[node]));
+        assert_eq!((count(&answer), region), (100, REGIONS[node]), "{:?}", answer.coverage);
         assert_eq!(answer.stores, [stores[node]]);
     }
 }
@@ -69,5 +69,44 @@ async fn a_projection_that_only_chooses_columns_is_done_by_the_leaves() {
             answer.schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
         };
         assert_eq!(types(&found), types(&wanted), "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_above_unnested_lists_of_groups_is_kept_whole() {
+    let fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    let unnested = "SELECT region, unnest(methods) AS method FROM \
+                    (SELECT region, array_agg(method) AS methods FROM spans GROUP BY region) ORDER BY region, method DESC";
+    let wanted = "SELECT region, method FROM spans ORDER BY region, method DESC";
+    assert_eq!(text(&ask(&query, unnested).await.batches), text(&ask(&query, wanted).await.batches));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn elements_of_groups_are_not_grouped_again_and_those_of_rows_are() {
+    let fleet = Fleet::start(2).await;
+    let query = fleet.query().await;
+    let groups = "SELECT region, array_agg(method) AS methods FROM spans GROUP BY region";
+    let elements = format!("SELECT region, unnest(methods) AS method FROM ({groups})");
+    for sql in [
+        format!("SELECT count(*) FROM (SELECT DISTINCT region, method FROM ({elements}))"),
+        format!("SELECT count(*) FROM (SELECT region, method FROM ({elements}) GROUP BY region, method)"),
+        format!("WITH e AS ({elements}) SELECT 1 WHERE 1 IN (SELECT count(*) FROM e GROUP BY region, method)"),
+    ] {
+        let refused = query.engine().ask(Question::new(&sql)).await;
+        assert!(
+            matches!(&refused, Err(AskError::BadQuestion { message, .. }) if message.contains("grouped again")),
+            "{sql}: {refused:?}"
+        );
+    }
+    for (sql, rows) in [
+        (format!("SELECT count(*) FROM ({elements})"), 200),
+        (
+            "SELECT count(*) FROM (SELECT DISTINCT m FROM (SELECT unnest([method, chain]) AS m FROM spans))".to_owned(),
+            7,
+        ),
+        (format!("SELECT count(*) FROM (SELECT DISTINCT region FROM ({groups}))"), 2),
+    ] {
+        assert_eq!(count(&ask(&query, &sql).await), rows, "{sql}");
     }
 }
