@@ -141,7 +141,7 @@ pub(crate) fn plan(files: &[FileEntry], derived: &[DerivedEntry]) -> Option<Plan
     let stands = |file: &FileEntry| {
         sequence(file).is_some_and(|sequence| covered.iter().all(|covered| covered.contains(&sequence)))
     };
-    let mut wanted = hours.into_iter().rev().filter_map(|(hour, files)| of_hour(hour, files, &stands));
+    let mut wanted = hours.into_iter().rev().filter_map(|(hour, files)| of_hour(hour, files, stands));
     let newest = wanted.next()?;
     let (day, mut rows) = (day_of(newest.hour), newest.rows());
     let mut chosen = vec![newest];
