@@ -91,9 +91,9 @@ impl Verdicts {
     pub(super) fn find(&self, key: SpanKey) -> Option<Fell> {
         let hash = self.folding.hash_one(key);
         let newest_first = self.tables.iter().enumerate().rev();
-        let mut found = newest_first.filter_map(|(age, table)| Some((age, table.at(table.place(key, hash))?)));
-        let (age, (before, fell)) = found.next()?;
-        (age > 0 || before >= self.gone).then_some(*fell)
+        let mut found = newest_first.filter_map(|(nth, table)| Some((nth, table.at(table.place(key, hash))?)));
+        let (nth, (before, fell)) = found.next()?;
+        (nth > 0 || before >= self.gone).then_some(*fell)
     }
 
     /// Remembers one that fell now.
@@ -136,8 +136,8 @@ impl Verdicts {
     /// All of them, in the order in which they fell.
     pub(super) fn all(&self) -> Vec<Fell> {
         let mut all = Vec::with_capacity(self.len);
-        for (age, table) in self.tables.iter().enumerate() {
-            let gone = if age == 0 { self.gone } else { 0 };
+        for (nth, table) in self.tables.iter().enumerate() {
+            let gone = if nth == 0 { self.gone } else { 0 };
             all.extend_from_slice(table.fell.get(gone..).unwrap_or_default());
         }
         all
