@@ -16,7 +16,7 @@ use super::harness::{Lariat, client, eventually};
 /// The process before anybody sends: its code, threads and tables. Measured: 73 MiB unoptimised, 45 optimised, most of it
 /// pages of the binary.
 const BASE_BYTES: u64 = 96 << 20;
-/// From the first byte to the log: 32 MiB under way, 16 MiB of the filter of keys, and keys, verdicts and waiting spans.
+/// From the first byte to the log: 32 MiB under way, 32 MiB of the filter of keys, and keys, verdicts and waiting spans.
 const RECEIVE_TO_LOG_BYTES: u64 = 128 << 20;
 /// Rows that no file has yet, those being sealed included.
 const HOT_BYTES: u64 = 64 << 20;

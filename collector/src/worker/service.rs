@@ -72,9 +72,9 @@ pub fn routes(
     let runtime = limited(WORKER_MEMORY_BYTES)?;
     register_bucket(&runtime, bucket)?;
     let codec = StoreScanCodec::for_node(Arc::clone(&book));
-    let sessions = LeafSessions::new(Arc::clone(&runtime))?;
+    let sessions = LeafSessions::new(Arc::clone(&runtime));
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
-        std::future::ready(Ok(sessions.open(context, codec.clone(), only_known_operators)))
+        std::future::ready(sessions.open(context, codec.clone(), only_known_operators))
     })
     .with_runtime_env(runtime)
     .with_version(env!("CARGO_PKG_VERSION"));

@@ -4,7 +4,7 @@
 //!
 //! All workers have the functions of the query service, with its names and its bounds, since a filter may run on either.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::common::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -25,35 +25,47 @@ pub fn register_functions(registry: &mut dyn FunctionRegistry) -> Result<()> {
     exclusions::register(registry)
 }
 
-/// What all sessions of a worker have in common.
+/// What all sessions of a worker have in common, made with the first of them: a node that nobody asks has neither the
+/// functions nor the pages of the program that make them in memory.
 pub struct LeafSessions {
-    template: SessionState,
+    runtime: Arc<RuntimeEnv>,
+    template: OnceLock<SessionState>,
 }
 
 impl LeafSessions {
     /// Over one environment.
-    ///
-    /// # Errors
-    /// When a function cannot be registered.
-    pub fn new(runtime: Arc<RuntimeEnv>) -> Result<Self> {
-        let mut template = SessionStateBuilder::new_with_default_features().with_runtime_env(runtime).build();
+    #[must_use]
+    pub fn new(runtime: Arc<RuntimeEnv>) -> Self {
+        Self { runtime, template: OnceLock::new() }
+    }
+
+    fn template(&self) -> Result<&SessionState> {
+        if let Some(template) = self.template.get() {
+            return Ok(template);
+        }
+        let builder = SessionStateBuilder::new_with_default_features().with_runtime_env(Arc::clone(&self.runtime));
+        let mut template = builder.build();
         register_functions(&mut template)?;
-        Ok(Self { template })
+        // Another one may have been made meanwhile, which is like it.
+        Ok(self.template.get_or_init(|| template))
     }
 
     /// The session of one part of a question.
+    ///
+    /// # Errors
+    /// When a function cannot be registered.
     pub fn open<C: PhysicalExtensionCodec + 'static>(
         &self,
         mut context: WorkerQueryContext,
         codec: C,
         check: impl WorkerPlanRewriteHandler,
-    ) -> SessionState {
-        let mut state = self.template.clone();
+    ) -> Result<SessionState> {
+        let mut state = self.template()?.clone();
         let config = state.config_mut();
         *config = context.builder.config().take().unwrap_or_default();
         config.set_distributed_user_codec(codec);
         config.set_distributed_worker_plan_rewrite_handler(check);
-        state
+        Ok(state)
     }
 }
 
@@ -68,12 +80,12 @@ mod tests {
 
     #[test]
     fn sessions_have_the_functions_of_all_and_each_the_settings_that_came_with_its_part() {
-        let sessions = LeafSessions::new(RuntimeEnvBuilder::new().build_arc().unwrap()).unwrap();
+        let sessions = LeafSessions::new(RuntimeEnvBuilder::new().build_arc().unwrap());
         let open = |batch_size: usize| {
             let config = SessionConfig::new().with_batch_size(batch_size);
             let builder = SessionStateBuilder::new_with_default_features().with_config(config);
             let context = WorkerQueryContext { builder, ..WorkerQueryContext::default() };
-            sessions.open(context, StoreScanCodec::for_coordinator(), only_known_operators)
+            sessions.open(context, StoreScanCodec::for_coordinator(), only_known_operators).unwrap()
         };
         let (one, other) = (open(17), open(18));
         assert_eq!((one.config().batch_size(), other.config().batch_size()), (17, 18));

@@ -209,9 +209,9 @@ impl BucketWorker {
     pub(crate) fn new(runtime: Arc<RuntimeEnv>) -> Result<Self> {
         let book = Arc::new(Book::default());
         let codec = LeafCodec::for_worker(Arc::clone(&book));
-        let sessions = LeafSessions::new(Arc::clone(&runtime))?;
+        let sessions = LeafSessions::new(Arc::clone(&runtime));
         let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
-            std::future::ready(Ok(sessions.open(context, codec.clone(), only_the_bucket)))
+            std::future::ready(sessions.open(context, codec.clone(), only_the_bucket))
         });
         let worker = worker.with_runtime_env(runtime).with_version(env!("CARGO_PKG_VERSION"));
         Ok(Self { worker, book })
