@@ -22,8 +22,10 @@ async fn every_question_begins_at_a_time_of_its_own() {
 async fn questions_at_once_are_each_answered_by_the_nodes_that_they_are_for() {
     let fleet = Fleet::start(3).await;
     let query = fleet.query().await;
+    // Which store is whose is known of nodes that were met.
+    assert_eq!(count(&ask(&query, "SELECT count(*) FROM spans").await), 300);
     let stores = fleet.stores();
-    let asked = (0..6).map(|number| {
+    let asked = (0..9).map(|number| {
         let only = stores[number % 3];
         let scope = Scope { only: Some([only].into()), ..Scope::default() };
         let sql = "SELECT count(*), max(region) FROM routing_decisions WHERE duration_ns >= 0";
