@@ -145,7 +145,7 @@ mod tests {
         let schema = rows[0].schema();
         let filter = context.parse_sql_expr(condition, &DFSchema::try_from(Arc::clone(&schema)).unwrap()).unwrap();
         let filter = context.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema)).unwrap()).unwrap();
-        let input = MemorySourceConfig::try_new_exec(&[rows.clone()], Arc::clone(&schema), None).unwrap();
+        let input = MemorySourceConfig::try_new_exec(std::slice::from_ref(&rows), Arc::clone(&schema), None).unwrap();
         let passing = Passing::try_new(input, filter, output.to_vec()).unwrap();
         let found = datafusion::physical_plan::common::collect(passing.execute(0, context.task_ctx()).unwrap());
         let table = datafusion::datasource::MemTable::try_new(Arc::clone(&schema), vec![rows]).unwrap();
