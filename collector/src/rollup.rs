@@ -11,7 +11,9 @@ use lariat_schema::vocabulary::{OVERFLOW, RollupFamily};
 
 mod cell;
 mod decisions;
+pub(crate) mod exclusions;
 pub(crate) mod rows;
+pub(crate) mod sketch;
 
 use cell::{CHAIN, Cell, CellKey, ERROR_CATEGORY, Key, METHOD, PROVIDER_ID, STRATEGY, TRANSPORT};
 use decisions::Decisions;

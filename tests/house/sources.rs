@@ -73,6 +73,25 @@ fn every_source_file_opens_with_why_it_is_so() {
     none("a file opens with //!", &offences);
 }
 
+/// The fuzzers build the collector without DataFusion, which nothing else does.
+#[test]
+fn what_stands_before_the_collectors_worker_does_without_it() {
+    let mut offences = Vec::new();
+    for path in files(&root(), ".rs") {
+        let name = shown(&path);
+        let is_before = name.starts_with("collector/src/") && !name.contains("/worker") && !name.contains("/tests");
+        let text = read(&path);
+        let lines = text.lines().zip(text.lines().skip(1));
+        let is_bare = |(above, line): (&str, &str)| {
+            line.contains("crate::worker") && !above.contains("cfg(feature = \"worker\")")
+        };
+        if is_before && lines.into_iter().any(is_bare) {
+            offences.push(name);
+        }
+    }
+    none("it names the worker only where that is compiled", &offences);
+}
+
 #[test]
 fn nothing_unfinished_and_no_ignored_test_stands_in_the_code() {
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore")];

@@ -24,9 +24,9 @@ use lariat_schema::tables::{SKETCH_SCALE, Table};
 
 use super::order::SortKey;
 use crate::columns::{column, double, doubles, ints, long, longs, moments};
+use crate::rollup::exclusions;
 use crate::rollup::rows::{in_order, moments as moments_column};
-use crate::worker::exclusions;
-use crate::worker::sketches::Sketch;
+use crate::rollup::sketch::Sketch;
 
 /// Memory of the cells that are open at once.
 const OPEN_BYTES: usize = 16 << 20;

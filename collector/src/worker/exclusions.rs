@@ -4,13 +4,11 @@
 //! beside them. Whoever wants both would ask twice, open every file twice and get sums of two moments. Here the counts of a
 //! row are added where they lie, and a node sends one list per group, by reason.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
-use arrow::error::ArrowError;
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -18,18 +16,15 @@ use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
-use lariat_schema::tables::{Table, exclusion_count_fields};
+use lariat_schema::tables::Table;
 
-use crate::rollup::rows::lists;
+use crate::rollup::exclusions::{Counts, column_of};
 
 const NAME: &str = "merged_exclusions";
 /// Column of the table whose lists these are.
 const COLUMN: &str = "excluded";
 /// What an entry takes beside its text.
 const ENTRY_BYTES: usize = 48;
-
-/// Counts by reason.
-pub(crate) type Counts = BTreeMap<String, i64>;
 
 /// Adds the function to a session: the query service's, and that of a node that executes a part.
 ///
@@ -38,13 +33,6 @@ pub(crate) type Counts = BTreeMap<String, i64>;
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     let signature = Signature::user_defined(Volatility::Immutable);
     registry.register_udaf(Arc::new(AggregateUDF::from(MergedExclusions { signature }))).map(|_| ())
-}
-
-/// One list of counts for each of some groups.
-pub(crate) fn column_of<'c>(groups: impl Iterator<Item = &'c Counts> + Clone) -> Result<ArrayRef, ArrowError> {
-    let reasons: StringArray = groups.clone().flatten().map(|(reason, _)| Some(reason.as_str())).collect();
-    let counts: Int64Array = groups.clone().flatten().map(|(_, count)| *count).collect();
-    lists(exclusion_count_fields(), vec![Arc::new(reasons), Arc::new(counts)], groups.map(BTreeMap::len).collect())
 }
 
 /// The column's type, which is that of the sum as well.

@@ -21,12 +21,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::expressions::Literal;
 
-mod sketch;
-
 #[cfg(test)]
 mod tests;
 
-pub use sketch::{ERROR_BOUND, NoSketch, Sketch};
+pub use crate::rollup::sketch::{ERROR_BOUND, NoSketch, Sketch};
 
 /// What is made of the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

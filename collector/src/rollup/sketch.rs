@@ -10,9 +10,9 @@ use lariat_schema::tables::SKETCH_SCALE;
 pub const ERROR_BOUND: f64 = 0.0055;
 
 /// Least index of a bucket: that of a duration of 1 ns is -1.
-pub(super) const LEAST_INDEX: i32 = -1;
+const LEAST_INDEX: i32 = -1;
 /// One more than the greatest index, that of the longest duration of 63 bits.
-pub(super) const END_INDEX: i32 = 63 << SKETCH_SCALE;
+const END_INDEX: i32 = 63 << SKETCH_SCALE;
 
 /// Buckets that no sketch of this scale has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +113,7 @@ impl Sketch {
     }
 
     /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.counts.capacity() * size_of::<i64>()
     }
 
