@@ -211,7 +211,9 @@ impl Accumulator for Whole {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::RecordBatch;
+    use std::collections::BTreeMap;
+
+    use arrow::array::{RecordBatch, StringArray};
     use datafusion::datasource::MemTable;
     use datafusion::prelude::{SessionConfig, SessionContext};
     use rand::{Rng, SeedableRng};
