@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest time that a condition may take to hold.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest time that a process may take until it listens: a debug build that starts a whole fleet beside other tests' fleets
 /// has little of a processor, and how soon it is there is a benchmark's question.
 const STARTING: Duration = Duration::from_secs(120);

@@ -57,9 +57,7 @@ pub(crate) struct CachedChain {
     chain_id: u64,
     number: u64,
     generation: AtomicU64,
-    /// Highest height that was reported in this generation.
-    highest: AtomicU64,
-    /// A short lock that heads take, a few times a second.
+    /// A short lock that heads and snapshots take, some times a second.
     lineage: Mutex<Lineage>,
 }
 
@@ -107,7 +105,6 @@ impl Cache {
             chain_id: chain.chain_id,
             number: self.chains.fetch_add(1, Ordering::Relaxed),
             generation: AtomicU64::new(0),
-            highest: AtomicU64::new(0),
             lineage: Mutex::default(),
         }
     }
@@ -139,9 +136,7 @@ impl Cache {
     /// Takes note of the heights that a chain's providers report, as often as they do. Where the highest has fallen by what
     /// lies above the final one, what was final is not: another chain stands behind the name.
     pub(crate) fn observe(&self, chain: &CachedChain, highest: u64) {
-        let before = chain.highest.fetch_max(highest, Ordering::AcqRel);
-        let fallen = before.saturating_sub(highest) >= finality::depth(chain.chain_id);
-        if fallen && chain.highest.compare_exchange(before, highest, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if chain.lineage.lock().observe(highest, finality::depth(chain.chain_id)) {
             self.forget(chain);
         }
     }
@@ -149,8 +144,7 @@ impl Cache {
     /// Takes note of a head that a provider announces. Where it shows that a block that was final is another one now, the
     /// chain is forgotten, and the number of that block is returned.
     pub(crate) fn announce(&self, chain: &CachedChain, head: &Head) -> Option<u64> {
-        let highest = chain.highest.load(Ordering::Acquire);
-        let turned = chain.lineage.lock().note(head, highest, finality::depth(chain.chain_id))?;
+        let turned = chain.lineage.lock().note(head, finality::depth(chain.chain_id))?;
         self.forget(chain);
         Some(turned)
     }

@@ -19,12 +19,28 @@ pub(crate) struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
     hashes: BTreeMap<u64, BlockHash>,
+    /// Highest height that was reported since it last fell.
+    highest: u64,
+    /// What it was before, if it fell and no head came since: the head that shows why may be noted a moment later.
+    fell_from: Option<u64>,
 }
 
 impl Lineage {
-    /// Notes a head of a chain that is `highest` blocks high. Says which block is another one than it was, the lowest that
-    /// is known of, if that was final `depth` blocks below the height.
-    pub(super) fn note(&mut self, head: &Head, highest: u64, depth: u64) -> Option<u64> {
+    /// Notes the greatest of the heights that providers report. True where it has fallen by what lies above the final one.
+    pub(super) fn observe(&mut self, highest: u64, depth: u64) -> bool {
+        let has_fallen = self.highest.saturating_sub(highest) >= depth;
+        if has_fallen {
+            self.fell_from = Some(std::mem::replace(&mut self.highest, highest));
+        } else {
+            self.highest = self.highest.max(highest);
+        }
+        has_fallen
+    }
+
+    /// Notes a head. Says which block is another one than it was, the lowest that is known of, if that was final `depth`
+    /// blocks below the height.
+    pub(super) fn note(&mut self, head: &Head, depth: u64) -> Option<u64> {
+        let highest = self.fell_from.take().map_or(self.highest, |before| before.max(self.highest));
         let oldest = highest.saturating_sub(depth.saturating_mul(2));
         self.hashes = self.hashes.split_off(&oldest);
         if head.number < oldest || head.number > highest.saturating_add(depth) {
@@ -61,7 +77,8 @@ mod tests {
     fn grown(to: u64) -> Lineage {
         let mut lineage = Lineage::default();
         for number in 100..=to {
-            assert_eq!(lineage.note(&head(number, 0), number, DEPTH), None);
+            assert!(!lineage.observe(number, DEPTH));
+            assert_eq!(lineage.note(&head(number, 0), DEPTH), None);
         }
         lineage
     }
@@ -70,36 +87,52 @@ mod tests {
     fn a_fork_above_what_is_final_is_everyday() {
         let mut lineage = grown(130);
         for number in 122..=130 {
-            assert_eq!(lineage.note(&head(number, 1), 130, DEPTH), None, "{number}");
+            assert_eq!(lineage.note(&head(number, 1), DEPTH), None, "{number}");
         }
-        assert_eq!(lineage.note(&head(131, 1), 131, DEPTH), None);
+        assert_eq!(lineage.note(&head(131, 1), DEPTH), None);
     }
 
     #[test]
     fn another_block_where_one_was_final_is_told_once() {
         let mut lineage = grown(130);
-        let told: Vec<_> = (118..=131).filter_map(|number| lineage.note(&head(number, 1), 130, DEPTH)).collect();
+        let told: Vec<_> = (118..=131).filter_map(|number| lineage.note(&head(number, 1), DEPTH)).collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0] <= 120);
+    }
+
+    #[test]
+    fn it_is_told_once_whether_the_height_or_the_head_is_seen_to_fall_first() {
+        for falls_first in [false, true] {
+            let mut lineage = grown(130);
+            assert!(lineage.observe(115, DEPTH));
+            lineage.observe(130, DEPTH);
+            assert_eq!(lineage.note(&head(130, 0), DEPTH), None, "a provider that lags is no fork");
+            assert_eq!(falls_first && lineage.observe(115, DEPTH), falls_first);
+            assert_eq!(lineage.note(&head(115, 1), DEPTH), Some(114), "{falls_first}");
+            lineage.observe(115, DEPTH);
+            let told: Vec<_> = (116..=131).filter_map(|number| lineage.note(&head(number, 1), DEPTH)).collect();
+            assert!(told.is_empty(), "{falls_first}: {told:?}");
+        }
     }
 
     #[test]
     fn another_parent_tells_it_too_and_the_same_heads_of_another_provider_tell_nothing() {
         let mut lineage = grown(130);
         for number in 112..=130 {
-            assert_eq!(lineage.note(&head(number, 0), 130, DEPTH), None);
+            assert_eq!(lineage.note(&head(number, 0), DEPTH), None);
         }
         // The fork begins at the parent of the first head that is announced.
-        assert_eq!(lineage.note(&head(121, 1), 130, DEPTH), Some(120));
+        assert_eq!(lineage.note(&head(121, 1), DEPTH), Some(120));
     }
 
     #[test]
     fn what_is_far_above_or_below_is_not_remembered_and_memory_is_bounded() {
         let mut lineage = grown(130);
-        assert_eq!(lineage.note(&head(u64::MAX, 1), 130, DEPTH), None);
-        assert_eq!(lineage.note(&head(100, 1), 130, DEPTH), None);
+        assert_eq!(lineage.note(&head(u64::MAX, 1), DEPTH), None);
+        assert_eq!(lineage.note(&head(100, 1), DEPTH), None);
         for number in 131..2_000 {
-            lineage.note(&head(number, 0), number, DEPTH);
+            lineage.observe(number, DEPTH);
+            lineage.note(&head(number, 0), DEPTH);
         }
         assert!(lineage.hashes.len() <= 3 * 10 + 2, "{}", lineage.hashes.len());
     }

@@ -205,14 +205,14 @@ pub(super) fn attributes(list: &[KeyValue]) -> Attributes {
         .collect()
 }
 
-/// Waits until the condition holds, at most 30 s.
+/// Waits until the condition holds, at most 60 s.
 pub(super) async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = condition() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        assert!(Instant::now() < deadline, "not within 60 s: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
