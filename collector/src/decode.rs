@@ -8,6 +8,7 @@
 //! A bad record costs itself, never its neighbours. Bytes that are no OTLP cost the whole request.
 
 pub use mapping::{BadMapping, Mapping, MappingFault};
+pub use senders::Senders;
 
 use arrow::array::RecordBatch;
 use lariat_schema::vocabulary::Signal;
@@ -40,6 +41,10 @@ mod attributes;
 mod columns;
 
 mod rows;
+
+mod origin;
+
+mod senders;
 
 mod shapes;
 
@@ -152,10 +157,11 @@ trait Sink<'a> {
 /// # Errors
 /// The bytes are no such request.
 pub fn decode(body: &[u8], form: Form, now_unix_nanos: i64) -> Result<Decoding, Malformed> {
-    decode_mapped(body, form, now_unix_nanos, None)
+    decode_mapped(body, form, now_unix_nanos, None, None)
 }
 
-/// The same, with spans of other proxies as routing decisions where the mapping says so.
+/// The same, with spans of other proxies as routing decisions where the mapping says so, and the columns that the sender's
+/// last request had too taken from there.
 ///
 /// # Errors
 /// The bytes are no such request.
@@ -164,6 +170,7 @@ pub fn decode_mapped(
     form: Form,
     now_unix_nanos: i64,
     mapping: Option<&Mapping>,
+    senders: Option<&Senders>,
 ) -> Result<Decoding, Malformed> {
     let finished = match form.signal {
         Signal::Traces => {
@@ -172,7 +179,7 @@ pub fn decode_mapped(
                 Encoding::Protobuf => wire::walk(body, &mut sink),
                 Encoding::Json => json::spans(body, &mut sink),
             }
-            .map(|()| sink.finish())
+            .map(|()| sink.finish(senders))
         }
         Signal::Metrics => {
             let mut sink = metrics::Metrics::new(form.trusted, now_unix_nanos);
@@ -180,7 +187,7 @@ pub fn decode_mapped(
                 Encoding::Protobuf => wire::walk(body, &mut sink),
                 Encoding::Json => json::metrics(body, &mut sink),
             }
-            .map(|()| sink.finish())
+            .map(|()| sink.finish(senders))
         }
         Signal::Logs => {
             let mut sink = logs::Logs::new(form.trusted, now_unix_nanos);
@@ -188,7 +195,7 @@ pub fn decode_mapped(
                 Encoding::Protobuf => wire::walk(body, &mut sink),
                 Encoding::Json => json::logs(body, &mut sink),
             }
-            .map(|()| sink.finish())
+            .map(|()| sink.finish(senders))
         }
     };
     let finished = finished.map_err(|reason| Malformed {

@@ -65,6 +65,13 @@ impl<'a> Texts<'a> {
         self.nulls.is_some()
     }
 
+    /// True where these are the first texts of `other`: the very same ones, not equal ones.
+    pub(crate) fn begins(&self, other: &Self) -> bool {
+        let is_same = std::ptr::eq(self.offsets.as_ptr(), other.offsets.as_ptr())
+            && std::ptr::eq(self.bytes.as_ptr(), other.bytes.as_ptr());
+        is_same && self.len() <= other.len() && self.nulls.is_none() && other.nulls.is_none()
+    }
+
     /// The text of a row.
     #[inline]
     pub(crate) fn value(&self, row: usize) -> Option<&'a [u8]> {

@@ -13,7 +13,7 @@ use lariat_schema::vocabulary::Signal;
 use uuid::Uuid;
 
 use crate::columns::has_schema_of;
-use crate::decode::{Decoded, Encoding, Form, Mapping, decode_mapped};
+use crate::decode::{Decoded, Encoding, Form, Mapping, Senders, decode_mapped};
 use crate::forward::fuzzing as forward_queue;
 use crate::ingest::commit::{received, table_of};
 use crate::keep::Keeper;
@@ -39,8 +39,10 @@ pub fn otlp(bytes: &[u8]) {
     let encoding = if head / 3 % 2 == 0 { Encoding::Protobuf } else { Encoding::Json };
     let form = Form { signal, encoding, trusted: head / 6 % 2 == 0 };
     let mapping = (head / 12 % 2 == 1).then(|| Mapping::parse(MAPPING).expect("it is good"));
-    let Ok(decoding) = decode_mapped(body, form, NOW, mapping.as_ref()) else { return };
-    let again = decode_mapped(body, form, NOW, mapping.as_ref()).expect("the same bytes are good again");
+    let Ok(decoding) = decode_mapped(body, form, NOW, mapping.as_ref(), None) else { return };
+    let senders = Senders::default();
+    let again =
+        decode_mapped(body, form, NOW, mapping.as_ref(), Some(&senders)).expect("the same bytes are good again");
     let decoded = decoding.decoded;
     let rows = decoded.batch.num_rows();
     assert!(has_schema_of(&decoded.batch, table_of(signal)));
@@ -160,7 +162,7 @@ pub fn mapping(bytes: &[u8]) {
         Ok(mapping) => {
             let body = br#"{"resourceSpans":[{"scopeSpans":[{"scope":{"name":"a"},"spans":[{"traceId":"0192f0c48a5b7c3d9e1f0123456789ab","spanId":"0000000000000001","name":"a","kind":3,"startTimeUnixNano":"1760000000000000000","attributes":[{"key":"a","value":{"stringValue":"x7"}},{"key":"b","value":{"intValue":"1"}}]}]}]}]}"#;
             let form = Form { signal: Signal::Traces, encoding: Encoding::Json, trusted: true };
-            let rows = decode_mapped(body, form, NOW, Some(&mapping)).expect("a good span stays one");
+            let rows = decode_mapped(body, form, NOW, Some(&mapping), None).expect("a good span stays one");
             assert_eq!(rows.decoded.batch.num_rows(), 1);
         }
         Err(faults) => assert!(!faults.is_empty() && faults.iter().all(|fault| !fault.reason.is_empty())),

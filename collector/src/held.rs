@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What holds bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
+    /// A frame of each connection, before it is known which request it is of.
+    Connections,
     /// Requests from their first byte to the acknowledgement: bodies, then rows.
     Requests,
+    /// Columns that say who sent requests, kept for their next ones.
+    Senders,
     /// Entries of the log that are being written.
     Entries,
     /// Keys of the dedup window that are in memory, and the filter before the others.
@@ -20,8 +24,14 @@ pub(crate) enum Part {
 }
 
 /// All parts with their names on `/metrics`.
-pub(crate) const PARTS: [(Part, &str); 4] =
-    [(Part::Requests, "requests"), (Part::Entries, "entries"), (Part::Keys, "keys"), (Part::Undecided, "undecided")];
+pub(crate) const PARTS: [(Part, &str); 6] = [
+    (Part::Connections, "connections"),
+    (Part::Requests, "requests"),
+    (Part::Senders, "senders"),
+    (Part::Entries, "entries"),
+    (Part::Keys, "keys"),
+    (Part::Undecided, "undecided"),
+];
 
 /// Bytes by part.
 #[derive(Debug, Default)]

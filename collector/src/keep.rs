@@ -164,6 +164,7 @@ impl Keeper {
         let mut verdicts: Vec<Option<Verdict>> = vec![None; rows];
         let mut profile = None;
         let mut policy = Drawn::of(self.policies.of(profile));
+        let mut fallen = Vec::with_capacity(rows);
         for (row, verdict) in verdicts.iter_mut().enumerate() {
             if spans.is_root(row) {
                 // Neighbours mostly are of one profile.
@@ -173,9 +174,10 @@ impl Keeper {
                 }
                 let decided = self.decide_root(&spans, row, &arrival, &policy);
                 *verdict = Some(decided);
-                self.remember(keys[row], arrival.at.steady_nanos(), decided);
+                fallen.push((keys[row], decided));
             }
         }
+        self.remember_all(&fallen, arrival.at.steady_nanos());
         self.follow_parents(&spans, &keys, &mut verdicts, arrival.at.steady_nanos());
         // What is decided here frees what waited for it before, and nothing of its own entry.
         let waited = self.pending.len() > 0;
@@ -391,6 +393,15 @@ impl Keeper {
         let found = self.drawn.find(key).into_iter().chain(self.whole.find(key));
         let newest = found.max_by_key(|fell| fell.at)?;
         (now.saturating_sub(newest.at) <= self.window_nanos).then(|| newest.verdict.verdict())
+    }
+
+    fn remember_all(&mut self, fallen: &[(SpanKey, Verdict)], at: i64) {
+        let keys = |whole: bool| fallen.iter().filter(move |(_, one)| one.whole == whole).map(|(key, _)| *key);
+        self.whole.fetch(keys(true));
+        self.drawn.fetch(keys(false));
+        for (key, verdict) in fallen {
+            self.remember(*key, at, *verdict);
+        }
     }
 
     fn remember(&mut self, key: SpanKey, at: i64, verdict: Verdict) {

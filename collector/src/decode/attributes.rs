@@ -53,6 +53,14 @@ impl<'a> Content<'a> {
     }
 }
 
+impl PartialEq for Entries<'_> {
+    /// Equal as text, which is what a map has of them.
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |one: &Entry<'_>, two: &Entry<'_>| one.key == two.key && one.content.text() == two.content.text();
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(one, two)| is_same(one, two))
+    }
+}
+
 impl<'a> Entries<'a> {
     /// The attributes of a list, sorted.
     pub(super) fn of(attributes: &'a [KeyValue]) -> Self {

@@ -17,6 +17,7 @@ use super::columns::TypedColumns;
 use super::lists::Maps;
 use super::rows::{Columns, Finished, Rows, dropped, times};
 use super::scan;
+use super::senders::Senders;
 use super::spans::{moment, optional_id};
 use super::view::{LogView, Value};
 use super::wire::is_outsized;
@@ -65,7 +66,7 @@ impl<'a> Logs<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finish(self, senders: Option<&Senders>) -> Finished {
         let rows = self.rows.len();
         let mut columns: Columns = self.typed.finish(rows).collect();
         columns.insert("time", times(self.time));
@@ -76,7 +77,7 @@ impl<'a> Logs<'a> {
         columns.insert("trace_id", self.trace_id.finish(rows));
         columns.insert("span_id", self.span_id.finish(rows));
         columns.insert("attributes", self.attributes.finish());
-        self.rows.finish(columns, KeepReason::Always, 0)
+        self.rows.finish(columns, KeepReason::Always, 0, senders)
     }
 
     /// Appends a record, whatever it was read from; `encoded` is what its content is told by.

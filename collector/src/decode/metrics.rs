@@ -26,6 +26,7 @@ use super::Sink;
 use super::attributes::Entries;
 use super::lists::Maps;
 use super::rows::{Columns, Finished, Rows, optional_times, push_part, times};
+use super::senders::Senders;
 use super::spans::{append_id, moment};
 use super::wire::{Split, object, split};
 
@@ -99,14 +100,14 @@ impl Metrics {
         }
     }
 
-    pub(super) fn finish(mut self) -> Finished {
+    pub(super) fn finish(mut self, senders: Option<&Senders>) -> Finished {
         let mut columns = Columns::default();
         self.head.finish(&mut columns);
         self.values.finish(&mut columns);
         columns.insert("labels", self.labels.finish());
         columns.insert("exemplars", self.exemplars.finish());
         columns.insert("no_recorded_value", Arc::new(self.no_recorded_value.finish()));
-        self.rows.finish(columns, KeepReason::Always, 0)
+        self.rows.finish(columns, KeepReason::Always, 0, senders)
     }
 
     fn point(&mut self, family: Family<'_>, point: Point<'_>) {

@@ -1,34 +1,22 @@
-//! What rows of every signal have in common: who sent them, their keys, the count of those refused, and their size.
+//! What rows of every signal have in common: their keys, the count of those refused, their size, and the batch.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
-use lariat_schema::attributes;
+use arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray};
 use lariat_schema::tables::Table;
 use lariat_schema::vocabulary::KeepReason;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use super::MAX_DECODED_BYTES;
-use super::arrays::Texts;
 use super::attributes::Entries;
-use super::lists::Maps;
-use super::view::{Attribute, Value};
+use super::origin::{Context, Origins};
+use super::senders::Senders;
 use super::wire::MAX_PARTS;
 use crate::columns::Nulls;
 use crate::hashed::TextMap;
 
-/// Resource attributes that are columns of every table, and the columns.
-const SENDER: [(&str, &str); 4] = [
-    (attributes::SERVICE_NAME, "service_name"),
-    (attributes::SERVICE_INSTANCE_ID, "node_id"),
-    (attributes::CLOUD_REGION, "region"),
-    (attributes::BOOT_ID, "boot_id"),
-];
-/// Attributes of the sender that name a series: all but the boot, so that a restart continues it.
-const SERIES_SENDER: usize = 3;
 /// What a row costs beside its texts: offsets, validity, numbers and ids of its columns, rounded up.
 const ROW_BYTES: usize = 512;
 
@@ -46,32 +34,17 @@ pub(super) struct Finished {
     pub(super) malformed_selections: u64,
 }
 
-/// The resource and scope that records come from at the moment.
-#[derive(Debug, Default)]
-struct Context {
-    sender: [Option<String>; 4],
-    scope_name: Option<String>,
-    scope_version: Option<String>,
-    resource: Entries<'static>,
-    /// The resource's attributes and the scope's, the latter as `otel.scope.<key>`.
-    merged: Entries<'static>,
-    resource_hash: u64,
-    hash: u64,
-    bytes: usize,
-}
-
 /// The common columns while they grow.
 #[derive(Debug)]
 pub(super) struct Rows {
     table: Table,
     pub(super) trusted: bool,
     pub(super) now_unix_nanos: i64,
+    /// The resource and scope that records come from at the moment.
     context: Context,
-    sender: [Texts; 4],
-    scope: [Texts; 2],
-    resource_attributes: Maps,
-    /// Rows whose common columns are filled.
-    described: usize,
+    /// What a row from there costs beside its own values.
+    context_bytes: usize,
+    origins: Origins,
     keys: Vec<u128>,
     contents: Vec<u64>,
     bytes: usize,
@@ -86,10 +59,8 @@ impl Rows {
             trusted,
             now_unix_nanos,
             context: Context::default(),
-            sender: std::array::from_fn(|_| Texts::new()),
-            scope: std::array::from_fn(|_| Texts::new()),
-            resource_attributes: Maps::new(),
-            described: 0,
+            context_bytes: ROW_BYTES,
+            origins: Origins::new(),
             keys: Vec::new(),
             contents: Vec::new(),
             bytes: 0,
@@ -100,43 +71,15 @@ impl Rows {
 
     /// See [`super::Sink::resource`].
     pub(super) fn resource(&mut self, resource: &Resource) {
-        self.end_context();
-        let mut context = Context { resource_hash: hash(resource, 0), ..Context::default() };
-        let mut rest = Entries::default();
-        for attribute in &resource.attributes {
-            match (SENDER.iter().position(|(key, _)| *key == attribute.key), text_of(attribute)) {
-                (Some(place), Some(text)) => context.sender[place] = Some(text.to_owned()),
-                _ => rest.push(Attribute::of(attribute)),
-            }
-        }
-        dropped(&mut rest, "otel.resource.dropped_attributes_count", resource.dropped_attributes_count);
-        context.resource = rest.into_owned();
-        self.context = context;
+        self.origins.fill(&self.context, self.keys.len());
+        self.context = Context::of(resource);
     }
 
     /// See [`super::Sink::scope`].
     pub(super) fn scope(&mut self, scope: &InstrumentationScope) {
-        self.end_context();
-        let mut merged = self.context.resource.clone();
-        for attribute in &scope.attributes {
-            merged.push_as(format!("otel.scope.{}", attribute.key), Value::of(attribute.value.as_ref()));
-        }
-        dropped(&mut merged, "otel.scope.dropped_attributes_count", scope.dropped_attributes_count);
-        let has_version = self.table == Table::Spans;
-        if !has_version && !scope.version.is_empty() {
-            merged.put("otel.scope.version", scope.version.as_str());
-        }
-        merged.sort();
-        let context = &mut self.context;
-        context.merged = merged.into_owned();
-        context.scope_name = some(&scope.name);
-        context.scope_version = some(&scope.version);
-        context.hash = hash(scope, context.resource_hash);
-        context.bytes = ROW_BYTES
-            + context.merged.bytes()
-            + context.sender.iter().flatten().map(String::len).sum::<usize>()
-            + scope.name.len()
-            + scope.version.len();
+        self.origins.fill(&self.context, self.keys.len());
+        self.context.enter(scope, self.table);
+        self.context_bytes = ROW_BYTES + self.context.bytes();
     }
 
     /// How many rows there will be when all records of the scope, of which there are `records`, are accepted: none takes
@@ -148,9 +91,7 @@ impl Rows {
     /// Hash of who sends, without the boot, and of the scope: what a series has beside its metric and labels.
     pub(super) fn series_identity(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for part in self.context.sender[..SERIES_SENDER].iter().chain([&self.context.scope_name]) {
-            push_part(&mut bytes, part.as_deref().unwrap_or_default());
-        }
+        self.context.series_parts().for_each(|part| push_part(&mut bytes, part));
         bytes
     }
 
@@ -168,7 +109,7 @@ impl Rows {
 
     /// Whether there is room for one more row of `bytes` of its own; if not, it is rejected here.
     pub(super) fn admit(&mut self, bytes: usize) -> bool {
-        let total = self.bytes + self.context.bytes + bytes;
+        let total = self.bytes + self.context_bytes + bytes;
         if total > MAX_DECODED_BYTES {
             self.reject(|| {
                 format!("the request's rows take more than {MAX_DECODED_BYTES} bytes: send fewer records at once")
@@ -192,8 +133,7 @@ impl Rows {
 
     /// Names of the scope and the service that records come from at the moment.
     pub(super) fn origin(&self) -> (&str, &str) {
-        let [service, ..] = &self.context.sender;
-        (self.context.scope_name.as_deref().unwrap_or_default(), service.as_deref().unwrap_or_default())
+        self.context.names()
     }
 
     /// Accepted records so far.
@@ -207,46 +147,23 @@ impl Rows {
         self.contents.push(content);
     }
 
-    /// Fills the common columns of the rows that came from the resource and scope of the moment.
-    fn end_context(&mut self) {
-        let (from, to) = (self.described, self.keys.len());
-        let scope = [&self.context.scope_name, &self.context.scope_version];
-        let columns = self.sender.iter_mut().chain(&mut self.scope);
-        for (column, value) in columns.zip(self.context.sender.iter().chain(scope)) {
-            if let Some(value) = value {
-                column.repeat(from, to, value);
-            }
-        }
-        self.resource_attributes.append_times(&self.context.merged, to - from);
-        self.described = to;
-    }
-
     /// The batch: the signal's own columns and the common ones, in the table's order. A column that is none of them has no
     /// values.
-    pub(super) fn finish(mut self, mut columns: Columns, kept: KeepReason, malformed_selections: u64) -> Finished {
-        self.end_context();
+    pub(super) fn finish(
+        mut self,
+        mut columns: Columns,
+        kept: KeepReason,
+        malformed_selections: u64,
+        senders: Option<&Senders>,
+    ) -> Finished {
         let rows = self.keys.len();
-        let scope = ["scope_name", "scope_version"].into_iter().zip(self.scope);
-        for (name, column) in SENDER.into_iter().map(|(_, name)| name).zip(self.sender).chain(scope) {
-            if !column.is_empty() {
-                columns.insert(name, column.finish(rows));
-            }
-        }
-        columns.insert("resource_attributes", self.resource_attributes.finish());
+        columns.extend(self.origins.finish((&self.context, rows), (self.table, kept), senders));
         columns.insert("observed_time", times(vec![self.now_unix_nanos; rows]));
-        columns.insert("adjusted_count", Arc::new(Float64Array::from(vec![1.0; rows])));
-        columns.insert("keep_reason", Arc::new(StringArray::from(vec![kept.as_str(); rows])));
         let schema = self.table.schema();
         let nulls = Nulls::default();
         let ordered = schema.fields().iter().enumerate().map(|(place, field)| {
-            let Some(mut column) = columns.remove(field.name().as_str()) else {
-                return nulls.of_column(self.table, place, rows);
-            };
-            // A batch lives long, so what it takes is what its rows take.
-            if let Some(column) = Arc::get_mut(&mut column) {
-                column.shrink_to_fit();
-            }
-            column
+            let column = columns.remove(field.name().as_str()).map(fitting);
+            column.unwrap_or_else(|| nulls.of_column(self.table, place, rows))
         });
         let ordered = ordered.collect();
         let batch = RecordBatch::try_new(schema, ordered).expect("every column has the table's type and length");
@@ -264,6 +181,14 @@ impl Rows {
             malformed_selections,
         }
     }
+}
+
+/// The column, with no more room than its values take: a batch lives long.
+pub(super) fn fitting(mut column: ArrayRef) -> ArrayRef {
+    if let Some(column) = Arc::get_mut(&mut column) {
+        column.shrink_to_fit();
+    }
+    column
 }
 
 /// A column of moments.
@@ -292,12 +217,4 @@ pub(super) fn dropped(entries: &mut Entries<'_>, key: &'static str, count: u32) 
     if count > 0 {
         entries.put(key, count.to_string());
     }
-}
-
-fn text_of(attribute: &KeyValue) -> Option<&str> {
-    Value::of(attribute.value.as_ref()).as_text()
-}
-
-fn hash(message: &impl Message, seed: u64) -> u64 {
-    xxh3_64_with_seed(&message.encode_to_vec(), seed)
 }

@@ -23,6 +23,7 @@ use super::mapping::Mapping;
 use super::rows::{Columns, Finished, Rows, dropped, times};
 use super::scan;
 use super::selection::{Selection, Selections};
+use super::senders::Senders;
 use super::view::{Attribute, EventView, LinkView, SpanView};
 use super::wire::is_outsized;
 
@@ -91,7 +92,7 @@ impl<'a> Spans<'a> {
         self
     }
 
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finish(self, senders: Option<&Senders>) -> Finished {
         let rows = self.rows.len();
         // Columns without any value are left out; attempts are missing once the unit is decided.
         let mut columns: Columns = self.typed.finish(rows).collect();
@@ -100,7 +101,7 @@ impl<'a> Spans<'a> {
         columns.insert("attributes", self.attributes.finish());
         columns.extend(self.events.finish().map(|events| ("events", events)));
         columns.extend(self.links.finish().map(|links| ("links", links)));
-        self.rows.finish(columns, KeepReason::Undecided, self.malformed_selections)
+        self.rows.finish(columns, KeepReason::Undecided, self.malformed_selections, senders)
     }
 
     /// Appends a span, whatever it was read from; `encoded` is what its content is told by.

@@ -172,10 +172,8 @@ pub(crate) fn marked(
     let missing = || missing_attempts.iter().zip(marks).filter(|(_, mark)| mark.is_some()).map(|(missing, _)| *missing);
     let missing = missing().any(|missing| missing.is_some()).then(|| missing().collect::<Int32Array>());
     let marks: Vec<Mark> = marks.iter().flatten().copied().collect();
-    let weights: Float64Array = marks.iter().map(|mark| mark.threshold.map(Threshold::adjusted_count)).collect();
-    let reasons = StringArray::from_iter_values(marks.iter().map(|mark| mark.reason.as_str()));
-    let mut columns: Vec<(&str, ArrayRef)> =
-        vec![("adjusted_count", Arc::new(weights)), ("keep_reason", Arc::new(reasons))];
+    let [weights, reasons] = weights_and_reasons(&marks);
+    let mut columns: Vec<(&str, ArrayRef)> = vec![("adjusted_count", weights), ("keep_reason", reasons)];
     if let Some(missing) = missing {
         columns.push(("missing_attempts", Arc::new(missing)));
     }
@@ -183,6 +181,25 @@ pub(crate) fn marked(
         columns.push(("trace_state", states(texts(&kept, "trace_state"), &marks)));
     }
     with_columns(kept, &columns)
+}
+
+/// What the marks say, of rows that mostly are all marked alike.
+fn weights_and_reasons(marks: &[Mark]) -> [ArrayRef; 2] {
+    let weight = |mark: &Mark| mark.threshold.map(Threshold::adjusted_count);
+    match marks {
+        [first, rest @ ..] if rest.iter().all(|mark| mark == first) => {
+            let weights = match weight(first) {
+                Some(weight) => Float64Array::from(vec![weight; marks.len()]),
+                None => Float64Array::new_null(marks.len()),
+            };
+            [Arc::new(weights), Arc::new(StringArray::new_repeated(first.reason.as_str(), marks.len()))]
+        }
+        _ => {
+            let weights: Float64Array = marks.iter().map(weight).collect();
+            let reasons = StringArray::from_iter_values(marks.iter().map(|mark| mark.reason.as_str()));
+            [Arc::new(weights), Arc::new(reasons)]
+        }
+    }
 }
 
 /// The trace states with the marks' thresholds.

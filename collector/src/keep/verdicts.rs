@@ -35,14 +35,18 @@ pub(super) struct Verdicts {
 #[derive(Debug)]
 struct Table {
     fell: Vec<Fell>,
-    /// One more than the place of a verdict in `fell`; none: 0. The next one is asked where two meet.
+    /// One more than the place of a verdict in `fell`, and in the bits above it some of its key's hash, so that a verdict of
+    /// another key is not looked at; none: 0. The next one is asked where two meet.
     places: Box<[u32]>,
+    /// The bits of an entry that are a place in `fell`.
+    place_mask: u32,
 }
 
 impl Table {
     fn new(verdicts: usize) -> Self {
         let places = (verdicts * PLACES_PER_VERDICT).next_power_of_two();
-        Self { fell: Vec::with_capacity(verdicts), places: vec![0; places].into() }
+        let place_mask = u32::try_from((verdicts + 1).next_power_of_two() - 1).unwrap_or(u32::MAX);
+        Self { fell: Vec::with_capacity(verdicts), places: vec![0; places].into(), place_mask }
     }
 
     fn clear(&mut self) {
@@ -50,20 +54,34 @@ impl Table {
         self.places.fill(0);
     }
 
-    /// The place of a key among `places`, or the free one where it belongs; there are more places than verdicts.
+    /// Where a key with this hash is looked for first.
     #[allow(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+    fn first_place(&self, hash: u64) -> usize {
+        hash as usize & (self.places.len() - 1)
+    }
+
+    /// What of the hash stands in an entry: none of the bits that choose the place.
+    #[allow(clippy::cast_possible_truncation, reason = "a shift by half leaves half")]
+    fn tag(&self, hash: u64) -> u32 {
+        (hash >> u32::BITS) as u32 & !self.place_mask
+    }
+
+    /// The place of a key among `places`, or the free one where it belongs; there are more places than verdicts.
     fn place(&self, key: SpanKey, hash: u64) -> usize {
-        let mask = self.places.len() - 1;
-        let mut place = hash as usize & mask;
-        while self.at(place).is_some_and(|(_, fell)| fell.key != key) {
-            place = (place + 1) & mask;
+        let (mut place, tag) = (self.first_place(hash), self.tag(hash));
+        loop {
+            let entry = self.places[place];
+            let is_other = entry & !self.place_mask != tag;
+            if entry == 0 || !is_other && self.at(place).is_none_or(|(_, fell)| fell.key == key) {
+                return place;
+            }
+            place = (place + 1) & (self.places.len() - 1);
         }
-        place
     }
 
     /// The verdict at a place, and how many fell before it.
     fn at(&self, place: usize) -> Option<(usize, &Fell)> {
-        let before = usize::try_from(self.places[place]).ok()?.checked_sub(1)?;
+        let before = usize::try_from(self.places[place] & self.place_mask).ok()?.checked_sub(1)?;
         Some((before, self.fell.get(before)?))
     }
 
@@ -71,7 +89,7 @@ impl Table {
     fn push(&mut self, fell: Fell, hash: u64) {
         let place = self.place(fell.key, hash);
         self.fell.push(fell);
-        self.places[place] = u32::try_from(self.fell.len()).unwrap_or_default();
+        self.places[place] = u32::try_from(self.fell.len()).unwrap_or_default() | self.tag(hash);
     }
 }
 
@@ -94,6 +112,13 @@ impl Verdicts {
         let mut found = newest_first.filter_map(|(nth, table)| Some((nth, table.at(table.place(key, hash))?)));
         let (nth, (before, fell)) = found.next()?;
         (nth > 0 || before >= self.gone).then_some(*fell)
+    }
+
+    /// Asks memory for the places of keys that will be pushed, for all at once: one by one each would wait for its own.
+    pub(super) fn fetch(&self, keys: impl Iterator<Item = SpanKey>) {
+        let Some(newest) = self.tables.back() else { return };
+        let entries = keys.map(|key| newest.places[newest.first_place(self.folding.hash_one(key))]);
+        std::hint::black_box(entries.fold(0, |all, entry| all ^ entry));
     }
 
     /// Remembers one that fell now.

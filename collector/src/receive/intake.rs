@@ -14,8 +14,9 @@ use super::budget::{Budget, Reservation};
 use super::counters::Counters;
 use super::refusal::{RETRY_SOON, Refusal};
 use crate::columns::bytes_of;
-use crate::decode::{Decoding, Form, Mapping, decode_mapped};
+use crate::decode::{Decoding, Form, Mapping, Senders, decode_mapped};
 use crate::forward::{Coding, Forwarder, Request};
+use crate::held::Part;
 use crate::ingest::Ingest;
 
 /// Above this many bytes a body is decoded off the threads that serve connections: decoding takes about a
@@ -42,6 +43,7 @@ pub(super) struct Intake {
     decoders: Arc<Semaphore>,
     ingest: Arc<dyn Ingest>,
     mapping: ArcSwapOption<Mapping>,
+    senders: Arc<Senders>,
     forwarder: Option<Forwarder>,
 }
 
@@ -79,6 +81,7 @@ impl Intake {
             decoders: Arc::new(Semaphore::new(DECODERS)),
             ingest,
             mapping: ArcSwapOption::empty(),
+            senders: Arc::default(),
             forwarder,
         }
     }
@@ -149,28 +152,35 @@ impl Intake {
             Compression::Gzip | Compression::Zstd => sent.bytes.len() <= INLINE_COMPRESSED_BYTES,
         };
         if inline {
-            return read(sent, limit, self.mapping.load().as_deref());
+            return read(sent, limit, self.mapping.load().as_deref(), &self.senders);
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| Refusal::ShuttingDown)?;
-        let mapping = self.mapping.load_full();
+        let (mapping, senders) = (self.mapping.load_full(), Arc::clone(&self.senders));
         let decoding = tokio::task::spawn_blocking(move || {
-            let decoding = read(sent, limit, mapping.as_deref());
+            let decoding = read(sent, limit, mapping.as_deref(), &senders);
             drop(permit);
             decoding
         });
-        decoding.await.map_err(|error| {
+        let decoding = decoding.await.map_err(|error| {
             tracing::error!(%error, "decoding a request failed");
             Refusal::Failed
-        })?
+        })?;
+        self.counters.held.set(Part::Senders, self.senders.bytes());
+        decoding
     }
 }
 
 /// Decompresses and decodes. Beside the body, its rows are reserved at the body's size before they are built.
-fn read(sent: Sent, limit: usize, mapping: Option<&Mapping>) -> Result<(Decoding, Reservation), Refusal> {
+fn read(
+    sent: Sent,
+    limit: usize,
+    mapping: Option<&Mapping>,
+    senders: &Senders,
+) -> Result<(Decoding, Reservation), Refusal> {
     let Sent { form, compression, bytes, mut reservation, .. } = sent;
     let body = decompress(compression, bytes, limit, &mut reservation)?;
     reservation.grow(body.len())?;
-    let decoding = decode_mapped(&body, form, now_unix_nanos(), mapping)
+    let decoding = decode_mapped(&body, form, now_unix_nanos(), mapping, Some(senders))
         .map_err(|error| Refusal::Malformed { reason: error.to_string() })?;
     Ok((decoding, reservation))
 }

@@ -18,15 +18,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counters::Counters;
 use super::intake::Intake;
 use super::{ResponseBody, grpc, http as otlp_http};
+use crate::held::Part;
 
 /// Bytes that one stream may have under way: a typical large export, sent without waiting.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Largest frame: an export comes in few of them, each of which wakes two tasks. A frame is read whole before its bytes are
-/// counted, so that this times the connections is what all of them can hold uncounted.
+/// Largest frame: an export comes in few of them, each of which wakes two tasks. A frame is read whole before it is known which
+/// request it is of, so that each connection counts as so many bytes.
 const FRAME_BYTES: u32 = 64 << 10;
 /// Calls of one connection at one time; an SDK uses a handful.
 const STREAMS_PER_CONNECTION: u32 = 128;
@@ -103,10 +105,29 @@ pub(super) async fn serve(listener: TcpListener, protocol: Protocol, shared: Sha
             continue;
         };
         let connection = connection(stream, peer, protocol, shared.clone());
+        let frame = Frame::of(&shared.intake.counters);
         shared.ending.tasks.spawn(async move {
             connection.await;
-            drop(permit);
+            drop((permit, frame));
         });
+    }
+}
+
+/// The frame that a connection may hold.
+struct Frame(Arc<Counters>);
+
+impl Frame {
+    const BYTES: usize = FRAME_BYTES as usize;
+
+    fn of(counters: &Arc<Counters>) -> Self {
+        counters.held.add(Part::Connections, Self::BYTES);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.0.held.give_back(Part::Connections, Self::BYTES);
     }
 }
 

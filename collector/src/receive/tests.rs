@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 use super::refusal::{RetryInfo, RpcStatus};
 use super::*;
 use crate::decode::Decoded;
+use crate::held::Part;
 use crate::ingest::{Committed, Refused};
 
 mod conformance;
@@ -128,6 +129,19 @@ async fn a_request_of_a_mebibyte_arrives_whole_over_grpc() {
     assert_eq!(receiver.in_flight_bytes(), 0);
     let seen = ingest.requests.lock();
     assert_eq!(seen[0].fingerprint, seen[1].fingerprint);
+}
+
+#[tokio::test]
+async fn each_connection_counts_as_a_frame_until_it_ends() {
+    let (receiver, _) = running(None).await;
+    let counters = receiver.counters();
+    let mut clients = [client(&receiver).await, client(&receiver).await];
+    for (nth, client) in (0..).zip(&mut clients) {
+        client.export(request(vec![span(nth, "x")])).await.unwrap();
+    }
+    assert_eq!(counters.held.of(Part::Connections), 2 * (64 << 10));
+    assert!(receiver.shutdown(Duration::from_secs(30)).await);
+    assert_eq!(counters.held.of(Part::Connections), 0);
 }
 
 #[tokio::test]

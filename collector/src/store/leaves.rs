@@ -22,6 +22,7 @@ use super::{delta, hybrid};
 use crate::dictionary::{Dictionary, NO_VALUE};
 use sources::{Elements, Fixed, Nested, Numbers, Source, at, texts_of};
 
+mod plain;
 mod sources;
 
 /// Elements of maps after which a page ends before its last row: as many bytes as a page has at most, or more.
@@ -117,19 +118,17 @@ impl<'f> Leaves<'f> {
                 return Ok(None);
             }
         }
+        let is_one = known.is_some() && dictionary.values().len() == 1 && !sources.iter().any(Source::has_nulls);
         for places in places.chunks(self.properties.data_page_row_count_limit()) {
             rows.clear();
             numbers.clear();
             rows.count = places.len();
-            for (batch, row) in places {
-                let number = match &known {
-                    Some(known) => known.of_row(*batch, *row),
-                    None => sources[*batch].value(*row).map_or(NO_VALUE, |value| dictionary.number(value)),
-                };
-                rows.definitions.push(u8::from(number != NO_VALUE));
-                if number != NO_VALUE {
-                    numbers.push(number);
-                }
+            if is_one {
+                // Wherever a row stands, it has the only value.
+                rows.definitions.resize(places.len(), 1);
+                numbers.resize(places.len(), 0);
+            } else {
+                number_rows(places, sources, known.as_ref(), &mut dictionary, (&mut rows.definitions, &mut numbers));
             }
             if kind == Kind::Text {
                 rows.text_bytes = numbers.iter().map(|number| dictionary.length(*number)).sum();
@@ -302,7 +301,7 @@ impl<'f> Leaves<'f> {
         places: &[Place],
     ) -> Result<Option<Chunk>, ParquetError> {
         let width = sources.first().map_or(0, |source| source.width);
-        let usable = width <= EXTREME_BYTES && !matches!(kind, Kind::Double | Kind::Text);
+        let usable = plain::knows(kind, width);
         let leaf = self.leaf_without_dictionary(leaf).filter(|(descr, _)| usable && descr.max_def_level() <= 1);
         let is_delta = |encoding: Encoding| encoding == Encoding::DELTA_BINARY_PACKED && kind == Kind::Long;
         let Some((descr, encoding)) = leaf.filter(|(_, encoding)| *encoding == Encoding::PLAIN || is_delta(*encoding))
@@ -317,31 +316,12 @@ impl<'f> Leaves<'f> {
             None => (None, 0.0),
         };
         let (mut rows, mut values) = (Rows::default(), Vec::new());
-        let order = kind.order();
         for places in places.chunks(self.properties.data_page_row_count_limit()) {
             rows.clear();
             values.clear();
             rows.count = places.len();
-            let mut extremes: Option<(&[u8], &[u8])> = None;
-            for (batch, row) in places {
-                let Some(value) = sources[*batch].value(*row) else {
-                    rows.definitions.push(0);
-                    continue;
-                };
-                rows.definitions.push(1);
-                values.extend_from_slice(value);
-                extremes = Some(match extremes {
-                    None => (value, value),
-                    Some((least, greatest)) if order(value, least).is_lt() => (value, greatest),
-                    Some((least, greatest)) if order(value, greatest).is_gt() => (least, value),
-                    Some(same) => same,
-                });
-                if let Some(bloom) = &mut bloom {
-                    bloom.insert(value);
-                }
-            }
+            let extremes = plain::copy((kind, width), sources, places, &mut rows, &mut values, bloom.as_mut());
             rows.nulls = places.len() - values.len() / width.max(1);
-            let extremes = extremes.map(|(least, greatest)| (least.to_vec(), greatest.to_vec()));
             writer.page(&rows, extremes, self.compressor, |page| {
                 if is_delta(encoding) {
                     let numbers = values.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
@@ -355,6 +335,27 @@ impl<'f> Leaves<'f> {
             bloom.fold_to_target_fpp(fpp);
         }
         writer.finish(None, bloom, self.compressor).map(Some)
+    }
+}
+
+/// The numbers of the rows at `places`, and which of them have one.
+#[inline]
+fn number_rows<'a>(
+    places: &[Place],
+    sources: &[impl Source<'a>],
+    known: Option<&Numbers>,
+    dictionary: &mut Dictionary<'a>,
+    (definitions, numbers): (&mut Vec<u8>, &mut Vec<u32>),
+) {
+    for (batch, row) in places {
+        let number = match known {
+            Some(known) => known.of_row(*batch, *row),
+            None => sources[*batch].value(*row).map_or(NO_VALUE, |value| dictionary.number(value)),
+        };
+        definitions.push(u8::from(number != NO_VALUE));
+        if number != NO_VALUE {
+            numbers.push(number);
+        }
     }
 }
 

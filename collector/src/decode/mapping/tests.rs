@@ -21,7 +21,7 @@ fn mapped(mapping: &str, scope: &str, spans: &Json) -> Vec<Json> {
     let protobuf = serde_json::from_str::<ExportTraceServiceRequest>(&text).unwrap().encode_to_vec();
     let read = |body: &[u8], encoding| {
         let form = Form { signal: Signal::Traces, encoding, trusted: true };
-        decode_mapped(body, form, 9, Some(&mapping)).unwrap().decoded
+        decode_mapped(body, form, 9, Some(&mapping), None).unwrap().decoded
     };
     let decoded = read(&protobuf, Encoding::Protobuf);
     assert_eq!(decoded.batch, read(text.as_bytes(), Encoding::Json).batch);

@@ -131,7 +131,7 @@ fn in_both_ways(body: &[u8], trusted: bool) -> Result<(), TestCaseError> {
     let read = (wire::walk(body, &mut direct), wire::walk(body, &mut objects));
     prop_assert_eq!(&read.0, &read.1);
     if read.0.is_ok() {
-        let (direct, objects) = (direct.finish(), objects.0.finish());
+        let (direct, objects) = (direct.finish(None), objects.0.finish(None));
         // As text: a NaN is not equal to itself.
         prop_assert_eq!(format!("{:?}", direct.batch), format!("{:?}", objects.batch));
         prop_assert_eq!(direct.keys, objects.keys);
@@ -171,7 +171,7 @@ fn logs_in_both_ways(body: &[u8]) -> Result<(), TestCaseError> {
     let read = (wire::walk(body, &mut direct), wire::walk(body, &mut objects));
     prop_assert_eq!(&read.0, &read.1);
     if read.0.is_ok() {
-        let (direct, objects) = (direct.finish(), objects.0.finish());
+        let (direct, objects) = (direct.finish(None), objects.0.finish(None));
         prop_assert_eq!(format!("{:?}", direct.batch), format!("{:?}", objects.batch));
         prop_assert_eq!((direct.keys, direct.contents), (objects.keys, objects.contents));
         prop_assert_eq!((direct.rejected, direct.reason), (objects.rejected, objects.reason));
