@@ -7,6 +7,9 @@
 /// Numbers of a packed group, and of the shortest run that is written as one.
 const GROUP: usize = 8;
 
+/// Numbers of a run that are compared at once.
+const RUN: usize = 32;
+
 /// Most bits of a number of which a group of eight is packed at once.
 const WHOLE: u8 = 16;
 
@@ -20,7 +23,7 @@ pub(super) fn write<T: Copy + PartialEq + Into<u32>>(numbers: &[T], width: u8, o
     let (mut at, mut packed) = (0, 0);
     while at < numbers.len() {
         let first = numbers[at];
-        let run = numbers[at..].iter().take_while(|number| **number == first).count();
+        let run = run(first, &numbers[at..]);
         if run >= GROUP {
             pack(&numbers[packed..at], width, out);
             repeat(first.into(), run, width, out);
@@ -31,6 +34,15 @@ pub(super) fn write<T: Copy + PartialEq + Into<u32>>(numbers: &[T], width: u8, o
         }
     }
     pack(&numbers[packed..], width, out);
+}
+
+/// How often a number stands at the beginning. Many are compared at once, without an early end among them: most columns are
+/// one run.
+fn run<T: Copy + PartialEq>(first: T, numbers: &[T]) -> usize {
+    let (wide, _) = numbers.as_chunks::<RUN>();
+    let whole = wide.iter().take_while(|many| many.iter().fold(true, |same, number| same & (*number == first))).count();
+    let begun = whole * RUN;
+    begun + numbers[begun..].iter().take_while(|number| **number == first).count()
 }
 
 /// One number, so many times.

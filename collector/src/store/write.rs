@@ -4,8 +4,8 @@
 //! the fewest rows share one, whose folder says that its name tells no time. Leaving such rows out was rejected, since
 //! they were acknowledged, and so was cutting their times, since they are what was sent.
 //!
-//! A seal encodes a column after the other, a merge all columns a batch after the other, since its rows come from
-//! disk. A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
+//! Seals and merges encode a column after the other; rows that are made as they are written, of longer cells, a batch after the
+//! other. A file is written as it is encoded and never stands in memory whole; its checksum is of the bytes that were meant, not
 //! of what the disk made of them. It has its name only once it is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
