@@ -336,7 +336,7 @@ mod tests {
                 let time = START + i64::try_from(n / 2 * 5 + file % 2).unwrap() * 1_000;
                 decision(
                     file << 64 | n,
-                    json!({"time": time, "profile": if n % 2 == 0 { "public" } else { "premium" }}),
+                    json!({"time": time, "profile": if n.is_multiple_of(2) { "public" } else { "premium" }}),
                 )
             };
             batch(Table::Spans, &(0..700).map(row).collect::<Vec<_>>())
