@@ -175,7 +175,7 @@ impl Dedup {
         let mut judgement = Judgement { keys: Vec::with_capacity(keys.len() + 1), ..Judgement::default() };
         let mut fresh = Vec::with_capacity(keys.len());
         // First content of each new key of this request, where one stands in it twice.
-        let mut own = repeats(keys).then(HashedMap::<u64>::default);
+        let mut own = may_repeat(keys).then(HashedMap::<u64>::default);
         // What is asked of memory for one key does not depend on another: it is asked for all at once, so that they are
         // not waited for one by one.
         let keys: Vec<u128> = keys.iter().map(|key| of_record(signal, *key)).collect();
@@ -347,11 +347,12 @@ fn sorted(keys: &HashedMap<u64>) -> Vec<(u128, u64)> {
     parts.concat()
 }
 
-/// Whether a key stands among these twice. Of nearly no request one does, and a bit for each costs less than to put all of them
-/// into a table: only keys that find theirs taken are compared.
+/// Whether a key may stand among these twice. Of nearly no request one does, and a bit for each costs less than to put all of them
+/// into a table: only keys that find theirs taken are compared, as long as they are few.
 #[allow(clippy::cast_possible_truncation, reason = "the low bits are wanted, and keys are hashes")]
-fn repeats(keys: &[u128]) -> bool {
+fn may_repeat(keys: &[u128]) -> bool {
     const BITS_PER_KEY: usize = 64;
+    const FEW: usize = 32;
     let places = (keys.len() * BITS_PER_KEY).next_power_of_two();
     let mut taken = vec![0_u64; places.div_ceil(64)];
     let mut again = Vec::new();
@@ -363,8 +364,8 @@ fn repeats(keys: &[u128]) -> bool {
         }
         *word |= bit;
     }
-    // Some meet by chance. Where many do it is not chance, and the table will tell.
-    again.len() > keys.len() / 16 + 4 || again.iter().any(|key| keys.iter().filter(|one| *one == key).nth(1).is_some())
+    // Some meet by chance, of thousands of keys too many to be compared with all: the table will tell.
+    again.len() > FEW || again.iter().any(|key| keys.iter().filter(|one| *one == key).nth(1).is_some())
 }
 
 fn of_request(fingerprint: u128) -> u128 {

@@ -109,6 +109,7 @@ impl Intake {
         self.ingest.has_room(sent.bytes.len())?;
         let onward = self.onward(&sent);
         let (decoding, mut reservation) = self.decode(sent).await?;
+        self.counters.held.set(Part::Senders, self.senders.bytes());
         let Decoding { decoded, malformed_selections } = decoding;
         let held = onward.as_ref().map_or(0, |(_, request)| request.body.len());
         reservation.become_bytes(bytes_of(&decoded.batch) + held);
@@ -161,12 +162,10 @@ impl Intake {
             drop(permit);
             decoding
         });
-        let decoding = decoding.await.map_err(|error| {
+        decoding.await.map_err(|error| {
             tracing::error!(%error, "decoding a request failed");
             Refusal::Failed
-        })?;
-        self.counters.held.set(Part::Senders, self.senders.bytes());
-        decoding
+        })?
     }
 }
 

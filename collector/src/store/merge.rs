@@ -6,7 +6,7 @@
 //! cover its minutes), so whole runs are taken between two comparisons of all inputs.
 //!
 //! The rows of a row group stay in the batches that they were read in, and are written from there: copying them into the new
-//! order, to be encoded by the library, took three quarters of a merge.
+//! order, to be encoded by the library, took two thirds of a merge.
 
 use std::cmp::Ordering;
 use std::fs::File;
